@@ -1,0 +1,62 @@
+"""Configurations: frozen dataclasses to plain JSON, and the difference between two of them."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+
+def to_plain(value: Any) -> Any:
+    """Turn (nested) dataclasses, tuples and paths into dicts, lists and strings that JSON keeps unchanged.
+
+    >>> to_plain({"a": (1, 2)})
+    {'a': [1, 2]}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a configuration holds {value!r} of type {type(value).__name__}, which JSON cannot keep.")
+
+
+def fingerprint(value: Any) -> str:
+    """Hash a configuration: 16 hex digits of the SHA-256 of its canonical JSON."""
+    text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten a plain configuration to dotted names.
+
+    >>> flatten({"recipe": {"epochs": 4}, "seed": 0})
+    {'recipe.epochs': 4, 'seed': 0}
+    """
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Say, one entry a line, how a saved configuration differs from the one asked for.
+
+    >>> difference({"seed": 0, "fraction": 0.5}, {"seed": 1, "fraction": 0.5})
+    ['seed: saved 0, asked 1']
+    """
+    before, after = flatten(to_plain(saved)), flatten(to_plain(asked))
+    absent = "(absent)"
+    return [
+        f"{key}: saved {before.get(key, absent)}, asked {after.get(key, absent)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, absent) != after.get(key, absent)
+    ]
