@@ -1,0 +1,23 @@
+"""Runs on disk: one Zarr v3 store per run, written block by block so that a kill loses no completed block.
+
+A writer creates or resumes a run directory, says which blocks are missing, and writes each with a record that makes its
+rows data. A reader hands back masks, outputs and names of the complete models, checked against those records.
+
+>>> writer = create_or_open("runs/demo", config={"seed": 0}, provenance={}, schema=schema)  # doctest: +SKIP
+>>> for block in writer.missing_blocks(): writer.write_block(block, train(block), {})  # doctest: +SKIP
+>>> open_run("runs/demo").outputs("cifar10", mode="fixed", output="margin")  # doctest: +SKIP
+"""
+
+from jdt.store.create import create_or_open as create_or_open
+from jdt.store.files import write_json as write_json
+from jdt.store.groups import Group as Group
+from jdt.store.groups import read_group as read_group
+from jdt.store.groups import write_group as write_group
+from jdt.store.reader import Run as Run
+from jdt.store.reader import open_run as open_run
+from jdt.store.records import Damage as Damage
+from jdt.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
+from jdt.store.schema import Schema as Schema
+from jdt.store.schema import Target as Target
+from jdt.store.schema import safe_name as safe_name
+from jdt.store.writer import RunWriter as RunWriter

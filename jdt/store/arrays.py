@@ -1,0 +1,138 @@
+"""The TensorStore side: open columns, read blocks of them, and say which chunk file is at fault."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from jdt.checks import UserError
+from jdt.store.files import access_is_denied, disk_is_full, error_number, explained, one_line
+from jdt.store.schema import Column, Layout
+
+if TYPE_CHECKING:
+    import tensorstore as ts
+
+_EXHAUSTED = {12, 23, 24}  # ENOMEM, ENFILE, EMFILE: the reader's trouble, which says nothing about the data.
+
+
+def open_array(path: Path, *, writable: bool) -> Any:
+    """Start opening an existing Zarr v3 array; returns a TensorStore future."""
+    import tensorstore as ts
+
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": f"{path.absolute()}/"},
+        # A chunk of nothing but fill values is a file too, so that a missing file can be named as the damage.
+        "store_data_equal_to_fill_value": True,
+    }
+    return ts.open(spec, open=True, read=True, write=writable)
+
+
+def open_columns(store: Path, columns: Iterable[Column], *, writable: bool) -> dict[str, "ts.TensorStore"]:
+    """Open columns at once.
+
+    Raises:
+      UserError: Where a column is missing, has another shape or type, or may not be read.
+    """
+    columns = list(columns)
+    futures = [open_array(store / column.path, writable=writable) for column in columns]
+    arrays = {}
+    for column, future in zip(columns, futures, strict=True):
+        with explained(f"opening {store / column.path}"):
+            try:
+                array = future.result()
+            except ValueError as error:
+                if access_is_denied(error) or disk_is_full(error):
+                    raise
+                raise UserError(
+                    f"cannot open the array {store / column.path} ({one_line(error)}): "
+                    "run the same command again with the same --out: it is mended."
+                ) from error
+        if tuple(array.shape) != column.shape or array.dtype.numpy_dtype != np.dtype(column.dtype):
+            raise UserError(
+                f"the array {store / column.path} is {array.dtype.name}{list(array.shape)}, but run.json says "
+                f"{column.dtype}{list(column.shape)}: run the same command again with the same --out: it is mended."
+            )
+        arrays[column.name] = array
+    return arrays
+
+
+def start_reading(arrays: Mapping[str, "ts.TensorStore"], rows: range) -> dict[str, Any]:
+    """Begin to read the rows of a block from several columns; returns futures by column name."""
+    return {name: array[rows.start : rows.stop].read() for name, array in arrays.items()}
+
+
+def checksum(values: Shaped[np.ndarray, "models ..."]) -> str:
+    """16 hex digits of the SHA-256 of the values of a block, in C order and little-endian."""
+    values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return hashlib.sha256(values.data if values.size else b"").hexdigest()[:16]
+
+
+def read_checked(
+    future: Any, expected: str, *, array: "ts.TensorStore", column: Column, block: int, store: Path
+) -> tuple[Shaped[np.ndarray, "models ..."] | None, str]:
+    """Finish reading a block of a column.
+
+    Returns:
+      The values and an empty string, or None and what is wrong, naming the chunk file.
+
+    Raises:
+      UserError: Where reading fails for a reason that is not damage (permission, too many open files).
+    """
+    try:
+        values = future.result()
+    except (ValueError, OSError) as error:
+        if access_is_denied(error) or error_number(error) in _EXHAUSTED:
+            raise UserError(f"cannot read {store / column.path} ({one_line(error)}).") from error
+        return None, f"{_unreadable_file(array, column, block, store)} ({_cause(error)})"
+    if checksum(values) == expected:
+        return values, ""
+    files = column.chunk_files(block)
+    missing = [name for name in files if not (store / name).is_file()]
+    if missing:
+        return None, f"chunk file {store.name}/{missing[0]} is missing"
+    return None, f"the values in {store.name}/{files[0]} are not those that were recorded"
+
+
+def _cause(error: Exception) -> str:
+    """The last clause of a TensorStore message; the first ones repeat the absolute path."""
+    return one_line(error).split('": ')[-1].split(" [")[0]
+
+
+def _unreadable_file(array: "ts.TensorStore", column: Column, block: int, store: Path) -> str:
+    """Find the chunk file that does not decode by reading the chunks one by one."""
+    rows = slice(block * column.chunks[0], min((block + 1) * column.chunks[0], column.shape[0]))
+    for i, name in enumerate(column.chunk_files(block)):
+        part = [
+            slice(i * size, min((i + 1) * size, total))
+            for size, total in zip(column.chunks[1:], column.shape[1:], strict=True)
+        ]
+        try:
+            array[(rows, *part)].read().result()
+        except (ValueError, OSError):
+            return f"chunk file {store.name}/{name} does not decode"
+    return f"a chunk file of {store.name}/{column.path} does not decode"
+
+
+def check_block(arrays: Mapping[str, Any], layout: Layout, block: int) -> dict[str, np.ndarray]:
+    """Check that a block's arrays are exactly the schema's columns, in shape and type.
+
+    Raises:
+      UserError: Naming the columns at fault.
+    """
+    columns, rows = layout.columns(), layout.models_of(block)
+    if not 0 <= block < layout.num_blocks:
+        raise UserError(f"block is {block}, but there are blocks 0 to {layout.num_blocks - 1}.")
+    missing, unknown = sorted(columns.keys() - arrays.keys()), sorted(arrays.keys() - columns.keys())
+    if missing or unknown:
+        raise UserError(f"block {block} lacks columns {missing} and has unknown ones {unknown}.")
+    values = {name: np.asarray(arrays[name]) for name in columns}
+    for name, value in values.items():
+        shape = (len(rows), *columns[name].shape[1:])
+        if value.shape != shape or value.dtype != np.dtype(columns[name].dtype):
+            found, due = f"{value.dtype}{list(value.shape)}", f"{columns[name].dtype}{list(shape)}"
+            raise UserError(f"block {block}, {name} is {found}, but must be {due}.")
+    return values

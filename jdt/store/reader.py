@@ -1,0 +1,204 @@
+"""Read a run: lazily, verified against the checksums of its blocks, also while it is being written."""
+
+import collections
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from jaxtyping import Bool, Float, Int32, Shaped
+
+from jdt.checks import UserError, require_known
+from jdt.config import fingerprint
+from jdt.store import records as block_records
+from jdt.store.arrays import open_columns, read_checked
+from jdt.store.files import read_json
+from jdt.store.records import Damage, load_run_file
+from jdt.store.schema import OUTPUTS, Layout, Target, labels_digest, safe_name
+from jdt.store.strings import read_int32, read_strings
+
+_REMEDY = "run the same command again with the same --out"
+_READ_AHEAD = 8  # Blocks decoded while earlier ones are checked and copied.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run directory as it was when it was opened; every array holds the complete models only.
+
+    Attributes:
+      path: The directory.
+      schema_version: Version of its layout.
+      config: What was asked for.
+      provenance: Versions, device, commit and so on.
+      layout: Sizes of its columns.
+    """
+
+    path: Path
+    schema_version: int
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    layout: Layout
+    _description: Mapping[str, Any] = dataclasses.field(repr=False)
+    _records: tuple[Mapping[str, Any], ...] = dataclasses.field(repr=False)
+
+    @property
+    def num_models(self) -> int:
+        """Models asked for, complete or not."""
+        return self.layout.num_models
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Kinds of transfer, e.g. `("fixed", "full")`."""
+        return self.layout.modes
+
+    @functools.cached_property
+    def complete(self) -> Int32[np.ndarray, " models"]:
+        """Ids, ascending, of the models whose block is recorded; rows of every array below are in this order."""
+        spans = [np.arange(*record["models"], dtype=np.int32) for record in self._records]
+        return np.concatenate([np.empty(0, np.int32), *spans])
+
+    @functools.cached_property
+    def unit_names(self) -> tuple[str, ...]:
+        """What each mask column switches."""
+        names = read_strings(self.path / "store.zarr" / "unit_name")
+        self._require_digest("unit_name", fingerprint(names), self._description["unit_names"])
+        return names
+
+    @functools.cached_property
+    def targets(self) -> Mapping[str, Target]:
+        """Labels and class names of every target, by name."""
+        return {name: self._target(name) for name in self.layout.num_examples}
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """Key figures of the experiment, or None before there are any."""
+        try:
+            return read_json(self.path / "summary.json")
+        except FileNotFoundError:
+            return None
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """The block records, in the order of the blocks."""
+        return list(self._records)
+
+    def mask(self) -> Bool[np.ndarray, "models units"]:
+        """Which units each complete model was trained on."""
+        return self.column("mask")
+
+    def outputs(
+        self, target: str, mode: str = "fixed", output: str = "margin"
+    ) -> Float[np.ndarray, "models examples"] | Int32[np.ndarray, "models examples"]:
+        """What the complete models say about every example of a target.
+
+        Args:
+          target: Target name.
+          mode: Kind of transfer.
+          output: `margin` or `confidence` (float32), or `prediction` (int32).
+
+        Raises:
+          UserError: Where there is no such target, mode or output, or a chunk is damaged.
+        """
+        require_known("target", target, self.layout.num_examples)
+        require_known("mode", mode, self.modes)
+        require_known("output", output, OUTPUTS)
+        return self.column(f"targets/{target}/{mode}/{output}")
+
+    def column(self, name: str) -> Shaped[np.ndarray, "models ..."]:
+        """The rows of the complete models of any column, e.g. `source/accuracy`, checked against the records.
+
+        Raises:
+          UserError: Where there is no such column, or a chunk is damaged (naming block, column and file).
+        """
+        columns, store = self.layout.columns(), self.path / "store.zarr"
+        require_known("column", name, columns)
+        column, array = columns[name], open_columns(store, [columns[name]], writable=False)[name]
+        rows = np.empty((len(self.complete), *column.shape[1:]), column.dtype)
+        waiting: collections.deque[tuple[Mapping[str, Any], Any]] = collections.deque()
+        filled = 0
+
+        def finish() -> None:
+            nonlocal filled
+            record, future = waiting.popleft()
+            block = record["block"]
+            values, reason = read_checked(
+                future, record["checksums"][name], array=array, column=column, block=block, store=store
+            )
+            if values is None:
+                _refuse(self.path, Damage(block, name, reason))
+            rows[filled : filled + len(values)] = values
+            filled += len(values)
+
+        for record in self._records:
+            first, stop = record["models"]
+            waiting.append((record, array[first:stop].read()))
+            if len(waiting) > _READ_AHEAD:
+                finish()
+        while waiting:
+            finish()
+        return rows
+
+    def _target(self, name: str) -> Target:
+        folder, description = f"targets/{safe_name(name)}", self._description["targets"][name]
+        labels = read_int32(self.path / "store.zarr" / folder / "label")
+        class_names = read_strings(self.path / "store.zarr" / folder / "class_name")
+        self._require_digest(f"{folder}/label", labels_digest(labels), description["labels"])
+        self._require_digest(f"{folder}/class_name", fingerprint(class_names), description["class_names"])
+        return Target(labels, class_names)
+
+    def _require_digest(self, name: str, found: str, expected: str) -> None:
+        if found != expected:
+            raise UserError(f"{self.path}/store.zarr/{name} is damaged: {_REMEDY}: it is mended.")
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run directory for reading.
+
+    Only `run.json` and the block records are read here; blocks that are written later are not seen.
+
+    Raises:
+      UserError: Where there is no run, it has another schema version, or `run.json` or a record is damaged.
+    """
+    root = Path(path)
+    try:
+        saved = load_run_file(root)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{root} is not a run directory: it holds no run.json.") from None
+    layout = _layout(saved["schema"], root)
+    found: list[Mapping[str, Any]] = []
+    for block in block_records.recorded_blocks(root):
+        record = block_records.load_record(root, block, layout, saved["config_fingerprint"])
+        if isinstance(record, Damage):
+            _refuse(root, record)
+        if record is not None:
+            found.append(record)
+    return Run(
+        path=root,
+        schema_version=saved["schema_version"],
+        config=saved["config"],
+        provenance=saved["provenance"],
+        layout=layout,
+        _description=saved["schema"],
+        _records=tuple(found),
+    )
+
+
+def _layout(description: Mapping[str, Any], root: Path) -> Layout:
+    """Sizes from `run.json`, which anyone may have edited: names become paths through `safe_name` only."""
+    try:
+        counts: Sequence[int] = [description[key] for key in ("num_models", "block_size", "num_units")]
+        examples = {str(name): target["num_examples"] for name, target in description["targets"].items()}
+        modes = tuple(map(str, description["modes"]))
+        if not all(type(count) is int and count >= 0 for count in [*counts, *examples.values()]):
+            raise TypeError("sizes must be whole numbers")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{root}/run.json is damaged: its schema cannot be read ({error}).") from error
+    return Layout(counts[0], counts[1], counts[2], examples, modes)
+
+
+def _refuse(root: Path, damage: Damage) -> NoReturn:
+    raise UserError(
+        f"{root} is damaged: block {damage.block}, {damage.column}: {damage.reason}: {_REMEDY}: the block is retrained."
+    )

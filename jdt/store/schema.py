@@ -1,0 +1,259 @@
+"""Named columns of a run: which arrays there are, their shapes and types, and how models fall into blocks."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from jdt.checks import UserError, require_at_least
+from jdt.config import fingerprint
+from jdt.store.strings import array_metadata, group_bytes, int32_files, metadata_bytes, string_files
+
+SCHEMA_VERSION = 1
+MAX_EXAMPLES_PER_CHUNK = 4096
+OUTPUTS = ("margin", "confidence", "prediction")
+_RESERVED = {"zarr.json", "label", "class_name", "c"}
+CODECS = (
+    {"name": "zstd", "configuration": {"level": 3, "checksum": False}},
+    {"name": "crc32c"},
+)
+_FILL = {"bool": False, "int32": -1, "float32": "NaN"}
+
+
+def safe_name(name: str) -> str:
+    """Turn any name into one path component; a harmless name stays as it is.
+
+    >>> safe_name("cifar10:test[:50%]"), safe_name("../etc/passwd"), safe_name("..")
+    ('cifar10:test[:50%]', '_._etc_passwd', '_.')
+    """
+    safe = re.sub(r"[^A-Za-z0-9_.\-:\[\]%+ ]", "_", name).strip(" ")
+    safe = "_" + safe[1:] if safe.startswith(".") or not safe else safe
+    if safe.lower() in _RESERVED or safe.startswith("__"):  # Zarr reserves names that begin with two underscores.
+        safe = "x" + safe
+    if len(safe) > 120:
+        safe = f"{safe[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return safe
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One array of `store.zarr`, with a row for each model: its path below the store, type, dimensions and chunks."""
+
+    name: str
+    path: str
+    dtype: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+
+    def metadata(self) -> dict[str, Any]:
+        """The array's `zarr.json`: little-endian bytes, zstd level 3, then a CRC-32C over each chunk."""
+        codecs = [
+            {"name": "bytes", "configuration": {"endian": "little"}} if self.dtype != "bool" else {"name": "bytes"}
+        ]
+        return array_metadata(
+            self.shape, self.chunks, self.dims, data_type=self.dtype, fill=_FILL[self.dtype], codecs=[*codecs, *CODECS]
+        )
+
+    def chunk_files(self, block: int) -> tuple[str, ...]:
+        """Paths, relative to the store, of the chunk files that hold a block."""
+        if len(self.shape) == 1:
+            return (f"{self.path}/c/{block}",)
+        return tuple(f"{self.path}/c/{block}/{i}" for i in range(math.ceil(self.shape[1] / self.chunks[1])))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The shape of a run, without its names: enough to find and to read every column."""
+
+    num_models: int
+    block_size: int
+    num_units: int
+    num_examples: Mapping[str, int]
+    modes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        require_at_least("num_models", self.num_models, 1)
+        require_at_least("block_size", self.block_size, 1)
+        for mode in self.modes:
+            if safe_name(mode) != mode:
+                raise UserError(f"mode {mode!r} cannot name a folder: call it for example {safe_name(mode)!r}.")
+        for kind, names in (("target", [*self.num_examples]), ("mode", [*self.modes])):
+            if len({safe_name(name).lower() for name in names}) < len(names):  # Some file systems ignore case.
+                raise UserError(f"two {kind} names lead to one file name, rename one: {', '.join(names)}.")
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks; the last may be partial."""
+        return math.ceil(self.num_models / self.block_size)
+
+    def models_of(self, block: int) -> range:
+        """The model ids, hence the rows, of a block."""
+        return range(block * self.block_size, min((block + 1) * self.block_size, self.num_models))
+
+    def columns(self) -> dict[str, Column]:
+        """Every column by name, `targets/NAME/MODE/OUTPUT` and so on."""
+        return self._columns
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, Column]:
+        """Every column by name; the names hold a target's true name, the paths its safe one."""
+
+        def column(name: str, dtype: str, width: tuple[str, int] | None = None, path: str = "") -> Column:
+            dims, shape, chunks = ("model",), (self.num_models,), (self.block_size,)
+            if width is not None:
+                dims, shape = ("model", width[0]), (self.num_models, width[1])
+                # Masks are read whole; outputs also by example. Even chunks, because the last one is stored padded.
+                parts = math.ceil(width[1] / MAX_EXAMPLES_PER_CHUNK) if width[0] == "example" else 1
+                chunks = (self.block_size, max(1, math.ceil(width[1] / max(1, parts))))
+            return Column(name, path or name, dtype, dims, shape, chunks)
+
+        columns = [
+            column("mask", "bool", ("unit", self.num_units)),
+            column("source/accuracy", "float32"),
+            column("source/loss", "float32"),
+        ]
+        for target, size in self.num_examples.items():
+            for mode in self.modes:
+                name, path = f"targets/{target}/{mode}/", f"targets/{safe_name(target)}/{safe_name(mode)}/"
+                for output in OUTPUTS:
+                    dtype = "int32" if output == "prediction" else "float32"
+                    columns.append(column(name + output, dtype, ("example", size), path + output))
+                for scalar in ("accuracy", "gradient_norm"):
+                    columns.append(column(name + scalar, "float32", None, path + scalar))
+        return {item.name: item for item in columns}
+
+    def bytes_per_block(self) -> int:
+        """Size of one full block before compression, for messages about disk space."""
+        sizes = {"bool": 1, "int32": 4, "float32": 4}
+        return sum(sizes[c.dtype] * self.block_size * math.prod(c.shape[1:]) for c in self.columns().values())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """A target data set as the store keeps it.
+
+    Attributes:
+      labels: True class of each example, int32 `[examples]`.
+      class_names: Names of the classes that labels index.
+    """
+
+    labels: Int32[np.ndarray, " examples"]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        labels = np.asarray(self.labels)
+        if labels.ndim != 1 or labels.dtype != np.int32:
+            raise UserError(f"target labels are {labels.dtype}{list(labels.shape)}, but must be int32 [examples].")
+        if labels.size and labels.max() >= len(self.class_names):
+            raise UserError(
+                f"a target label is {labels.max()}, but there are only {len(self.class_names)} class names."
+            )
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schema:
+    """All that fixes a store before the first model is trained: sizes, names and labels.
+
+    Attributes:
+      num_models: Rows of every column.
+      block_size: Models trained, written and lost together.
+      unit_names: What each mask column switches.
+      targets: Target name -> labels and class names.
+      modes: Kinds of transfer, each a group below its target.
+    """
+
+    num_models: int
+    block_size: int
+    unit_names: tuple[str, ...]
+    targets: Mapping[str, Target]
+    modes: tuple[str, ...] = ("fixed",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unit_names", tuple(map(str, self.unit_names)))
+        object.__setattr__(self, "modes", tuple(self.modes))
+        _ = self.layout  # Checks sizes and names.
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        """The sizes alone."""
+        examples = {name: len(target.labels) for name, target in self.targets.items()}
+        return Layout(self.num_models, self.block_size, len(self.unit_names), examples, self.modes)
+
+    def columns(self) -> dict[str, Column]:
+        """Every column with a row for each model, by name."""
+        return self.layout.columns()
+
+    def blocks(self) -> tuple[range, ...]:
+        """The model ids of every block."""
+        return tuple(self.layout.models_of(block) for block in range(self.layout.num_blocks))
+
+    def describe(self) -> dict[str, Any]:
+        """A plain description with digests in place of names and labels; equal for equal schemas."""
+        targets = {
+            name: {
+                "num_examples": len(target.labels),
+                "labels": labels_digest(target.labels),
+                "class_names": fingerprint(target.class_names),
+            }
+            for name, target in self.targets.items()
+        }
+        return {
+            "num_models": self.num_models,
+            "block_size": self.block_size,
+            "num_units": len(self.unit_names),
+            "unit_names": fingerprint(self.unit_names),
+            "modes": list(self.modes),
+            "targets": targets,
+        }
+
+    def static_files(self) -> dict[str, bytes]:
+        """Every file of `store.zarr` that is known before training: relative path -> bytes."""
+        # The group attribute `coordinates` makes xarray show these arrays as labels of their dimension.
+        files = {
+            "zarr.json": group_bytes({"schema_version": SCHEMA_VERSION, "coordinates": "unit_name"}),
+            "source/zarr.json": group_bytes({}),
+            "targets/zarr.json": group_bytes({}),
+        } | _below("unit_name", string_files(self.unit_names, "unit"))
+        for name, target in self.targets.items():
+            group, label = f"targets/{safe_name(name)}", int32_files(target.labels, "example")
+            files[f"{group}/zarr.json"] = group_bytes({"name": name, "coordinates": "label class_name"})
+            files |= _below(f"{group}/class_name", string_files(target.class_names, "class"))
+            files |= _below(f"{group}/label", label)
+            for mode in map(safe_name, self.modes):
+                files[f"{group}/{mode}/zarr.json"] = group_bytes({"coordinates": "label"})
+                files |= _below(f"{group}/{mode}/label", label)  # A copy: xarray opens one group at a time.
+        return files | {f"{c.path}/zarr.json": metadata_bytes(c.metadata()) for c in self.columns().values()}
+
+
+def labels_digest(labels: Int32[np.ndarray, " examples"]) -> str:
+    """16 hex digits of the SHA-256 of labels as little-endian int32."""
+    return hashlib.sha256(np.ascontiguousarray(labels, dtype="<i4").tobytes()).hexdigest()[:16]
+
+
+def _below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{folder}/{name}": content for name, content in files.items()}
+
+
+def ranges(blocks: Sequence[int]) -> str:
+    """Name block numbers briefly.
+
+    >>> ranges([0, 1, 2, 5]), ranges([])
+    ('blocks 0..2, 5', 'no blocks')
+    """
+    spans: list[list[int]] = []
+    for block in sorted(blocks):
+        if spans and block == spans[-1][1] + 1:
+            spans[-1][1] = block
+        else:
+            spans.append([block, block])
+    names = ", ".join(f"{a}..{b}" if a < b else str(a) for a, b in spans)
+    return f"{'block' if len(blocks) == 1 else 'blocks'} {names}" if spans else "no blocks"

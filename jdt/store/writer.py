@@ -1,0 +1,159 @@
+"""Write a run block by block; a block counts once its record is there."""
+
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from jdt.checks import UserError
+from jdt.store import records as block_records
+from jdt.store.arrays import check_block, checksum, open_columns
+from jdt.store.files import (
+    access_is_denied,
+    disk_is_full,
+    explained,
+    json_bytes,
+    one_line,
+    write_bytes,
+)
+from jdt.store.records import Damage, record_path
+from jdt.store.schema import Schema, ranges
+
+_OWN_RECORD_KEYS = {"block", "models", "checksums", "config_fingerprint", "written", "digest"}
+
+
+class RunWriter:
+    """Writes the blocks of one run; several processes may each hold one on the same directory.
+
+    Attributes:
+      path: The run directory.
+      schema: Names and sizes of its columns.
+    """
+
+    def __init__(self, path: Path, schema: Schema, config_fingerprint: str) -> None:
+        self.path, self.schema = path, schema
+        self._fingerprint = config_fingerprint
+        self._layout = schema.layout
+        self._arrays = open_columns(path / "store.zarr", self._layout.columns().values(), writable=True)
+        self._verified: dict[int, str] = {}  # Block -> digest of the record that was compared with the data.
+        self._damaged: list[Damage] = []
+        self._since = time.monotonic()
+
+    @property
+    def damaged(self) -> tuple[Damage, ...]:
+        """Blocks whose record or data turned out to be damaged; they count as missing and are retrained."""
+        return tuple(self._damaged)
+
+    def missing_blocks(self) -> list[int]:
+        """Blocks without a valid record, also after what other processes have written meanwhile.
+
+        Records not seen before are compared with the data in the store. The record of a damaged block is removed.
+
+        Raises:
+          UserError: Where the store cannot be read.
+        """
+        fresh: dict[int, dict[str, Any]] = {}
+        complete: set[int] = set()
+        for block in block_records.recorded_blocks(self.path):
+            record = block_records.load_record(self.path, block, self._layout, self._fingerprint)
+            if isinstance(record, Damage):
+                self._discard(record)
+            elif record is not None:
+                complete.add(block)
+                if self._verified.get(block) != record["digest"]:
+                    fresh[block] = record
+        for block, damage in block_records.verify(fresh, self._arrays, self._layout, self.path / "store.zarr"):
+            if damage is None:
+                self._verified[block] = fresh[block]["digest"]
+            else:
+                complete.discard(block)
+                self._discard(damage)
+        return [block for block in range(self._layout.num_blocks) if block not in complete]
+
+    def write_block(self, block: int, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+        """Write every column of a block, wait until it is on disk, then write the block's record.
+
+        Writing a block again with the same values leaves the same files, its first record included.
+
+        Args:
+          block: Block number.
+          arrays: All of the schema's columns by name, each with the block's models as rows.
+          record: What else to record, e.g. `{"seconds": 12.5, "device": "cpu"}`; `seconds` defaults to the time since
+            the last block.
+
+        Raises:
+          UserError: Where columns do not fit the schema, the disk is full or may not be written; the message says
+            which blocks are safe and how to go on.
+        """
+        if reserved := sorted(_OWN_RECORD_KEYS & record.keys()):
+            raise UserError(f"a block record may not set {', '.join(reserved)}: the store does.")
+        values = check_block(arrays, self._layout, block)
+        checksums = {name: checksum(value) for name, value in values.items()}
+        doing = f"writing block {block} to {self.path}"
+        try:
+            keep = self._same_record(block, checksums)
+            if not keep:
+                record_path(self.path, block).unlink(missing_ok=True)
+            self._write_rows(block, values)
+            if not keep:
+                self._write_record(block, checksums, record)
+        except (OSError, ValueError) as error:
+            self._explain(error, doing)
+        self._since = time.monotonic()
+
+    def _write_rows(self, block: int, values: Mapping[str, np.ndarray]) -> None:
+        rows = self._layout.models_of(block)
+        futures = [self._arrays[name][rows.start : rows.stop].write(value) for name, value in values.items()]
+        failures = [error for future in futures if (error := future.exception()) is not None]  # Waits for every one.
+        if failures:
+            raise failures[0]
+
+    def _write_record(self, block: int, checksums: Mapping[str, str], record: Mapping[str, Any]) -> None:
+        rows = self._layout.models_of(block)
+        sealed = block_records.sealed(
+            {
+                "block": block,
+                "models": [rows.start, rows.stop],
+                "checksums": checksums,
+                "seconds": time.monotonic() - self._since,
+                "host": socket.gethostname(),
+                "config_fingerprint": self._fingerprint,
+                "written": block_records.now(),
+                **record,
+            }
+        )
+        write_bytes(record_path(self.path, block), json_bytes(sealed))
+        self._verified[block] = sealed["digest"]
+
+    def _same_record(self, block: int, checksums: Mapping[str, str]) -> bool:
+        record = block_records.load_record(self.path, block, self._layout, self._fingerprint)
+        return isinstance(record, dict) and record["checksums"] == checksums
+
+    def _discard(self, damage: Damage) -> None:
+        with explained(f"removing the record of block {damage.block} in {self.path}"):
+            record_path(self.path, damage.block).unlink(missing_ok=True)
+        self._verified.pop(damage.block, None)
+        self._damaged.append(damage)
+
+    def _explain(self, error: Exception, doing: str) -> NoReturn:
+        if isinstance(error, UserError):
+            raise error
+        done = [b for b in block_records.recorded_blocks(self.path) if b < self._layout.num_blocks]
+        safe = f"{ranges(done)} {'is' if len(done) == 1 else 'are'} safe" if done else "no block is complete yet"
+        if disk_is_full(error):
+            left = (self._layout.num_blocks - len(done)) * self._layout.bytes_per_block() * 1.05 / 1e6
+            raise UserError(
+                f"disk full while {doing} ({one_line(error)}); {safe}; free about {max(1, round(left))} MB and run the "
+                "same command again to resume."
+            ) from error
+        if access_is_denied(error):
+            raise UserError(
+                f"no permission while {doing} ({one_line(error)}); {safe}; make the directory writable and run the "
+                "same command again to resume."
+            ) from error
+        raise UserError(
+            f"failed while {doing} ({one_line(error)}); {safe}; run the same command again to resume."
+        ) from error
