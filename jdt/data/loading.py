@@ -1,0 +1,87 @@
+"""From a dataset's name to its decoded images."""
+
+import os
+import pathlib
+
+from jdt.checks import UserError
+from jdt.data import cache, folder_source, tfds_source
+from jdt.data.base import Dataset
+
+_FOLDER = "folder:"
+
+PathLike = str | os.PathLike[str]
+
+
+def load(
+    name: str,
+    split: str,
+    *,
+    data_dir: PathLike | None = None,
+    image_size: int | None = None,
+    cache_dir: PathLike | None = None,
+    progress: cache.Progress | None = None,
+) -> Dataset:
+    """Load a split of a labelled image dataset; decode it once, and read it from the cache ever after.
+
+    Args:
+      name: A TFDS dataset prepared in array_record (`cifar10`, `name/config`, `name:version`), a folder of images
+        (`folder:PATH`, see `jdt.data.folder_source.open_folder`), or `jdt_digits` / `jdt_digits_source`, which
+        prepare themselves.
+      split: `train`, `test`, ..., or slices in TFDS's syntax: `train[:50%]`, `train+validation`.
+      data_dir: Where TFDS datasets were prepared; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      image_size: Side in pixels. Other sizes are resized (bilinear, antialiased), non-square ones cropped to their
+        centre. `None` keeps the stored size, which must then be one and the same.
+      cache_dir: Where decoded images are kept; by default `$JDT_CACHE`, else `$XDG_CACHE_HOME/jdt`, else
+        `~/.cache/jdt`.
+      progress: Called with (images done, images in all) while decoding; not called when the cache has them.
+
+    Returns:
+      Images uint8 `[examples, height, width, channels]` (one channel if the dataset is grey throughout, else three),
+      a read-only memory map; labels int32 `[examples]`.
+
+    Raises:
+      UserError: For anything the user can mend: names, splits, formats, missing features, broken or mixed images.
+    """
+    if image_size is not None and image_size < 1:
+        raise UserError(f"image_size is {image_size}, but it must be at least 1 (pixels), or None for the stored size.")
+    root = cache.cache_root(cache_dir)
+    if name.startswith(_FOLDER):
+        source = folder_source.open_folder(name.removeprefix(_FOLDER), split)
+    else:
+        source = tfds_source.open_tfds(name, split, _data_dir(name, data_dir, root))
+    return cache.load_decoded(source, image_size=image_size, root=root, progress=progress)
+
+
+def evaluation_split(name: str, *, data_dir: PathLike | None = None, cache_dir: PathLike | None = None) -> str:
+    """Name the split to evaluate on: `test` if the dataset has it, else `validation`.
+
+    Raises:
+      UserError: If it has neither (the message lists what it has), or if the dataset cannot be found.
+    """
+    known = split_names(name, data_dir=data_dir, cache_dir=cache_dir)
+    for split in ("test", "validation"):
+        if split in known:
+            return split
+    raise UserError(
+        f"{name} has neither a test nor a validation split, only {', '.join(known)}: name the split to evaluate on, "
+        f"for example {known[0]}[-20%:]."
+    )
+
+
+def split_names(name: str, *, data_dir: PathLike | None = None, cache_dir: PathLike | None = None) -> list[str]:
+    """List a dataset's splits.
+
+    Raises:
+      UserError: If the dataset cannot be found.
+    """
+    if name.startswith(_FOLDER):
+        return list(folder_source.find_splits(pathlib.Path(name.removeprefix(_FOLDER)).expanduser()))
+    return list(tfds_source.find_builder(name, _data_dir(name, data_dir, cache.cache_root(cache_dir))).info.splits)
+
+
+def _data_dir(name: str, data_dir: PathLike | None, root: pathlib.Path) -> pathlib.Path:
+    if name in tfds_source.EMBEDDED:
+        from jdt.data import digits  # Imports TFDS and scikit-learn, which `import jdt` should not wait for.
+
+        return digits.prepare(name, root / "tfds")
+    return pathlib.Path(data_dir).expanduser() if data_dir is not None else tfds_source.default_data_dir()

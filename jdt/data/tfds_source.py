@@ -1,0 +1,181 @@
+"""Any prepared TFDS dataset, read without TensorFlow and decoded by jdt itself."""
+
+import os
+import pathlib
+import re
+from typing import Any
+
+from jdt.checks import UserError, nearest
+from jdt.data.source import Record, Source
+
+EMBEDDED = ("jdt_digits", "jdt_digits_source")
+
+
+def default_data_dir() -> pathlib.Path:
+    """Find TFDS's folder: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def open_tfds(name: str, split: str, data_dir: pathlib.Path) -> Source:
+    """Open one split of a prepared dataset.
+
+    Args:
+      name: `name`, `name/config` or `name:version` as TFDS writes it.
+      split: A split string in TFDS's syntax.
+      data_dir: Where it was prepared.
+
+    Raises:
+      UserError: If the dataset is unknown, not prepared, not in array_record, or lacks an image, a label or the split.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = find_builder(name, data_dir)
+    image_key, label_key = find_features(name, builder.info)
+    info = split_info(name, split, builder)
+    images = {
+        key: tfds.decode.SkipDecoding()
+        for key, feature in builder.info.features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    records = builder.as_data_source(split, decoders=images, file_format="array_record")
+    image, label = builder.info.features[image_key], builder.info.features[label_key]
+
+    def read(start: int, stop: int) -> list[Record]:
+        examples = records.__getitems__(range(start, stop))
+        return [
+            Record(f"example {start + i} of {name}[{split}]", example[image_key], int(example[label_key]))
+            for i, example in enumerate(examples)
+        ]
+
+    return Source(
+        name=f"{name}[{split}]",
+        class_names=tuple(label.names),
+        num_examples=len(records),
+        identity={
+            "dataset": builder.info.full_name,
+            "split": split,
+            "features": [image_key, label_key],
+            "class_names": label.names,
+            "files": [_identify(part) for part in info.file_instructions],
+        },
+        mode=lambda: "L" if image.shape[-1] == 1 else "RGB",
+        read=read,
+    )
+
+
+def find_builder(name: str, data_dir: pathlib.Path) -> Any:
+    """Find a prepared dataset on disk by its files alone, whether or not its builder class can be imported.
+
+    Raises:
+      UserError: If it is not there, or is stored in another format than array_record.
+    """
+    from tensorflow_datasets.core import naming, read_only_builder
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+    try:
+        # Not tfds.builder: that would build a known dataset from its code, at the code's version and in its format.
+        parsed, options = naming.parse_builder_name_kwargs(name, data_dir=str(data_dir))
+        builder = read_only_builder.builder_from_files(str(parsed), **options)
+    except (DatasetNotFoundError, ValueError) as error:
+        raise UserError(_not_found(name, data_dir)) from error
+    formats = sorted(kind.value for kind in builder.info.available_file_formats())
+    if "array_record" not in formats:
+        raise UserError(
+            f"{name} in {data_dir} is stored as {', '.join(formats) or 'nothing readable'}, but must be array_record: "
+            f"prepare it again into another folder with `{prepare_command(name, data_dir / 'array_record')}`, or run "
+            f"`tfds convert_format --dataset_dir={builder.data_path.parent} --out_file_format=array_record "
+            "--out_dir=...` where TensorFlow is installed."
+        )
+    return builder
+
+
+def prepare_command(name: str, data_dir: pathlib.Path) -> str:
+    """Write the shell command that downloads and prepares a dataset TFDS knows."""
+    where = "" if data_dir == default_data_dir() else f", data_dir='{data_dir}'"
+    return (
+        'python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder('{name}'{where}, file_format='array_record').download_and_prepare()\""
+    )
+
+
+def prepared_names(data_dir: pathlib.Path) -> list[str]:
+    """Name the datasets prepared in a folder, as `name` or `name/config`."""
+    found = [*data_dir.glob("*/*/features.json"), *data_dir.glob("*/*/*/features.json")]
+    names = {path.relative_to(data_dir).parent.parent.as_posix() for path in found if "incomplete." not in str(path)}
+    return sorted(names)
+
+
+def find_features(name: str, info: Any) -> tuple[str, str]:
+    """Find the image and the label: the supervised pair if it is one, else the only candidates, else the usual names.
+
+    Raises:
+      UserError: If there is no uint8 image or no class label at the top level, or several without a usual name.
+    """
+    import numpy as np
+    import tensorflow_datasets as tfds
+
+    features = info.features
+    images = [
+        key
+        for key, feature in features.items()
+        if type(feature) is tfds.features.Image and feature.np_dtype == np.uint8
+    ]
+    labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    image, label = [*(info.supervised_keys or ()), "", ""][:2]
+    return _pick(name, "8-bit image", images, (image, "image"), features), _pick(
+        name, "class label", labels, (label, "label"), features
+    )
+
+
+def split_info(name: str, split: str, builder: Any) -> Any:
+    """Resolve a split string.
+
+    Raises:
+      UserError: If the dataset has no such split, or it is empty.
+    """
+    known = list(builder.info.splits)
+    try:
+        info = builder.info.splits[split]
+        is_empty = info.num_examples == 0
+    except (KeyError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"{name} has no split {split!r}; known: {', '.join(known)}, and slices like train[:50%]."
+        ) from error
+    if is_empty:
+        raise UserError(f"split {split!r} of {name} is empty; known: {', '.join(known)}.")
+    return info
+
+
+def _pick(name: str, kind: str, candidates: list[str], usual: tuple[str, ...], features: Any) -> str:
+    for key in usual:
+        if key in candidates:
+            return key
+    if len(candidates) == 1:
+        return candidates[0]
+    found = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
+    count = f"{len(candidates)} features that could be its {kind}" if candidates else f"no {kind} feature"
+    raise UserError(f"{name} has {count}, but exactly one is needed; its features: {found}.")
+
+
+def _not_found(name: str, data_dir: pathlib.Path) -> str:
+    import tensorflow_datasets as tfds
+
+    prepared = prepared_names(data_dir)
+    base = re.split(r"[/:]", name)[0]
+    known = tfds.list_builders(with_community_datasets=False)  # Community ones would be asked for over the network.
+    variants = [entry for entry in prepared if entry.split("/")[0] == base]
+    if variants:
+        stored = sorted(
+            f"{entry}:{path.parent.name}" for entry in variants for path in (data_dir / entry).glob("*/features.json")
+        )
+        return f"dataset {name!r} is not in {data_dir}, which holds {', '.join(stored)}: ask for one of these."
+    if base in known:
+        return f"dataset {name!r} is not prepared in {data_dir}: run `{prepare_command(name, data_dir)}` first."
+    close = nearest(base, {*prepared, *EMBEDDED, *known})
+    here = f"prepared in {data_dir}: {', '.join(prepared[:10]) or 'nothing'}"
+    return f"unknown dataset {name!r}; nearest: {close}; {here}; or folder:PATH. Is data_dir right?"
+
+
+def _identify(part: Any) -> list[Any]:
+    stat = os.stat(part.filename)
+    return [str(pathlib.Path(part.filename).resolve()), stat.st_size, stat.st_mtime_ns, part.skip, part.take]

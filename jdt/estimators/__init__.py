@@ -1,0 +1,35 @@
+"""Estimators turn masks and outputs into influences: one protocol, one result type.
+
+>>> import numpy as np
+>>> masks = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], bool)
+>>> DifferenceOfMeans().fit(masks, np.array([[3.0], [1.0], [3.0], [1.0]])).influence[:, 0].tolist()
+[2.0, -2.0]
+"""
+
+from typing import Protocol
+
+from jdt.estimators.design import complete_pairs as complete_pairs
+from jdt.estimators.design import finite_models as finite_models
+from jdt.estimators.design import is_relative as is_relative
+from jdt.estimators.difference import DifferenceOfMeans as DifferenceOfMeans
+from jdt.estimators.influences import Influences as Influences
+from jdt.estimators.influences import Ranked as Ranked
+from jdt.estimators.ridge import Ridge as Ridge
+from jdt.types import Masks, Outputs
+
+
+class Estimator(Protocol):
+    """What every estimator does: `fit` masks and outputs, return `Influences`."""
+
+    @property
+    def name(self) -> str:
+        """Name in paths, tables and flags."""
+        ...
+
+    def fit(self, masks: Masks, outputs: Outputs, *, paired: bool = False) -> Influences:
+        """Estimate the influence of every unit on every target."""
+        ...
+
+
+TABLE: tuple[Estimator, ...] = (Ridge(), DifferenceOfMeans())
+"""All estimators, the one shown first first; tests and tables walk it."""

@@ -1,0 +1,147 @@
+"""Subset designs: which units each source model keeps.
+
+A row depends on (seed, model id) alone, so any model's subset can be drawn again on any host (arXiv 2207.05739,
+section 3.1 draws fixed-size subsets without a seed and has to store them).
+"""
+
+import dataclasses
+import math
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jdt import checks
+from jdt.keys import key_for
+from jdt.types import PRNGKey
+
+DesignKind = Literal["fixed-size", "bernoulli", "antithetic"]
+KINDS: tuple[DesignKind, ...] = get_args(DesignKind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """How subsets are drawn.
+
+    * `fixed-size`: exactly `kept(units)` units, uniformly without replacement (the published design).
+    * `bernoulli`: every unit independently with probability `fraction`; an empty draw is drawn again.
+    * `antithetic`: models 2i and 2i+1 keep a fixed-size half and its complement and share initialisation, batch
+      order seeds and augmentation seeds, so that a unit's effect is a difference within a pair.
+
+    Attributes:
+      kind: One of `KINDS`.
+      fraction: Share of the units kept, strictly between 0 and 1. Antithetic pairs need 0.5.
+      seed: Root seed of the study.
+    """
+
+    kind: DesignKind = "fixed-size"
+    fraction: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks.require_known("design", self.kind, KINDS)
+        checks.require_fraction("fraction", self.fraction)
+        if self.kind == "antithetic" and self.fraction != 0.5:
+            raise checks.UserError(
+                f"fraction is {self.fraction}, but the antithetic design pairs a subset with its complement: "
+                "use fraction=0.5, or design=fixed-size."
+            )
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether models 2i and 2i+1 are a mask and its complement with equal randomness."""
+        return self.kind == "antithetic"
+
+    def kept(self, num_units: int) -> int:
+        """Units kept by one row: `round(fraction * num_units)`, at least 1 and at most `num_units - 1`."""
+        return min(max(1, math.floor(self.fraction * num_units + 0.5)), num_units - 1)
+
+    def randomness_id(self, model_id: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+        """Id from which a model's initialisation, order and augmentation derive: shared within antithetic pairs."""
+        return model_id // 2 if self.is_paired else model_id
+
+    def smallest_subset(self, unit_sizes: Int[np.ndarray, " units"]) -> int:
+        """Fewest examples that a row is expected to hold, from the design alone (no row is drawn).
+
+        Exact for fixed-size and antithetic rows (the `kept` smallest units); for Bernoulli rows six standard
+        deviations below the mean, and never less than the smallest unit.
+        """
+        ordered = np.sort(unit_sizes)
+        if self.kind == "bernoulli":
+            mean = self.fraction * ordered.sum()
+            spread = math.sqrt(self.fraction * (1 - self.fraction) * float((ordered.astype(float) ** 2).sum()))
+            return max(int(ordered[0]), int(mean - 6 * spread))
+        kept = self.kept(len(ordered))
+        if self.is_paired:
+            kept = min(kept, len(ordered) - kept)
+        return int(ordered[:kept].sum())
+
+
+def check_num_models(design: Design, num_models: int) -> None:
+    """Raise `UserError` unless the design can be drawn with this many models."""
+    if num_models < 2:
+        raise checks.UserError(
+            f"num-models is {num_models}, but an effect is a difference between models: use at least 2 "
+            "(hundreds for influences that mean something)."
+        )
+    if design.is_paired and num_models % 2:
+        raise checks.UserError(
+            f"num-models is {num_models}, which is odd, but the antithetic design trains models in pairs: "
+            f"use {num_models + 1}, or design=fixed-size."
+        )
+
+
+def sample(design: Design, model_ids: Int[np.ndarray, " models"], num_units: int) -> Bool[np.ndarray, "models units"]:
+    """Draw the mask rows of the given models.
+
+    Args:
+      design: How subsets are drawn.
+      model_ids: `[models]` global ids, in any order.
+      num_units: Number of units (columns), at least 2.
+
+    Returns:
+      bool `[models, units]`: entry (m, u) says whether model `model_ids[m]` keeps unit u.
+
+    Raises:
+      UserError: If there are fewer than 2 units.
+
+    >>> sample(Design("fixed-size", 0.5, seed=3), np.arange(4), 6).sum(axis=1).tolist()
+    [3, 3, 3, 3]
+    >>> pair = sample(Design("antithetic", seed=3), np.arange(2), 6)
+    >>> bool((pair[0] == ~pair[1]).all())
+    True
+    """
+    if num_units < 2:
+        raise checks.UserError(f"there is {num_units} unit, but subsets need at least 2 units to choose from.")
+    model_ids = np.asarray(model_ids)
+    rows = design.randomness_id(model_ids)
+    if design.kind == "bernoulli":
+        mask = np.array(_bernoulli_rows(design.seed, rows, num_units, design.fraction))
+    else:
+        mask = np.array(_fixed_size_rows(design.seed, rows, num_units, design.kept(num_units)))
+    if design.is_paired:
+        mask ^= (model_ids % 2 == 1)[:, None]
+    return mask
+
+
+def _fixed_size_rows(seed: int, ids: Int[np.ndarray, " models"], num_units: int, kept: int) -> jax.Array:
+    def row(key: PRNGKey) -> Bool[jax.Array, " units"]:
+        return jnp.zeros(num_units, bool).at[jax.random.permutation(key, num_units)[:kept]].set(True)
+
+    return jax.vmap(lambda i: row(key_for(seed, "mask", i)))(jnp.asarray(ids))
+
+
+def _bernoulli_rows(seed: int, ids: Int[np.ndarray, " models"], num_units: int, fraction: float) -> jax.Array:
+    def row(i: jax.Array) -> Bool[jax.Array, " units"]:
+        def draw(attempt: jax.Array) -> Bool[jax.Array, " units"]:
+            return jax.random.bernoulli(key_for(seed, "mask", i, attempt), fraction, (num_units,))
+
+        # A model without data cannot be trained: an empty row is drawn again, at the next attempt's key.
+        _, mask = jax.lax.while_loop(
+            lambda carry: ~carry[1].any(), lambda carry: (carry[0] + 1, draw(carry[0] + 1)), (0, draw(jnp.asarray(0)))
+        )
+        return mask
+
+    return jax.vmap(row)(jnp.asarray(ids))

@@ -1,0 +1,13 @@
+"""Source models: the contract, the zoo, and any Flax Linen module of your own.
+
+>>> network = make("small_cnn", num_classes=10)
+>>> check_contract(network, image_shape=(8, 8, 1), num_classes=10)
+"""
+
+from jdt.models.base import ModelOutput as ModelOutput
+from jdt.models.base import Network as Network
+from jdt.models.base import Variables as Variables
+from jdt.models.base import check_contract as check_contract
+from jdt.models.small_cnn import SmallCNN as SmallCNN
+from jdt.models.zoo import ZOO as ZOO
+from jdt.models.zoo import make as make

@@ -1,0 +1,117 @@
+"""What a report shows, as plain values: the page is drawn from these and from nothing else."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jdt.estimators import Influences
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A key figure with its interval, as `summary.json` keeps it.
+
+    Attributes:
+      value: The figure.
+      low: Lower end of its 95 % interval, or None where there is none.
+      high: Upper end, or None.
+      n: How many models (or draws) it rests on.
+      unit: Of `value`, e.g. "accuracy", "models/s", "AUROC".
+      text: One sentence that says what it is.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EstimatorFindings:
+    """What one estimator found on one target.
+
+    Attributes:
+      classes: Influence of every unit on every target class (the mean output of its test images).
+      task: Influence of every unit on the whole task: one column.
+      reliability: Split-half reliability over units, of class-level influence, at this number of models.
+      z_variance: Variance of class-level z over units and classes: 1 is pure noise.
+    """
+
+    classes: Influences
+    task: Influences
+    reliability: Figure
+    z_variance: Figure
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlantedTruth:
+    """Whether the truth that was planted in the data was found.
+
+    Attributes:
+      question: What was asked, e.g. "do upright source classes help more than scrambled ones?".
+      auroc: Area under the ROC curve of task-level influence.
+      control: The same with mask rows permuted: mean over permutations, with their 2.5 and 97.5 % quantiles.
+      passed: Whether the truth was found and the control stayed at chance.
+      kinds: Kind of every unit, in unit order, e.g. "upright".
+    """
+
+    question: str
+    auroc: Figure
+    control: Figure
+    passed: bool
+    kinds: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TargetFindings:
+    """Everything found for one target in one transfer mode.
+
+    Attributes:
+      target: Name of the target.
+      mode: `fixed` or `full`.
+      output: Which output the influences are of: `confidence` or `margin`.
+      accuracy: Target accuracy of every model, `[models]`, in [0, 1].
+      random_accuracy: Target accuracy of untrained models' features, `[models]`.
+      estimators: Findings by estimator, the one to show first first.
+      class_images: A few test images of every target class: class name -> uint8 `[count, height, width, channels]`.
+      pair_correlation: Correlation of outputs within antithetic pairs, raw and residual; empty for other designs.
+      truth: Planted truth, where there is one.
+    """
+
+    target: str
+    mode: str
+    output: str
+    accuracy: Float[np.ndarray, " models"]
+    random_accuracy: Float[np.ndarray, " some"]
+    estimators: Mapping[str, EstimatorFindings]
+    class_images: Mapping[str, UInt8[np.ndarray, "count height width channels"]]
+    pair_correlation: Mapping[str, Figure]
+    truth: PlantedTruth | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Content:
+    """The whole page.
+
+    Attributes:
+      title: Of the page, e.g. "tiny_imagenet32 -> cifar10_32".
+      relative: Whether influences are relative to the average unit (subsets of one size).
+      warnings: What the reader must know before believing a number; shown first.
+      targets: One section a target and mode.
+      unit_images: A few images of every source unit: unit name -> uint8 `[count, height, width, channels]`.
+      figures: Key figures of the run by name, e.g. seconds per model.
+      provenance: Flat name -> value: command, config, versions, device, commit.
+    """
+
+    title: str
+    relative: bool
+    warnings: tuple[str, ...]
+    targets: tuple[TargetFindings, ...]
+    unit_images: Mapping[str, UInt8[np.ndarray, "count height width channels"]]
+    figures: Mapping[str, Figure]
+    provenance: Mapping[str, Any]

@@ -1,0 +1,17 @@
+"""Training: a recipe, one pure step, the ensemble engine that trains a block of models at once, and its plan.
+
+>>> Recipe(epochs=2, batch_size=50).num_steps(mean_subset_size=500)
+20
+"""
+
+from jdt.train.conv import with_matmul_convolutions as with_matmul_convolutions
+from jdt.train.engine import Ensemble as Ensemble
+from jdt.train.engine import SourceData as SourceData
+from jdt.train.engine import Trained as Trained
+from jdt.train.engine import apply_in_batches as apply_in_batches
+from jdt.train.engine import initial_variables as initial_variables
+from jdt.train.engine import train as train
+from jdt.train.plan import PLANS as PLANS
+from jdt.train.plan import Plan as Plan
+from jdt.train.plan import choose as choose
+from jdt.train.recipe import Recipe as Recipe

@@ -1,0 +1,96 @@
+"""Recipes: how every source model of a study is trained."""
+
+import dataclasses
+from typing import Literal, get_args
+
+import optax
+
+from jdt import checks
+
+Decay = Literal["linear", "cosine", "step"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Optimiser, schedule, augmentation and input scaling, shared by all models of a run.
+
+    One epoch is `fraction` of the source images for every model, whatever the size of its own subset: all models
+    take the same number of steps, and each passes through its own members in a fresh order, over and over.
+
+    Attributes:
+      epochs: Length of training.
+      batch_size: Images a step.
+      learning_rate: Peak learning rate.
+      warmup_epochs: Linear rise from 0 to the peak.
+      decay: After the peak: `linear` or `cosine` to 0, or `step` (times 0.1 every `decay_epochs`).
+      decay_epochs: Length of a step of the `step` decay, in epochs.
+      momentum: Of SGD.
+      nesterov: Whether the momentum looks ahead.
+      weight_decay: L2 coefficient on every parameter, added to the gradient.
+      label_smoothing: Share of the target probability spread over all classes.
+      crop_pad: Zero padding, in pixels, from which a random crop is taken; 0 turns cropping off.
+      flip: Whether images are mirrored at random, left to right.
+      mean: Per-channel (or one) mean of pixels in [0, 1]; subtracted.
+      std: Per-channel (or one) deviation of pixels in [0, 1]; divided by.
+    """
+
+    epochs: float = 8.0
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    warmup_epochs: float = 1.0
+    decay: Decay = "linear"
+    decay_epochs: float = 5.0
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    crop_pad: int = 0
+    flip: bool = False
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+
+    def __post_init__(self) -> None:
+        checks.require_known("decay", self.decay, get_args(Decay))
+        checks.require_at_least("batch-size", self.batch_size, 1)
+        checks.require_at_least("crop-pad", self.crop_pad, 0)
+        checks.require_at_least("warmup-epochs", self.warmup_epochs, 0)
+        if not self.epochs > 0:
+            raise checks.UserError(f"epochs is {self.epochs}, but training needs a positive number of epochs.")
+        if not (self.learning_rate > 0 and min(self.std) > 0):
+            raise checks.UserError(
+                f"learning-rate is {self.learning_rate} and std is {self.std}, but both must be positive."
+            )
+
+    def steps_per_epoch(self, mean_subset_size: float) -> float:
+        """Optimiser steps in one epoch of the average subset, not rounded."""
+        return max(1.0, mean_subset_size / self.batch_size)
+
+    def num_steps(self, mean_subset_size: float) -> int:
+        """Optimiser steps of the whole training."""
+        return max(1, round(self.epochs * self.steps_per_epoch(mean_subset_size)))
+
+    def schedule(self, mean_subset_size: float) -> optax.Schedule:
+        """Learning rate by step: 0 at step 0, the peak after `warmup_epochs`, then the decay."""
+        per_epoch = self.steps_per_epoch(mean_subset_size)
+        total = self.num_steps(mean_subset_size)
+        rise = min(round(self.warmup_epochs * per_epoch), total - 1)
+        fall = total - rise
+        match self.decay:
+            case "linear":
+                after = optax.linear_schedule(self.learning_rate, 0.0, fall)
+            case "cosine":
+                after = optax.cosine_decay_schedule(self.learning_rate, fall)
+            case "step":
+                after = optax.exponential_decay(
+                    self.learning_rate, max(1, round(self.decay_epochs * per_epoch)), 0.1, staircase=True
+                )
+        if rise == 0:
+            return after
+        return optax.join_schedules([optax.linear_schedule(0.0, self.learning_rate, rise), after], [rise])
+
+    def optimizer(self, mean_subset_size: float) -> optax.GradientTransformation:
+        """SGD with momentum; the decay term joins the gradient before the momentum (the papers' form)."""
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay),
+            optax.sgd(self.schedule(mean_subset_size), momentum=self.momentum, nesterov=self.nesterov),
+        )

@@ -1,0 +1,13 @@
+"""Transfer: what a source model is worth on a target, with its features fixed.
+
+>>> import jax.numpy as jnp
+>>> head = fit_head(jnp.array([[0.0], [1.0], [2.0], [3.0]]), jnp.array([0, 0, 1, 1]), num_classes=2)
+>>> head.logits(jnp.array([[0.0], [3.0]])).argmax(axis=1).tolist()
+[0, 1]
+"""
+
+from jdt.transfer.fixed import FixedFeature as FixedFeature
+from jdt.transfer.fixed import Transferred as Transferred
+from jdt.transfer.fixed import transfer_fixed as transfer_fixed
+from jdt.transfer.head import Head as Head
+from jdt.transfer.head import fit_head as fit_head
