@@ -14,7 +14,7 @@ from jdt.types import AnyArray
 _HASHED_AT_ONCE = 1024  # Examples: keeps the copy small when the images are a memory map larger than memory.
 
 
-def from_arrays(name: str, images: AnyArray, labels: AnyArray, class_names: Sequence[str]) -> Dataset:
+def from_arrays(name: str, images: AnyArray, labels: AnyArray | Sequence[int], class_names: Sequence[str]) -> Dataset:
     """Make a dataset of arrays, checked and fingerprinted.
 
     Args:

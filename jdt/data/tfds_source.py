@@ -152,7 +152,7 @@ def _pick(name: str, kind: str, candidates: list[str], usual: tuple[str, ...], f
             return key
     if len(candidates) == 1:
         return candidates[0]
-    found = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
+    found = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in sorted(features.items()))
     count = f"{len(candidates)} features that could be its {kind}" if candidates else f"no {kind} feature"
     raise UserError(f"{name} has {count}, but exactly one is needed; its features: {found}.")
 

@@ -159,7 +159,14 @@ def test_image_size_is_at_least_one(toy, tmp_path, size):
 def test_heavy_packages_wait_and_tensorflow_never_comes(toy, tmp_path):
     program = f"""
 import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        assert name.split(".")[0] != "tensorflow", "somebody tried to import TensorFlow"
+
+sys.meta_path.insert(0, Watch())
 import jdt.data
+import jdt.checks
 heavy = sys.modules.keys() & {{"tensorflow_datasets", "sklearn", "PIL"}}
 assert not heavy, heavy
 jdt.data.load("toy", "train", data_dir={str(toy[0])!r}, cache_dir={str(tmp_path)!r}, image_size=4)
