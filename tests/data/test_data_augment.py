@@ -22,7 +22,9 @@ def _reference(key, images, pad, flip):
     return np.stack(rows)
 
 
-@given(seed=st.integers(0, 2**31), pad=st.integers(0, 9), flip=st.booleans(), height=st.integers(1, 6))
+@given(
+    seed=st.integers(0, 2**31), pad=st.sampled_from([0, 1, 3, 9]), flip=st.booleans(), height=st.sampled_from([1, 5])
+)
 @settings(max_examples=40, deadline=None)
 def test_every_image_is_a_shifted_window(seed, pad, flip, height):
     images = random_images(5, height=height, width=4, seed=seed)

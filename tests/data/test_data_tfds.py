@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -157,26 +158,37 @@ def test_image_size_is_at_least_one(toy, tmp_path, size):
 
 
 def test_heavy_packages_wait_and_tensorflow_never_comes(toy, tmp_path):
+    # A stand-in that looks installed and ends the process when anything runs it: where TensorFlow is absent, code that
+    # asks "is it there?" before importing it would otherwise go unnoticed.
+    (tmp_path / "path/tensorflow").mkdir(parents=True)
+    (tmp_path / "path/tensorflow/__init__.py").write_text(
+        "import os, sys, traceback\ntraceback.print_stack()\nsys.stderr.flush()\nos._exit(3)\n"
+    )
     program = f"""
-import sys
-
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        assert name.split(".")[0] != "tensorflow", "somebody tried to import TensorFlow"
-
-sys.meta_path.insert(0, Watch())
+import importlib.util, sys
 import jdt.data
-import jdt.checks
+from jdt.checks import UserError
 heavy = sys.modules.keys() & {{"tensorflow_datasets", "sklearn", "PIL"}}
 assert not heavy, heavy
+assert importlib.util.find_spec("tensorflow").origin.startswith({str(tmp_path)!r})
 jdt.data.load("toy", "train", data_dir={str(toy[0])!r}, cache_dir={str(tmp_path)!r}, image_size=4)
 jdt.data.load("jdt_digits", "train[:50%]", cache_dir={str(tmp_path)!r})
-try:
-    jdt.data.load("mnist", "train", data_dir={str(tmp_path)!r})
-except jdt.checks.UserError:
-    pass
+for unknown in ("mnist", "nothing_like_it"):
+    try:
+        jdt.data.load(unknown, "train", data_dir={str(tmp_path)!r})
+    except UserError:
+        continue
+    raise AssertionError(unknown)
 assert "tensorflow" not in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    path = os.pathsep.join([str(tmp_path / "path"), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
