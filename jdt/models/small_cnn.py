@@ -1,7 +1,5 @@
 """A small convolutional net that trains in seconds and whose features are worth transferring."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,12 +11,14 @@ from jdt.models.base import ModelOutput
 def halve(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch h w channels"]:
     """Max-pool 2x2 with stride 2; an odd last row or column forms windows of its own, and size 1 stays 1.
 
-    A maximum over the four corners of each window: on CPUs its gradient is many times faster than that of a windowed
-    reduction.
+    A maximum of two halves, rows first: on CPUs its gradient is many times faster than that of a windowed reduction.
     """
     pad = [(0, size % 2) for size in x.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *pad, (0, 0)), constant_values=-jnp.inf) if any(p for _, p in pad) else x
-    return functools.reduce(jnp.maximum, [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
+    batch, height, width, channels = x.shape
+    rows = x.reshape(batch, height // 2, 2, width * channels)
+    columns = jnp.maximum(rows[:, :, 0], rows[:, :, 1]).reshape(batch, height // 2, width // 2, 2, channels)
+    return jnp.maximum(columns[:, :, :, 0], columns[:, :, :, 1])
 
 
 class SmallCNN(nn.Module):

@@ -1,0 +1,19 @@
+"""Reports: one self-contained HTML page, its figures as PNG files, and the table that ends a run.
+
+A page is drawn from `Content` and from nothing else; it needs no network, prints well and reads on a phone.
+
+    path = jdt.report.write_report(pathlib.Path("runs/demo/report.html"), content)
+    jdt.report.write_figures(path.parent / "figures", content)   # write_report has done this already
+    rich.print(jdt.report.findings_table(content.targets[0]))
+"""
+
+from jdt.report.content import Content as Content
+from jdt.report.content import EstimatorFindings as EstimatorFindings
+from jdt.report.content import Figure as Figure
+from jdt.report.content import PlantedTruth as PlantedTruth
+from jdt.report.content import TargetFindings as TargetFindings
+from jdt.report.figures import write_figures as write_figures
+
+from jdt.report.terminal import findings_table as findings_table
+from jdt.report.thumbnails import sample_images as sample_images
+from jdt.report.thumbnails import strip_png as strip_png

@@ -1,0 +1,170 @@
+"""The figures of a report as PNG bytes with what they show in words, and as files."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+
+from jdt.report import plots
+from jdt.report.content import Content, TargetFindings
+from jdt.report.select import by_influence, first_estimator, is_known, known_influence, shown_classes, shown_units
+from jdt.report.words import Scale, clean, percent, scale_of
+from jdt.store.files import explained, write_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One figure.
+
+    Attributes:
+      name: Safe part of a file name: "influence", "ranking" or "accuracy".
+      png: The image.
+      alt: What the picture shows, for readers who cannot see it.
+      caption: How to read it.
+      width, height: In pixels.
+    """
+
+    name: str
+    png: bytes
+    alt: str
+    caption: str
+    width: int
+    height: int
+
+
+def target_scale(findings: TargetFindings) -> Scale:
+    """How the influences of a target are written."""
+    return scale_of(findings.output, findings.estimators[first_estimator(findings)].classes.standard_error)
+
+
+def target_pictures(findings: TargetFindings) -> tuple[Picture, ...]:
+    """All figures of one target: heatmap, ranking, accuracies."""
+    scale = target_scale(findings)
+    with plots.drawing():
+        return (
+            _picture("influence", plots.draw_heatmap(findings, scale), *_heatmap_words(findings, scale)),
+            _picture("ranking", plots.draw_ranking(findings, scale), *_ranking_words(findings, scale)),
+            _picture("accuracy", plots.draw_accuracy(findings), *_accuracy_words(findings)),
+        )
+
+
+def write_figures(folder: Path, content: Content) -> list[Path]:
+    """Write every figure of a report as a PNG file.
+
+    Args:
+      folder: Where to; made where missing.
+      content: What the report shows.
+
+    Returns:
+      The files, e.g. `figures/1_cifar10_fixed_influence.png`.
+
+    Raises:
+      UserError: Where the disk is full or the folder cannot be written.
+    """
+    return save_pictures(Path(folder), content, [target_pictures(findings) for findings in content.targets])
+
+
+def save_pictures(folder: Path, content: Content, pictures: list[tuple[Picture, ...]]) -> list[Path]:
+    """Write figures that have been drawn already."""
+    paths = []
+    with explained(f"writing {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, (findings, drawn) in enumerate(zip(content.targets, pictures, strict=True), start=1):
+            for picture in drawn:
+                # Numbered, so that names which differ only in unsafe characters stay apart.
+                stem = f"{i}_{_safe(findings.target)}_{_safe(findings.mode)}_{picture.name}"
+                paths.append(folder / f"{stem}.png")
+                write_bytes(paths[-1], picture.png)
+    return paths
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_.")[:60] or "x"
+
+
+def _picture(name: str, figure: plots.Figure, alt: str, caption: str) -> Picture:
+    png = plots.png_bytes(figure)
+    # Width and height stand at fixed places of the PNG header.
+    width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
+    return Picture(name, png, alt, caption, width, height)
+
+
+def _heatmap_words(findings: TargetFindings, scale: Scale) -> tuple[str, str]:
+    name = first_estimator(findings)
+    found = findings.estimators[name]
+    units, before_gap = shown_units(found.task, plots.HEATMAP_UNITS)
+    columns = shown_classes(found.classes, plots.HEATMAP_CLASSES)
+    values = known_influence(found.classes)[np.ix_(units, columns)]
+    z = found.classes.z[np.ix_(units, columns)]
+    known = np.isfinite(values)
+    marked = int((known & (np.abs(z) > 2)).sum())
+
+    def cell(index: int) -> str:
+        row, column = np.unravel_index(index, values.shape)
+        unit, target = found.classes.unit_names[units[row]], found.classes.target_names[columns[column]]
+        return f"{clean(unit)} on {clean(target)} ({scale.effect(float(values[row, column]))})"
+
+    alt = f"Heatmap of the influence of {len(units)} source units on {len(columns)} target classes."
+    if known.any():
+        alt += f" Most helpful: {cell(int(np.nanargmax(values)))}. Most harmful: {cell(int(np.nanargmin(values)))}."
+    caption = (
+        f"Influence of each source unit (row) on the {scale.output} of each target class (column), by {name}. Units are "
+        f"sorted by their influence on the whole task. Dots mark the {marked} of {int(known.sum())} cells with |z| > 2; "
+        f"about {round(0.0455 * known.sum())} would be marked if there were nothing but noise."
+    )
+    if before_gap < len(units):
+        caption += (
+            f" Shown are the {before_gap} most helpful and the {len(units) - before_gap} most harmful of "
+            f"{len(found.task.unit_names)} units; the dashed line is where the others are left out."
+        )
+    if len(columns) < len(found.classes.target_names):
+        caption += (
+            f" Shown are the {len(columns)} of {len(found.classes.target_names)} classes where units differ most."
+        )
+    unknown = int((~known).sum())
+    return alt, caption + (f" Grey cells with a question mark ({unknown}): the models cannot tell." if unknown else "")
+
+
+def _ranking_words(findings: TargetFindings, scale: Scale) -> tuple[str, str]:
+    names = list(findings.estimators)
+    task = findings.estimators[names[0]].task
+    order = by_influence(task)
+    num_known = int(is_known(task, 0).sum())
+    alt = f"Dot plot of the influence of source units on the whole task {clean(findings.target)}, with error bars."
+    if num_known:
+        best, worst = order[0], order[num_known - 1]
+        first, last = (
+            f"{clean(task.unit_names[u])} ({scale.effect(float(task.influence[u, 0]))})" for u in (best, worst)
+        )
+        alt += f" It runs from {first} at the top to {last} at the bottom."
+    caption = f"Influence of source units on the whole task by {names[0]}, with 95 % intervals."
+    if len(names) > 1:
+        caption += f" Hollow diamonds: the same by {names[1]}."
+    units, before_gap = shown_units(task, plots.RANKED_UNITS)
+    if before_gap < len(units):
+        after = len(units) - before_gap
+        caption += f" Shown are the {before_gap} most helpful and {after} most harmful of {len(order)} units."
+    if findings.truth:
+        caption += " Colours and shapes: the kind of each unit, which the models were not told."
+    if num_known < len(order):
+        caption += f" {len(order) - num_known} units are unknown: the models cannot tell them."
+    return alt, caption
+
+
+def _accuracy_words(findings: TargetFindings) -> tuple[str, str]:
+    accuracy, baseline = (x[np.isfinite(x)] for x in map(np.asarray, (findings.accuracy, findings.random_accuracy)))
+    if not len(accuracy):
+        return "Empty histogram: no accuracies were measured.", "No accuracies were measured."
+    alt = (
+        f"Histogram of the accuracy of {len(accuracy)} models on {clean(findings.target)}, from "
+        f"{percent(accuracy.min())} to {percent(accuracy.max())}, mean {percent(accuracy.mean())}."
+    )
+    caption = f"Accuracy of the {len(accuracy)} models on the target."
+    if len(baseline):
+        alt += f" Untrained models' features reach {percent(baseline.mean())}, marked by a dashed line."
+        caption += (
+            f" Dashed line: the same head on the features of {len(baseline)} untrained models. Influences mean little "
+            "where the models are not clearly better than that."
+        )
+    return alt, caption

@@ -1,0 +1,92 @@
+"""Which units and classes a report shows: rankings that leave out what the models cannot tell."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jdt.estimators import Influences
+from jdt.report.content import TargetFindings
+
+
+class Effect(NamedTuple):
+    """Influence of one unit on one class or task; numbers are NaN where the models cannot tell."""
+
+    unit: str
+    influence: float
+    standard_error: float
+    low: float
+    high: float
+    z: float
+
+
+def is_known(influences: Influences, column: int) -> Bool[np.ndarray, " units"]:
+    """Whether the models can tell a unit's influence: an infinite standard error says that they cannot."""
+    return np.isfinite(influences.influence[:, column]) & ~np.isinf(influences.standard_error[:, column])
+
+
+def known_influence(influences: Influences) -> Float[np.ndarray, "units targets"]:
+    """Influences with NaN where the models cannot tell."""
+    return np.where(np.isinf(influences.standard_error), np.nan, influences.influence)
+
+
+def effects(influences: Influences, column: int) -> list[Effect]:
+    """Every unit's effect on one column, in unit order."""
+    low, high = (end[:, column] for end in influences.interval())
+    rows = []
+    for u, known in enumerate(is_known(influences, column)):
+        numbers = (influences.influence, influences.standard_error)
+        values = [float(x[u, column]) for x in numbers] + [float(low[u]), float(high[u])]
+        z = float(influences.z[u, column])
+        rows.append(Effect(influences.unit_names[u], *(values if known else [np.nan] * 4), z if known else np.nan))
+    return rows
+
+
+def by_influence(influences: Influences, column: int = 0) -> Int[np.ndarray, " units"]:
+    """Units from the most helpful to the most harmful, those that the models cannot tell last."""
+    return np.argsort(-known_influence(influences)[:, column], kind="stable")
+
+
+def extremes(influences: Influences, column: int, count: int) -> tuple[list[int], list[int]]:
+    """The most helpful and the most harmful units, most extreme first; never one unit in both.
+
+    With few units each side has at most half of them, so that no unit is called both helpful and harmful.
+    """
+    order = [int(u) for u in by_influence(influences, column) if is_known(influences, column)[u]]
+    helpful = order[: min(count, (len(order) + 1) // 2)]
+    # Ascending again rather than reversed: ties then come in unit order, as in `Influences.top`.
+    values = influences.influence[:, column]
+    harmful = sorted(order[len(order) - min(count, len(order) // 2) :], key=lambda u: (values[u], u))
+    return helpful, harmful
+
+
+def shown_units(influences: Influences, limit: int) -> tuple[list[int], int]:
+    """Units for a figure with at most `limit` rows, from the most helpful to the most harmful.
+
+    Returns:
+      The units, and how many of them come before a gap: `limit // 2` where units in the middle are left out (those
+      that the models cannot tell are then left out too), all of them where nothing is.
+    """
+    order = by_influence(influences)
+    if len(order) <= limit:
+        return order.tolist(), len(order)
+    half = limit // 2
+    known = order[: int(is_known(influences, 0).sum())].tolist()
+    if len(known) <= limit:
+        return known, len(known)
+    return known[:half] + known[-half:], half
+
+
+def shown_classes(influences: Influences, limit: int) -> list[int]:
+    """At most `limit` classes, in their own order: those on which units differ most."""
+    values = known_influence(influences)
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    filled = np.where(known, values, 0.0)
+    spread = (filled**2).sum(axis=0) / count - (filled.sum(axis=0) / count) ** 2
+    return sorted(int(c) for c in np.argsort(-spread, kind="stable")[:limit])
+
+
+def first_estimator(findings: TargetFindings) -> str:
+    """Name of the estimator that is shown first."""
+    return next(iter(findings.estimators))

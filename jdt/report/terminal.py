@@ -1,0 +1,36 @@
+"""The final table of a run, for the terminal."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from jdt.report.content import TargetFindings
+from jdt.report.select import Effect, effects, extremes, first_estimator
+from jdt.report.words import Scale, clean, decimal, mode_words, scale_of
+
+
+def findings_table(findings: TargetFindings, count: int = 3) -> Table:
+    """The units that help and harm every target class most, by the first estimator.
+
+    Args:
+      findings: Of one target.
+      count: How many units of each kind.
+
+    Returns:
+      A table with a row for every class, cells like "dogs +2.1 pp (z 6.3)".
+    """
+    estimator = first_estimator(findings)
+    classes = findings.estimators[estimator].classes
+    scale = scale_of(findings.output, classes.standard_error)
+    title = f"{clean(findings.target)}, {mode_words(findings.mode)}: influence on {scale.output} ({estimator})"
+    table = Table("target class", "helps most", "harms most", title=escape(title), title_justify="left")
+    for column, name in enumerate(classes.target_names):
+        rows = effects(classes, column)
+        sides = extremes(classes, column, count)
+        table.add_row(escape(clean(name)), *("\n".join(_cell(rows[u], scale) for u in side) for side in sides))
+    return table
+
+
+def _cell(effect: Effect, scale: Scale) -> str:
+    # A plain hyphen: not every terminal has a true minus sign.
+    numbers = f"{scale.effect(effect.influence)} (z {decimal(effect.z, 1)})".replace("−", "-")
+    return f"{escape(clean(effect.unit))} {numbers}"

@@ -1,0 +1,88 @@
+"""Contents with known numbers, for the tests of the report."""
+
+import dataclasses
+
+import numpy as np
+
+from jdt.estimators import Influences
+from jdt.report import Content, EstimatorFindings, Figure, PlantedTruth, TargetFindings
+
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NOUNS = ("tabby", "collie", "tractor", "goldfish", "lighthouse", "sports car", "barn", "monarch", "teapot", "pier")
+
+
+def figure(value, low=None, high=None, n=400, unit="", text="What this figure is."):
+    return Figure(value, low, high, n, unit, text)
+
+
+def influences(rng, unit_names, target_names, estimator, *, spread, noise, center=True):
+    values = rng.normal(0, spread, (len(unit_names), len(target_names)))
+    values += rng.normal(0, spread, (len(unit_names), 1))
+    if center:
+        values -= values.mean(axis=0)
+    error = rng.uniform(0.8, 1.2, values.shape) * noise
+    return Influences(
+        influence=values, standard_error=error, z=values / error, degrees_of_freedom=np.full(len(unit_names), 180.0),
+        intercept=np.full(len(target_names), 0.4), unit_names=unit_names, target_names=target_names,
+        estimator=estimator, output="confidence", num_models=400,
+    )  # fmt: skip
+
+
+def estimator_findings(rng, unit_names, class_names, estimator):
+    classes = influences(rng, unit_names, class_names, estimator, spread=0.008, noise=0.004)
+    value = classes.influence.mean(axis=1, keepdims=True)
+    error = np.full_like(value, 0.0021)
+    task = dataclasses.replace(
+        classes, influence=value, standard_error=error, z=value / error, intercept=np.array([0.4]),
+        target_names=("task",),
+    )  # fmt: skip
+    return EstimatorFindings(
+        classes, task, figure(0.81, 0.77, 0.85, unit="correlation"), figure(4.2, 3.9, 4.6, unit="variance")
+    )
+
+
+def pictures(rng, names, *, count=6, side=32, channels=3):
+    return {name: rng.integers(0, 256, (count, side, side, channels), dtype=np.uint8) for name in names}
+
+
+def make_target(*, units=30, classes=CIFAR, names=None, estimators=("ridge", "difference"), truth=True, seed=0):
+    rng = np.random.default_rng(seed)
+    names = tuple(names or (f"{NOUNS[u % 10]} {u:03d}" for u in range(units)))
+    found = {name: estimator_findings(rng, names, tuple(classes), name) for name in estimators}
+    value = found[estimators[0]].task.influence[:, 0]
+    kinds = tuple("upright" if v > np.median(value) else "scrambled" for v in value)
+    planted = PlantedTruth(
+        "Do upright source classes help more than scrambled ones?", figure(0.943, 0.9, 0.975, unit="AUROC"),
+        figure(0.502, 0.381, 0.624, 20, "AUROC"), True, kinds,
+    )  # fmt: skip
+    return TargetFindings(
+        target="cifar10_32", mode="fixed", output="confidence",
+        accuracy=rng.normal(0.612, 0.008, 400).astype(np.float32),
+        random_accuracy=rng.normal(0.481, 0.005, 8).astype(np.float32),
+        estimators=found, class_images=pictures(rng, classes),
+        pair_correlation={"raw": figure(-0.12, -0.2, -0.04, 200, "correlation"),
+                          "residual": figure(0.21, 0.1, 0.3, 200, "correlation")},
+        truth=planted if truth else None,
+    )  # fmt: skip
+
+
+def make_content(*targets, warnings=("Only 400 models: influences below 0.4 pp cannot be told from noise.",), seed=0):
+    targets = targets or (make_target(),)
+    names = next(iter(targets[0].estimators.values())).task.unit_names
+    return Content(
+        title="tiny_imagenet32 → cifar10_32", relative=True, warnings=tuple(warnings), targets=targets,
+        unit_images=pictures(np.random.default_rng(seed), names),
+        figures={"models_per_second": figure(12.5, 12.1, 12.9, 50, "models/s", "Source models trained per second."),
+                 "lds": figure(0.73, 0.7, 0.76, 64, "rank correlation", "Linear datamodeling score.")},
+        provenance={"command": "python -m experiments.class_influence", "config": {"seed": 0, "fraction": 0.5},
+                    "versions": {"jax": "0.10.0"}, "device": "cpu", "commit": None},
+    )  # fmt: skip
+
+
+def with_influences(target, change):
+    """A target with the class-level and task-level influences of every estimator passed through `change`."""
+    found = {
+        name: dataclasses.replace(e, classes=change(e.classes), task=change(e.task))
+        for name, e in target.estimators.items()
+    }
+    return dataclasses.replace(target, estimators=found)
