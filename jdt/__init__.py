@@ -1,0 +1,60 @@
+"""jdt (JAX Data Transfer): which parts of the source data make each target prediction what it is?
+
+run = jdt.open_run("runs/demo")
+influences = jdt.load_influences("runs/demo", level="class")
+influences.top("3")
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jdt import cli as cli
+    from jdt import config as config
+    from jdt import data as data
+    from jdt import estimators as estimators
+    from jdt import evaluate as evaluate
+    from jdt import masks as masks
+    from jdt import models as models
+    from jdt import outputs as outputs
+    from jdt import pipeline as pipeline
+    from jdt import report as report
+    from jdt import store as store
+    from jdt import testing as testing
+    from jdt import train as train
+    from jdt import transfer as transfer
+    from jdt.checks import UserError as UserError
+    from jdt.estimators import DifferenceOfMeans as DifferenceOfMeans
+    from jdt.estimators import Influences as Influences
+    from jdt.estimators import Ridge as Ridge
+    from jdt.estimators import load_influences as load_influences
+    from jdt.store import open_run as open_run
+
+__version__ = "0.1.0"
+
+_PACKAGES = (
+    "cli", "config", "data", "estimators", "evaluate", "masks", "models", "outputs", "pipeline", "report", "store", "testing",
+    "train", "transfer",
+)  # fmt: skip
+_HOMES = {
+    "UserError": "jdt.checks",
+    "DifferenceOfMeans": "jdt.estimators",
+    "Influences": "jdt.estimators",
+    "Ridge": "jdt.estimators",
+    "load_influences": "jdt.estimators",
+    "open_run": "jdt.store",
+}
+__all__ = sorted([*_PACKAGES, *_HOMES])
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: reading a saved run needs neither JAX's compiler nor a plotting library.
+    if name in _PACKAGES:
+        return importlib.import_module(f"jdt.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'jdt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

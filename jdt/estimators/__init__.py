@@ -15,6 +15,10 @@ from jdt.estimators.difference import DifferenceOfMeans as DifferenceOfMeans
 from jdt.estimators.influences import Influences as Influences
 from jdt.estimators.influences import Ranked as Ranked
 from jdt.estimators.ridge import Ridge as Ridge
+from jdt.estimators.saved import Level as Level
+from jdt.estimators.saved import influence_path as influence_path
+from jdt.estimators.saved import load_influences as load_influences
+from jdt.estimators.saved import save_influences as save_influences
 from jdt.types import Masks, Outputs
 
 

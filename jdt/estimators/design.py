@@ -23,7 +23,9 @@ def check_rows(
             "[models, targets] with equal numbers of models."
         )
     if len(masks) < 2:
-        raise checks.UserError(f"there is {len(masks)} model, but an effect is a difference between models: train more.")
+        raise checks.UserError(
+            f"there is {len(masks)} model, but an effect is a difference between models: train more."
+        )
     if not np.isfinite(outputs).all():
         bad = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
         raise checks.UserError(

@@ -156,6 +156,4 @@ def _solve(
     bayesian = variance * (matmul(squared, alive) + unseen / penalty)
     total = (values**2).mean(axis=0)
     r_squared = jnp.where(total > 0, 1.0 - left_out / jnp.where(total > 0, total, 1.0), 0.0)
-    return _Solution(
-        weights, jnp.sqrt(bayesian), jnp.sqrt(sampling), penalty, left_out, r_squared, degrees.min()
-    )
+    return _Solution(weights, jnp.sqrt(bayesian), jnp.sqrt(sampling), penalty, left_out, r_squared, degrees.min())

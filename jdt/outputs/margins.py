@@ -24,9 +24,7 @@ class ExampleOutputs(NamedTuple):
 
 
 @jax.jit
-def example_outputs(
-    logits: Float[Array, "models examples classes"], labels: Int[Array, " examples"]
-) -> ExampleOutputs:
+def example_outputs(logits: Float[Array, "models examples classes"], labels: Int[Array, " examples"]) -> ExampleOutputs:
     """Compute every per-example output from logits.
 
     >>> outputs = example_outputs(jnp.array([[[2.0, 0.5, 1.0]]]), jnp.array([0]))

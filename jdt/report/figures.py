@@ -109,9 +109,9 @@ def _heatmap_words(findings: TargetFindings, scale: Scale) -> tuple[str, str]:
     if known.any():
         alt += f" Most helpful: {cell(int(np.nanargmax(values)))}. Most harmful: {cell(int(np.nanargmin(values)))}."
     caption = (
-        f"Influence of each source unit (row) on the {scale.output} of each target class (column), by {name}. Units are "
-        f"sorted by their influence on the whole task. Dots mark the {marked} of {int(known.sum())} cells with |z| > 2; "
-        f"about {round(0.0455 * known.sum())} would be marked if there were nothing but noise."
+        f"Influence of each source unit (row) on the {scale.output} of each target class (column), by {name}. Units "
+        f"are sorted by their influence on the whole task. Dots mark the {marked} of {int(known.sum())} cells with "
+        f"|z| > 2; about {round(0.0455 * known.sum())} would be marked if there were nothing but noise."
     )
     if before_gap < len(units):
         caption += (

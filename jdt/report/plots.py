@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jdt.report.content import TargetFindings
 from jdt.report.select import Effect, effects, first_estimator, known_influence, shown_classes, shown_units
-from jdt.report.words import Scale, shorten
+from jdt.report.words import MINUS, Scale, shorten
 
 HEATMAP_UNITS, HEATMAP_CLASSES, RANKED_UNITS = 60, 60, 40
 
@@ -94,7 +94,7 @@ def draw_heatmap(findings: TargetFindings, scale: Scale) -> Figure:
     )
     bar.set_label(f"influence ({scale.unit_words}): blue helps, red harms; dot: |z| > 2")
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    _plain_minus(bar.ax)
+    _signed_ticks(bar.ax)
     return figure
 
 
@@ -119,8 +119,8 @@ def draw_ranking(findings: TargetFindings, scale: Scale) -> Figure:
     figure = Figure(figsize=(7.2, 1.5 + 0.21 * (len(units) + (before_gap < len(units)))), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(0, color="#555555", linewidth=0.9)
-    if len(names) > 1:
-        others = effects(findings.estimators[names[1]].task, 0)
+    others = effects(findings.estimators[names[1]].task, 0) if len(names) > 1 else []
+    if others:
         pale = [others[u].influence * scale.factor for u in units]
         axes.scatter(pale, positions, s=34, marker="D", facecolors="none", edgecolors="#9a9a9a", linewidths=0.9)
     looks = {kind: _kind_look(i) for i, kind in enumerate(dict.fromkeys(kinds or ()))}
@@ -134,12 +134,12 @@ def draw_ranking(findings: TargetFindings, scale: Scale) -> Figure:
 
     axes.set_yticks(positions, [shorten(task.unit_names[u]) for u in units])
     axes.set_ylim(max(positions, default=0) + 0.8, -0.8)
-    _limit_to_effects(axes, [rows[u] for u in units], scale)
+    _limit_to_effects(axes, [rows[u] for u in units], [others[u] for u in units] if others else [], scale)
     axes.set_xlabel(f"influence on {scale.output}, whole task ({scale.unit_words}), 95 % intervals")
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
-    _plain_minus(axes)
+    _signed_ticks(axes)
     _ranking_legend(figure, axes, names, looks)
     return figure
 
@@ -161,13 +161,17 @@ def _draw_effect(axes: Axes, effect: Effect, y: float, scale: Scale, colour: str
     axes.plot([effect.influence * scale.factor], [y], marker=marker, color=colour, markersize=5.5, zorder=3)
 
 
-def _limit_to_effects(axes: Axes, rows: list[Effect], scale: Scale) -> None:
+def _limit_to_effects(axes: Axes, rows: list[Effect], others: list[Effect], scale: Scale) -> None:
     """Let the points set the axis: a unit with a huge but finite error must not squeeze all others."""
-    points = np.array([abs(e.influence) for e in rows if np.isfinite(e.influence)])
-    ends = np.array([max(abs(e.low), abs(e.high)) for e in rows if np.isfinite(e.low)])
-    if points.size and points.max() > 0:
-        reach = min(ends.max(), 3 * max(points.max(), np.median(ends))) if ends.size else points.max()
-        axes.set_xlim(-1.06 * reach * scale.factor, 1.06 * reach * scale.factor)
+    points = np.array([e.influence for e in rows + others if np.isfinite(e.influence)])
+    ends = np.array([end for e in rows if np.isfinite(e.low) for end in (e.low, e.high)])
+    if not points.size:
+        return
+    reach = max(np.abs(points).max(), np.median(np.abs(ends)) if ends.size else 0.0)
+    everything = np.concatenate([points, ends, [0.0]]).clip(-3 * reach, 3 * reach) * scale.factor
+    low, high = everything.min(), everything.max()
+    if high > low:
+        axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 
 def _ranking_legend(figure: Figure, axes: Axes, names: list[str], looks: dict[str, tuple[str, str]]) -> None:
@@ -191,7 +195,7 @@ def draw_accuracy(findings: TargetFindings) -> Figure:
     )
     figure = Figure(figsize=(7.2, 2.7), layout="constrained")
     axes = figure.add_subplot()
-    bins = int(np.clip(2 * np.sqrt(len(accuracy)), 5, 40))
+    bins = int(np.clip(1.2 * np.sqrt(len(accuracy)), 5, 30))
     counts, _, _ = axes.hist(accuracy, bins=bins, color=HELPS, alpha=0.75, edgecolor="white", linewidth=0.6)
     top = float(np.max(counts, initial=1.0))
     if len(accuracy):
@@ -209,7 +213,9 @@ def draw_accuracy(findings: TargetFindings) -> Figure:
     return figure
 
 
-def _plain_minus(axes: Axes) -> None:
+def _signed_ticks(axes: Axes) -> None:
     """Signed tick labels: on an axis of changes the plus sign says what zero is."""
-    axes.xaxis.set_major_locator(MaxNLocator(7, symmetric=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+.4g}".replace("-", "−") if abs(x) > 1e-12 else "0"))
+    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda x, _: f"{x:+.4g}".replace("-", MINUS) if abs(x) > 1e-12 else "0")
+    )

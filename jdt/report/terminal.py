@@ -5,7 +5,7 @@ from rich.table import Table
 
 from jdt.report.content import TargetFindings
 from jdt.report.select import Effect, effects, extremes, first_estimator
-from jdt.report.words import Scale, clean, decimal, mode_words, scale_of
+from jdt.report.words import MINUS, Scale, clean, decimal, mode_words, scale_of
 
 
 def findings_table(findings: TargetFindings, count: int = 3) -> Table:
@@ -32,5 +32,5 @@ def findings_table(findings: TargetFindings, count: int = 3) -> Table:
 
 def _cell(effect: Effect, scale: Scale) -> str:
     # A plain hyphen: not every terminal has a true minus sign.
-    numbers = f"{scale.effect(effect.influence)} (z {decimal(effect.z, 1)})".replace("−", "-")
+    numbers = f"{scale.effect(effect.influence)} (z {decimal(effect.z, 1)})".replace(MINUS, "-")
     return f"{escape(clean(effect.unit))} {numbers}"

@@ -9,6 +9,8 @@ from jaxtyping import Float
 
 UNKNOWN = "unknown"
 
+MINUS = "\N{MINUS SIGN}"
+
 MODES = {"fixed": "fixed-feature transfer", "full": "full-network transfer"}
 
 
@@ -71,7 +73,7 @@ def decimal(value: float, decimals: int, *, signed: bool = False) -> str:
     text = f"{value:.{decimals}f}"
     if float(text) == 0:
         return text.lstrip("-")
-    return text.replace("-", "−") if value < 0 else f"+{text}" if signed else text
+    return text.replace("-", MINUS) if value < 0 else f"+{text}" if signed else text
 
 
 def percent(value: float, decimals: int = 1) -> str:
@@ -87,11 +89,11 @@ def figure_number(value: float | None) -> str:
     """
     if value is None or not math.isfinite(value):
         return UNKNOWN
-    if value == int(value) and abs(value) < 1e15 or abs(value) >= 1000:
+    if (value == int(value) and abs(value) < 1e15) or abs(value) >= 1000:
         text = f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.3g}"
     else:
         text = f"{value:.3g}"
-    return text.replace("-", "−")
+    return text.replace("-", MINUS)
 
 
 def figure_interval(low: float | None, high: float | None) -> str:
@@ -107,9 +109,9 @@ def mode_words(mode: str) -> str:
 
 
 def clean(name: str) -> str:
-    """A name without what no label can show: control characters, line breaks and broken Unicode become spaces.
+    r"""A name without what no label can show: control characters, line breaks and broken Unicode become spaces.
 
-    >>> clean("a\\tb\\x1b[31m")
+    >>> clean("a\tb\x1b[31m")
     'a b [31m'
     """
     readable = str(name).encode("utf-8", "replace").decode("utf-8")

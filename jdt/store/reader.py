@@ -202,3 +202,11 @@ def _refuse(root: Path, damage: Damage) -> NoReturn:
     raise UserError(
         f"{root} is damaged: block {damage.block}, {damage.column}: {damage.reason}: {_REMEDY}: the block is retrained."
     )
+
+
+def saved_block_size(path: str | os.PathLike[str]) -> int | None:
+    """Models a block of the run that is in a directory, or None where there is no run that can be read."""
+    try:
+        return open_run(path).layout.block_size
+    except UserError:  # Whoever opens the run for writing says what is wrong with it.
+        return None

@@ -67,5 +67,3 @@ def passes_touched(num_steps: int, batch_size: int, smallest_subset: int) -> int
     """Passes that `num_steps` consecutive steps can touch when a subset has at least `smallest_subset` members."""
     per_pass = max(smallest_subset // batch_size, 1)
     return (num_steps - 1) // per_pass + 2
-
-

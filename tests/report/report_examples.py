@@ -41,6 +41,19 @@ def estimator_findings(rng, unit_names, class_names, estimator):
     )
 
 
+def close_findings(rng, findings, estimator):
+    """What another estimator would find: nearly the same."""
+
+    def moved(influences):
+        error = influences.standard_error * 1.2
+        value = influences.influence + rng.normal(0, 0.4, error.shape) * error
+        return dataclasses.replace(
+            influences, influence=value, standard_error=error, z=value / error, estimator=estimator
+        )
+
+    return dataclasses.replace(findings, classes=moved(findings.classes), task=moved(findings.task))
+
+
 def pictures(rng, names, *, count=6, side=32, channels=3):
     return {name: rng.integers(0, 256, (count, side, side, channels), dtype=np.uint8) for name in names}
 
@@ -48,7 +61,9 @@ def pictures(rng, names, *, count=6, side=32, channels=3):
 def make_target(*, units=30, classes=CIFAR, names=None, estimators=("ridge", "difference"), truth=True, seed=0):
     rng = np.random.default_rng(seed)
     names = tuple(names or (f"{NOUNS[u % 10]} {u:03d}" for u in range(units)))
-    found = {name: estimator_findings(rng, names, tuple(classes), name) for name in estimators}
+    found = {estimators[0]: estimator_findings(rng, names, tuple(classes), estimators[0])}
+    for name in estimators[1:]:
+        found[name] = close_findings(rng, found[estimators[0]], name)
     value = found[estimators[0]].task.influence[:, 0]
     kinds = tuple("upright" if v > np.median(value) else "scrambled" for v in value)
     planted = PlantedTruth(

@@ -1,0 +1,1 @@
+"""Experiments: one question a module. `python -m experiments.NAME --help`."""

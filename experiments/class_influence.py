@@ -1,0 +1,270 @@
+"""Which source classes (or groups of classes) help, and which harm, each target class?
+
+Question  Many small source models are trained on random halves of the source's units and transferred to each target
+          with fixed features; how much does including a unit change the outputs on each target image?
+Source    arXiv 2207.05739 (source-data influence for transfer learning), sections 3.1-3.5.
+Run       python -m experiments.class_influence --out runs/demo
+Smoke     python -m experiments.class_influence --out runs/smoke --preset smoke
+Your data python -m experiments.class_influence --out runs/mine --source folder:PATH --target cifar10 \
+              --image-size 32 --model my_package.my_module:MyModel --num-models 400
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Literal
+
+import numpy as np
+
+import jdt
+from experiments.paper_recipes import PAPER_HEAD_TARGETS, PAPER_SOURCE, PAPER_SOURCE_RECIPE
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every knob of the experiment."""
+
+    out: pathlib.Path
+    """Run directory. The same command again resumes it."""
+    source: str = "jdt_digits_source"
+    """Source dataset: a prepared TFDS name, folder:PATH, or the embedded jdt_digits_source."""
+    source_split: str = "train"
+    """Split that source models train on."""
+    target: tuple[str, ...] = ("jdt_digits",)
+    """Target datasets."""
+    data_dir: pathlib.Path | None = None
+    """Where prepared TFDS datasets are; TFDS's own default when not given."""
+    image_size: int | None = None
+    """Resize images to this height and width."""
+    units: str = "classes"
+    """What a mask switches: classes, groups:FILE (JSON of group -> class names), or examples."""
+    equalize: bool = False
+    """Subsample all units to the size of the smallest one."""
+    design: jdt.masks.DesignKind = "antithetic"
+    """How subsets are drawn: antithetic pairs, fixed-size or bernoulli."""
+    fraction: float = 0.5
+    """Share of the units that each model keeps."""
+    num_models: int = 128
+    """Source models to train."""
+    seed: int = 0
+    """Root of all randomness."""
+    model: str = "small_cnn"
+    """A zoo name, or package.module:ClassName of a Flax module."""
+    recipe: jdt.train.Recipe = dataclasses.field(default_factory=jdt.train.Recipe)
+    """How source models are trained."""
+    head: jdt.transfer.FixedFeature = dataclasses.field(default_factory=jdt.transfer.FixedFeature)
+    """How heads are fitted on frozen features."""
+    transfer: tuple[Literal["fixed"], ...] = ("fixed",)
+    """Transfer modes."""
+    output: Literal["confidence", "margin"] = "confidence"
+    """Which output the table and the report show; influences of both are saved."""
+    plan: str = "auto"
+    """How a block shares the device: auto, unrolled, vmapped or native."""
+    block_size: int | None = None
+    """Models trained together; by default the plan's, or the saved run's."""
+    resume: bool = True
+    """Continue the run that is in --out; with --no-resume it is left alone and the command refused."""
+    overwrite: bool = False
+    """Remove the run that is in --out and begin anew."""
+
+
+DEMO = Config(
+    out=pathlib.Path("runs/demo"),
+    num_models=96,
+    recipe=jdt.train.Recipe(epochs=6, batch_size=64, learning_rate=0.1),
+)
+PRESETS = {
+    "demo": DEMO,
+    "smoke": dataclasses.replace(
+        DEMO,
+        out=pathlib.Path("runs/smoke"),
+        num_models=8,
+        block_size=2,
+        recipe=jdt.train.Recipe(epochs=0.5, batch_size=64, learning_rate=0.1, warmup_epochs=0.1),
+    ),
+    "paper": Config(
+        out=pathlib.Path("runs/paper"),
+        source=PAPER_SOURCE.dataset,
+        target=tuple(target.dataset for target in PAPER_HEAD_TARGETS),
+        image_size=224,
+        design="fixed-size",
+        num_models=7540,
+        model="resnet18",
+        recipe=PAPER_SOURCE_RECIPE,
+    ),
+}
+
+
+def load_task(config: Config) -> jdt.pipeline.Task:
+    """Load the data, make the units and check that everything fits, before anything is written or trained."""
+    design = jdt.masks.Design(config.design, config.fraction, config.seed)
+    plan = jdt.train.choose(config.plan)
+
+    def load(name: str, split: str) -> jdt.data.Dataset:
+        with jdt.cli.item_progress(f"decoding {name}[{split}]") as progress:
+            return jdt.data.load(name, split, data_dir=config.data_dir, image_size=config.image_size, progress=progress)
+
+    def held_out(name: str) -> str:
+        return jdt.data.evaluation_split(name, data_dir=config.data_dir)
+
+    jdt.masks.check_num_models(design, config.num_models)
+    source = load(config.source, config.source_split)
+    units = jdt.masks.parse(config.units, np.asarray(source.labels), source.class_names)
+    return jdt.pipeline.Task(
+        source=source,
+        source_test=load(config.source, held_out(config.source)),
+        units=jdt.masks.equalized(units, config.seed) if config.equalize else units,
+        targets=tuple(
+            jdt.pipeline.TargetData(name, load(name, "train"), load(name, held_out(name))) for name in config.target
+        ),
+        design=design,
+        num_models=config.num_models,
+        block_size=config.block_size or jdt.store.saved_block_size(config.out) or plan.block_size,
+        network=jdt.models.make(config.model, len(source.class_names)),
+        recipe=config.recipe,
+        plan=plan,
+        head=config.head,
+    )
+
+
+def identity(config: Config, task: jdt.pipeline.Task) -> dict:
+    """What decides the stored numbers: a run is resumed only when all of it is the same."""
+    chosen = {
+        name: jdt.config.to_plain(getattr(config, name))
+        for name in ("source", "source_split", "target", "image_size", "equalize", "num_models", "model", "transfer")
+    }
+    datasets = [task.source, *(data for target in task.targets for data in (target.train, target.test))]
+    return {
+        "experiment": "class_influence",
+        **chosen,
+        "units": config.units.partition(":")[0],
+        "design": jdt.config.to_plain(task.design),
+        "recipe": jdt.config.to_plain(task.recipe),
+        "head": jdt.config.to_plain(task.head),
+        "fingerprints": {
+            **{data.name: data.fingerprint for data in datasets},
+            "units": jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()]),
+        },
+    }
+
+
+def planted_truth(config: Config, task: jdt.pipeline.Task) -> jdt.pipeline.Truth | None:
+    """The embedded digits know which source classes help: upright ones, more than scrambled ones."""
+    if config.source != "jdt_digits_source" or config.units != "classes":
+        return None
+    return jdt.pipeline.Truth(
+        question="do upright source digits help the upright target digits more than scrambled ones?",
+        kinds=tuple(name.split()[0] for name in task.units.names),
+        helpful="upright",
+        useless="scrambled",
+    )
+
+
+def main(config: Config) -> None:
+    """Train what is missing, estimate, and write table and report."""
+    start = time.perf_counter()
+    say = jdt.cli.console.print
+    task = load_task(config)
+    if not (config.resume or config.overwrite) and jdt.store.saved_block_size(config.out) is not None:
+        raise jdt.UserError(f"{config.out} already holds a run and --no-resume was given: choose another --out.")
+    writer = jdt.store.create_or_open(
+        config.out,
+        config=identity(config, task),
+        provenance={**jdt.cli.provenance(), "plan": task.plan.name, "output": config.output},
+        schema=task.schema(),
+        overwrite=config.overwrite,
+    )
+    for damage in writer.damaged:
+        say(f"damaged: {damage}; the block is trained again.", markup=False)
+    missing = writer.missing_blocks()
+    describe(task, missing, say)
+    spans = task.schema().blocks()
+    done = task.num_models - sum(len(spans[block]) for block in missing)
+    with jdt.cli.ModelProgress(task.num_models, done, block_size=task.block_size) as progress:
+        jdt.pipeline.train_missing_blocks(task, writer, missing, progress=progress)
+    trained = time.perf_counter() - start
+
+    run = jdt.store.open_run(config.out)
+    unit_images = jdt.report.sample_images(task.source.images, task.units.of_example, task.units.names)
+    findings, warnings = [], []
+    for target in task.targets:
+        with jdt.cli.console.status(f"estimating influences on {target.name}"):
+            found, left_out = jdt.pipeline.estimate_target(
+                run,
+                target.name,
+                "fixed",
+                output=config.output,
+                class_images=jdt.report.sample_images(target.test.images, target.test.labels, target.test.class_names),
+                truth=planted_truth(config, task),
+            )
+        findings.append(found)
+        if left_out:
+            warnings.append(
+                f"{len(left_out)} of {len(run.complete)} models are left out of {target.name}: their training "
+                f"diverged, or their partner's did (model ids {', '.join(map(str, left_out[:10]))})."
+            )
+        gap = jdt.pipeline.feature_gap_warning(found)
+        warnings += [gap] if gap else []
+    seconds = [record["seconds"] / len(range(*record["models"])) for record in run.records()]
+    figures = {"seconds_per_model": jdt.pipeline.mean_figure(np.array(seconds), "seconds", "wall time of one model")}
+    jdt.store.write_json(config.out / "summary.json", jdt.pipeline.summary_of(findings, figures))
+    page = jdt.report.write_report(
+        config.out / "report.html",
+        jdt.report.Content(
+            title=f"{config.source} → {', '.join(config.target)}",
+            relative=bool(findings[0].estimators["ridge"].classes.info["relative"]),
+            warnings=tuple(warnings),
+            targets=tuple(findings),
+            unit_images=unit_images,
+            figures=figures,
+            provenance=jdt.config.flatten({**run.provenance, "config": run.config}),
+        ),
+    )
+    conclude(findings, warnings, say)
+    say(f"{len(run.complete)} models; {trained:.0f} s to train, {time.perf_counter() - start:.0f} s in all.")
+    say(f"report: {page}", markup=False, soft_wrap=True)
+    say(f'arrays: jdt.load_influences("{config.out}")', markup=False, soft_wrap=True)
+
+
+def describe(task: jdt.pipeline.Task, missing: list[int], say) -> None:
+    """Say in a few lines what is about to happen."""
+    ensemble = task.ensemble
+    say(
+        f"{len(task.source):,} source images, {len(task.units)} units, {task.num_models} models in blocks of "
+        f"{task.block_size}, {ensemble.num_steps} steps of {ensemble.batch_size} images each, plan {task.plan.name}."
+    )
+    if ensemble.batch_size < task.recipe.batch_size:
+        say(
+            f"the batch shrinks from {task.recipe.batch_size} to {ensemble.batch_size} images: the smallest subset "
+            "that the design can draw has no more."
+        )
+    if not missing:
+        say("all blocks are there already: nothing to train.")
+
+
+def conclude(findings, warnings: list[str], say) -> None:
+    """Print the final tables, the accuracies, and what to be careful about."""
+    for found in findings:
+        say(jdt.report.findings_table(found))
+        untrained = f", untrained features {found.random_accuracy.mean():.1%}" if len(found.random_accuracy) else ""
+        say(f"target accuracy {found.accuracy.mean():.1%} (spread {found.accuracy.std():.1%}){untrained}")
+        for name, one in found.estimators.items():
+            say(
+                f"{name}: split-half reliability {one.reliability.value:.2f}, variance of z {one.z_variance.value:.1f} "
+                "(1 is pure noise)"
+            )
+        for name, figure in found.pair_correlation.items():
+            say(f"within-pair correlation ({name}): {figure.value:.2f}")
+        if found.truth is not None:
+            verdict = "found" if found.truth.passed else "NOT found"
+            say(
+                f"planted truth {verdict}: AUROC {found.truth.auroc.value:.3f} (needs 0.95), permuted masks "
+                f"{found.truth.control.value:.3f} (needs 0.5 ± 0.15)"
+            )
+    for warning in warnings:
+        say(f"warning: {warning}", style="bold", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(jdt.cli.main(main, PRESETS, default="demo", description=(__doc__ or "").split("\n")[0]))

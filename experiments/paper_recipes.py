@@ -1,0 +1,85 @@
+"""The published recipes of arXiv 2207.05739 as data: one row a target, read in the authors' code and configurations.
+
+Sources: source training in sections 3.2 of the specification (`configs/base_config.yaml`, `src/trainer.py`), target
+recipes in its section 3.3. Fixed-feature transfer in jdt fits a convex head to convergence and needs none of the
+learning-rate columns; they describe the authors' SGD recipe, the same for fixed-feature and full-network transfer.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jdt
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperTarget:
+    """One row: a target and the recipe that was used for it.
+
+    Attributes:
+      dataset: Name for `--target`; `folder:` where TFDS has no such dataset.
+      classes: Number of classes.
+      epochs: Of transfer training, at batch size 1024, dropping the last batch.
+      learning_rate: Peak.
+      schedule: `triangle` peaks at epoch 5 and ends at 0; `step5` and `step10` divide by 10 every 5 or 10 epochs.
+      train_view: How training images are cut.
+      weight_decay: L2 coefficient.
+      metric: What the authors report.
+    """
+
+    dataset: str
+    classes: int
+    epochs: int
+    learning_rate: float
+    schedule: Literal["triangle", "step5", "step10"]
+    train_view: Literal["center", "random-resized", "native"]
+    weight_decay: float
+    metric: Literal["accuracy", "per-class accuracy", "AUROC"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperSource:
+    """The source dataset of the paper."""
+
+    dataset: str
+    classes: int
+
+
+PAPER_SOURCE = PaperSource("imagenet2012", 1000)
+
+PAPER_SOURCE_RECIPE = jdt.train.Recipe(
+    epochs=16,
+    batch_size=1024,
+    learning_rate=0.5,
+    warmup_epochs=2,
+    decay="linear",
+    momentum=0.9,
+    weight_decay=5e-5,
+    flip=True,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
+"""ResNet-18, 500 of 1,000 classes; random-resized crops at 160 pixels for epochs 0-11 and 192 for 12-15, test at 224."""
+
+# fmt: off
+PAPER_TARGETS = (
+    #           dataset                      classes epochs  rate   schedule    train_view        decay  metric
+    PaperTarget("folder:fgvc_aircraft",          100,    24, 0.30, "triangle", "center",         5e-4, "per-class accuracy"),
+    PaperTarget("folder:birdsnap",               500,    15, 0.30, "triangle", "random-resized", 5e-4, "accuracy"),
+    PaperTarget("caltech101",                    101,    24, 0.20, "triangle", "center",         5e-4, "per-class accuracy"),
+    PaperTarget("folder:caltech256",             257,    14, 0.20, "triangle", "center",         5e-4, "per-class accuracy"),
+    PaperTarget("cifar10",                        10,    15, 0.10, "triangle", "native",         5e-4, "accuracy"),
+    PaperTarget("cifar100",                      100,    15, 0.10, "triangle", "native",         5e-4, "accuracy"),
+    PaperTarget("oxford_flowers102",             102,    50, 0.15, "triangle", "center",         5e-4, "per-class accuracy"),
+    PaperTarget("food101",                       101,    15, 0.10, "step5",    "center",         5e-4, "accuracy"),
+    PaperTarget("oxford_iiit_pet",                37,    24, 0.10, "triangle", "random-resized", 5e-4, "per-class accuracy"),
+    PaperTarget("cars196",                       196,    50, 0.30, "triangle", "random-resized", 5e-4, "accuracy"),
+    PaperTarget("sun397",                        397,    24, 0.20, "triangle", "random-resized", 5e-4, "accuracy"),
+    PaperTarget("folder:chestxray14",              2,     4, 0.01, "step5",    "center",         1e-5, "AUROC"),
+    PaperTarget("imagenet2012",                 1000,    15, 0.01, "step10",   "native",         5e-4, "accuracy"),
+)
+# fmt: on
+
+PAPER_HEAD_TARGETS = PAPER_TARGETS[:-1]
+"""The 12 targets; the last row is the identity check from ImageNet to itself, fixed-feature only."""

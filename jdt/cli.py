@@ -1,0 +1,189 @@
+"""The command line every experiment shares: presets, one-line errors, progress, resumption after Ctrl-C."""
+
+import contextlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from jdt import checks
+
+Config = TypeVar("Config")
+
+USER_ERROR, INTERRUPTED = 2, 130
+console = Console(highlight=False)
+
+
+def main(
+    run: Callable[[Config], None],
+    presets: Mapping[str, Config],
+    *,
+    default: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse the command line, run the experiment, and turn what goes wrong into an exit code.
+
+    Args:
+      run: The experiment.
+      presets: Configurations by name, chosen by `--preset`; every other flag overrides a field of it.
+      default: Preset when none is asked for.
+      description: Shown by `--help`.
+      argv: Arguments without the program's name; the process's own when None.
+
+    Returns:
+      0; 2 after a mistake of the user (one line on stderr); 130 after Ctrl-C.
+    """
+    import tyro
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        preset, rest = take_preset(arguments, presets, default)
+        config = tyro.cli(
+            type(presets[preset]),
+            default=presets[preset],
+            args=rest,
+            description=f"{description}\n\nPresets (--preset NAME, default {default}): {', '.join(presets)}.",
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+        run(config)
+    except checks.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted: every completed block is saved; the same command again resumes.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def take_preset(arguments: Sequence[str], presets: Mapping[str, Any], default: str) -> tuple[str, list[str]]:
+    """Take `--preset NAME` (or `--preset=NAME`) out of the arguments.
+
+    >>> take_preset(["--preset", "smoke", "--seed", "1"], {"smoke": 0, "demo": 1}, "demo")
+    ('smoke', ['--seed', '1'])
+    """
+    preset, rest, remaining = default, [], iter(arguments)
+    for argument in remaining:
+        if argument == "--preset":
+            preset = next(remaining, "")
+        elif argument.startswith("--preset="):
+            preset = argument.removeprefix("--preset=")
+        else:
+            rest.append(argument)
+    checks.require_known("preset", preset, presets)
+    return preset, rest
+
+
+def provenance() -> dict[str, Any]:
+    """What a result rests on besides its configuration: command, versions, device, commit."""
+    import jax
+
+    packages = ("jdt", "jax", "jaxlib", "flax", "optax", "numpy", "tensorstore", "tensorflow-datasets")
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "backend": jax.default_backend(),
+        "host": platform.node(),
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that jdt runs from, with `-dirty` for local changes; None for an installed package."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=folder, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip()
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.fields.get("speed")
+        return Text("-- models/s" if speed is None else f"{speed:.2f} models/s")
+
+
+class ModelProgress:
+    """A progress bar over models: done, models a second (of this start), time left.
+
+    On a terminal it is a bar; elsewhere (a log file) it prints a line every `interval` seconds.
+    """
+
+    def __init__(self, total: int, done: int, *, block_size: int, interval: float = 30.0) -> None:
+        self._total, self._begun, self._block_size, self._interval = total, done, block_size, interval
+        self._completed = 0.0
+        self._start = self._printed = time.monotonic()
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} models"),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=600,
+        )
+        self._task = self._bar.add_task("training", total=total, completed=done)
+        self._block: int | None = None
+        self._finished_before = 0.0
+
+    def __enter__(self) -> "ModelProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, block: int, share: float) -> None:
+        """Say that `share` of a block's training is done."""
+        if block != self._block:
+            self._finished_before += 0 if self._block is None else self._block_size
+            self._block = block
+        self._completed = min(self._finished_before + share * self._block_size, self._total - self._begun)
+        elapsed = time.monotonic() - self._start
+        speed = self._completed / elapsed if elapsed > 0 else 0.0
+        self._bar.update(self._task, completed=self._begun + self._completed, speed=speed)
+        now = time.monotonic()
+        if not console.is_terminal and (now - self._printed >= self._interval):
+            self._printed = now
+            left = (self._total - self._begun - self._completed) / speed if speed > 0 else float("inf")
+            console.print(
+                f"{self._begun + self._completed:.0f}/{self._total} models, {speed:.2f} models/s, {left / 60:.1f} min left"
+            )
+
+
+@contextlib.contextmanager
+def item_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over items whose total is known at the first call, e.g. images to decode."""
+    with Progress(
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(what, total=1)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,135 @@
+"""Influences on disk: `influences/TARGET/MODE/OUTPUT/ESTIMATOR.zarr`, written by the pipeline and read by people."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from jdt import checks
+from jdt.estimators.influences import Influences
+from jdt.store import open_run, read_group, safe_name, write_group
+
+Level = Literal["example", "class", "task"]
+_PREFIX: dict[Level, str] = {"example": "", "class": "class_", "task": "task_"}
+_TARGET_AXIS: dict[Level, str] = {"example": "example", "class": "class", "task": "task"}
+
+
+def influence_path(run: str | pathlib.Path, target: str, mode: str, output: str, estimator: str) -> pathlib.Path:
+    """Where a run keeps the influences of one target, mode, output and estimator."""
+    return pathlib.Path(run) / "influences" / safe_name(target) / mode / output / f"{estimator}.zarr"
+
+
+def save_influences(
+    path: str | pathlib.Path,
+    levels: Mapping[Level, Influences],
+    *,
+    class_names: Sequence[str],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write one estimator's influences of one target at every level, as one Zarr group, atomically.
+
+    Arrays: `influence`, `standard_error`, `z` `[unit, example]`, `intercept` `[example]`, `degrees_of_freedom`
+    `[unit]`, and what the method reports per example; the same with `class_` for target classes (the mean output of
+    a class) and `task_` for the whole target.
+    """
+    arrays: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {}
+    for level, found in levels.items():
+        prefix, axis = _PREFIX[level], _TARGET_AXIS[level]
+        for name in ("influence", "standard_error", "z"):
+            arrays[prefix + name] = (np.asarray(getattr(found, name), np.float32), ("unit", axis))
+        arrays[f"{prefix}intercept"] = (np.asarray(found.intercept, np.float32), (axis,))
+        arrays[f"{prefix}degrees_of_freedom"] = (np.asarray(found.degrees_of_freedom, np.float32), ("unit",))
+        for name, value in found.info.items():
+            if isinstance(value, np.ndarray):
+                arrays[prefix + name] = (np.asarray(value, np.float32), (axis,))
+    first = levels["example"]
+    write_group(
+        path,
+        arrays,
+        strings={"unit_name": (first.unit_names, "unit"), "class_name": (tuple(class_names), "class")},
+        attributes={
+            "estimator": first.estimator,
+            "output": first.output,
+            "num_models": first.num_models,
+            **{key: value for key, value in first.info.items() if not isinstance(value, np.ndarray)},
+            **attributes,
+        },
+    )
+
+
+def load_influences(
+    path: str | pathlib.Path,
+    *,
+    target: str | None = None,
+    mode: str = "fixed",
+    output: str | None = None,
+    estimator: str = "ridge",
+    level: Level = "example",
+) -> Influences:
+    """Read saved influences, with unit and class names.
+
+    Args:
+      path: A run directory, or one `ESTIMATOR.zarr` inside it.
+      target: Which target of the run; may be left out when there is only one.
+      mode: `fixed` or `full`.
+      output: `confidence` or `margin`; by default the one that the run's report shows.
+      estimator: `ridge` or `difference`.
+      level: `example` (one column a target test image), `class` (mean output of each target class) or `task`.
+
+    Returns:
+      The influences: `.influence`, `.standard_error`, `.z`, `.top()`, `.interval()`, `.to_xarray()`, `.to_npz()`.
+
+    Raises:
+      UserError: If the run has no such influences; what exists is listed.
+    """
+    checks.require_known("level", level, get_args(Level))
+    path = pathlib.Path(path).expanduser()
+    if path.suffix != ".zarr":
+        path = _find(path, target, mode, output, estimator)
+    group = read_group(path)
+    prefix = _PREFIX[level]
+    influence = group.arrays[f"{prefix}influence"]
+    columns = {
+        "example": tuple(str(i) for i in range(influence.shape[1])),
+        "class": group.strings["class_name"],
+        "task": (str(group.attributes.get("target", "task")),),
+    }[level]
+    core = ("influence", "standard_error", "z", "intercept", "degrees_of_freedom")
+    others = {
+        name.removeprefix(prefix): value
+        for name, value in group.arrays.items()
+        if name.startswith(prefix) and value.shape == influence.shape[1:]
+        and (level != "example" or not name.startswith(("class_", "task_")))
+    }  # fmt: skip
+    return Influences(
+        **{name: group.arrays[prefix + name] for name in core},
+        unit_names=group.strings["unit_name"],
+        target_names=columns,
+        estimator=str(group.attributes["estimator"]),
+        output=str(group.attributes["output"]),
+        num_models=int(group.attributes["num_models"]),
+        info={**group.attributes, **{name: value for name, value in others.items() if name not in core}},
+    )
+
+
+def _find(root: pathlib.Path, target: str | None, mode: str, output: str | None, estimator: str) -> pathlib.Path:
+    run = open_run(root)
+    targets = list(run.targets)
+    if target is None and len(targets) > 1:
+        raise checks.UserError(
+            f"the run {str(root)!r} has {len(targets)} targets: pass target= one of {', '.join(targets)}."
+        )
+    target = targets[0] if target is None else target
+    output = str(run.provenance.get("output", "confidence")) if output is None else output
+    path = influence_path(root, target, mode, output, estimator)
+    if not path.is_dir():
+        found = sorted(
+            "/".join(p.relative_to(root / "influences").with_suffix("").parts)
+            for p in (root / "influences").glob("*/*/*/*.zarr")
+        )
+        raise checks.UserError(
+            f"the run {str(root)!r} has no influences {target}/{mode}/{output}/{estimator}; "
+            + (f"it has: {', '.join(found)}." if found else "none were estimated yet: finish the run first.")
+        )
+    return path

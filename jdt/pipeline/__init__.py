@@ -1,0 +1,12 @@
+"""The pipeline: what is run (`Task`), how blocks reach the store, and how stored outputs become findings."""
+
+from jdt.pipeline.blocks import random_accuracy as random_accuracy
+from jdt.pipeline.blocks import train_missing_blocks as train_missing_blocks
+from jdt.pipeline.findings import Truth as Truth
+from jdt.pipeline.findings import estimate_target as estimate_target
+from jdt.pipeline.findings import feature_gap_warning as feature_gap_warning
+from jdt.pipeline.findings import mean_figure as mean_figure
+from jdt.pipeline.findings import summary_of as summary_of
+from jdt.pipeline.findings import usable_rows as usable_rows
+from jdt.pipeline.task import TargetData as TargetData
+from jdt.pipeline.task import Task as Task
