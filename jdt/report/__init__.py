@@ -13,6 +13,7 @@ from jdt.report.content import Figure as Figure
 from jdt.report.content import PlantedTruth as PlantedTruth
 from jdt.report.content import TargetFindings as TargetFindings
 from jdt.report.figures import write_figures as write_figures
+from jdt.report.page import write_report as write_report
 from jdt.report.terminal import findings_table as findings_table
 from jdt.report.thumbnails import sample_images as sample_images
 from jdt.report.thumbnails import strip_png as strip_png

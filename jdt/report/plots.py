@@ -4,6 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,7 +31,7 @@ _FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "W
 def drawing() -> Iterator[None]:
     """Settings for drawing: names are never read as mathematics, missing glyphs become boxes without a warning."""
     installed = set(font_manager.get_font_names())
-    settings = {
+    settings: dict[Any, Any] = {
         "font.family": [font for font in _FONTS if font in installed],
         "font.size": 9.5,
         "text.parse_math": False,
@@ -116,7 +117,7 @@ def draw_ranking(findings: TargetFindings, scale: Scale) -> Figure:
     kinds = findings.truth.kinds if findings.truth else None
     positions = [float(i) + (1.0 if i >= before_gap else 0.0) for i in range(len(units))]
 
-    figure = Figure(figsize=(7.2, 1.5 + 0.21 * (len(units) + (before_gap < len(units)))), layout="constrained")
+    figure = Figure(figsize=(6.0, 1.5 + 0.21 * (len(units) + (before_gap < len(units)))), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(0, color="#555555", linewidth=0.9)
     others = effects(findings.estimators[names[1]].task, 0) if len(names) > 1 else []
@@ -135,7 +136,7 @@ def draw_ranking(findings: TargetFindings, scale: Scale) -> Figure:
     axes.set_yticks(positions, [shorten(task.unit_names[u]) for u in units])
     axes.set_ylim(max(positions, default=0) + 0.8, -0.8)
     _limit_to_effects(axes, [rows[u] for u in units], [others[u] for u in units] if others else [], scale)
-    axes.set_xlabel(f"influence on {scale.output}, whole task ({scale.unit_words}), 95 % intervals")
+    axes.set_xlabel(f"influence on {scale.output} ({scale.unit_words})")
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
@@ -185,7 +186,7 @@ def _ranking_legend(figure: Figure, axes: Axes, names: list[str], looks: dict[st
     if len(names) > 1:
         handles += axes.plot([], [], color="#9a9a9a", marker="D", fillstyle="none", linestyle="none")
         labels += [f" same by {shorten(names[1])}"]
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 4), frameon=False, handlelength=1.6)
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 3), frameon=False, handlelength=1.6)
 
 
 def draw_accuracy(findings: TargetFindings) -> Figure:
@@ -193,7 +194,7 @@ def draw_accuracy(findings: TargetFindings) -> Figure:
     accuracy, baseline = (
         100 * x[np.isfinite(x)] for x in map(np.asarray, (findings.accuracy, findings.random_accuracy))
     )
-    figure = Figure(figsize=(7.2, 2.7), layout="constrained")
+    figure = Figure(figsize=(6.0, 2.5), layout="constrained")
     axes = figure.add_subplot()
     bins = int(np.clip(1.2 * np.sqrt(len(accuracy)), 5, 30))
     counts, _, _ = axes.hist(accuracy, bins=bins, color=HELPS, alpha=0.75, edgecolor="white", linewidth=0.6)
@@ -215,7 +216,7 @@ def draw_accuracy(findings: TargetFindings) -> Figure:
 
 def _signed_ticks(axes: Axes) -> None:
     """Signed tick labels: on an axis of changes the plus sign says what zero is."""
-    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda x, _: f"{x:+.4g}".replace("-", MINUS) if abs(x) > 1e-12 else "0")
     )

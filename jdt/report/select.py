@@ -35,10 +35,10 @@ def effects(influences: Influences, column: int) -> list[Effect]:
     low, high = (end[:, column] for end in influences.interval())
     rows = []
     for u, known in enumerate(is_known(influences, column)):
-        numbers = (influences.influence, influences.standard_error)
-        values = [float(x[u, column]) for x in numbers] + [float(low[u]), float(high[u])]
-        z = float(influences.z[u, column])
-        rows.append(Effect(influences.unit_names[u], *(values if known else [np.nan] * 4), z if known else np.nan))
+        numbers = (influences.influence[u, column], influences.standard_error[u, column], low[u], high[u])
+        value, error, start, end = (float(x) if known else float("nan") for x in numbers)
+        z = float(influences.z[u, column]) if known else float("nan")
+        rows.append(Effect(influences.unit_names[u], value, error, start, end, z))
     return rows
 
 

@@ -6,11 +6,11 @@ from jaxtyping import Float
 from jdt.report.content import Content, EstimatorFindings, Figure, PlantedTruth, TargetFindings
 from jdt.report.figures import target_scale
 from jdt.report.select import Effect, effects, extremes, first_estimator
-from jdt.report.words import MINUS, Scale, clean, decimal, figure_interval, figure_number, mode_words, percent
+from jdt.report.words import MINUS, NBSP, Scale, clean, decimal, figure_interval, figure_number, mode_words, percent
 
 
 def summary_paragraphs(content: Content) -> list[str]:
-    """One paragraph for each target: how well the models do, what helps and harms most, whether the truth was found."""
+    """A paragraph for each target: how well the models do, what helps and harms, whether the truth was found."""
     return [target_summary(findings) for findings in content.targets]
 
 
@@ -23,8 +23,8 @@ def target_summary(findings: TargetFindings) -> str:
     sentences = [_accuracy_sentence(findings)]
     if helpful:
         sentences.append(
-            f"Of {len(rows)} source units, {_unit_words(rows[helpful[0]], scale)} helps the whole task most, by {name}, "
-            f"counted in {scale.output}."
+            f"Of {len(rows)} source units, {_unit_words(rows[helpful[0]], scale)} helps the whole task most "
+            f"(by {name}, on {scale.output})."
         )
     if harmful:
         worst = rows[harmful[0]]
@@ -32,7 +32,7 @@ def target_summary(findings: TargetFindings) -> str:
     if not helpful:
         sentences.append("The models cannot tell the influence of any unit.")
     if findings.truth:
-        sentences.append(truth_sentence(findings.truth))
+        sentences.append(f"Was the planted truth found? {truth_sentence(findings.truth)}")
     return " ".join(sentences)
 
 
@@ -55,7 +55,7 @@ def _accuracy_sentence(findings: TargetFindings) -> str:
 
 
 def _unit_words(effect: Effect, scale: Scale) -> str:
-    return f"“{clean(effect.unit)}” ({effect_words(effect, scale)}; z {decimal(effect.z, 1)})"
+    return f"“{clean(effect.unit)}” ({effect_words(effect, scale)}; z{NBSP}{decimal(effect.z, 1)})"
 
 
 def effect_words(effect: Effect, scale: Scale) -> str:
@@ -68,7 +68,7 @@ def effect_words(effect: Effect, scale: Scale) -> str:
 def truth_sentence(truth: PlantedTruth) -> str:
     """Whether the planted truth was found, with its negative control."""
     return (
-        f"Was the planted truth found? {'Yes' if truth.passed else 'No'}: AUROC {with_interval(truth.auroc)}; "
+        f"{'Yes' if truth.passed else 'No'}: AUROC {with_interval(truth.auroc)}; "
         f"negative control with permuted masks {with_interval(truth.control)}."
     )
 
@@ -106,9 +106,9 @@ def z_variance_sentence(findings: EstimatorFindings) -> str:
 
 
 PAIR_SENTENCE = (
-    f"Outputs of the two models of an antithetic pair (each keeps what the other leaves out): towards {MINUS}1 where the "
-    "subset decides, so that pairs cancel noise; near 0 where training noise decides; positive where models that were "
-    "trained side by side share noise."
+    "Outputs of the two models of an antithetic pair (each keeps what the other leaves out): towards "
+    f"{MINUS}1 where the subset decides, so that pairs cancel noise; near 0 where training noise decides; positive "
+    "where models trained side by side share noise."
 )
 
 

@@ -11,9 +11,9 @@ from jdt.report.content import Content, TargetFindings
 from jdt.report.select import Effect, effects, extremes, first_estimator, shown_classes
 from jdt.report.summary import with_interval
 from jdt.report.thumbnails import strip_png
-from jdt.report.words import UNKNOWN, Scale, clean, decimal
+from jdt.report.words import NBSP, UNKNOWN, Scale, clean, decimal
 
-TABLE_CLASSES, OPEN_CLASSES, STRIP_CLASSES, STRIP_IMAGES = 100, 10, 10, 4
+TABLE_CLASSES, OPEN_CLASSES, STRIP_CLASSES, STRIP_IMAGES = 100, 10, 10, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,12 +135,14 @@ def class_strips(content: Content, findings: TargetFindings, scale: Scale) -> li
         name = classes.target_names[column]
         images = findings.class_images.get(name)
         strips = [
-            Strip(clean(name), "target", "target class", _strip_address(images), _strip_alt("target class", name, images))
+            Strip(
+                clean(name), "target", "target class", _strip_address(images), _strip_alt("target class", name, images)
+            )
         ]
         rows = effects(classes, column)
         for role, side in zip(("helps", "harms"), extremes(classes, column, 2), strict=True):
             for unit in side:
-                words = f"{scale.effect(rows[unit].influence)}, z {decimal(rows[unit].z, 1, signed=True)}"
+                words = f"{scale.effect(rows[unit].influence)}, z{NBSP}{decimal(rows[unit].z, 1, signed=True)}"
                 key = rows[unit].unit
                 alt = _strip_alt("source unit", key, content.unit_images.get(key))
                 strips.append(Strip(clean(key), role, words, picture(key), alt))

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from jdt.report.content import TargetFindings
 from jdt.report.select import Effect, effects, extremes, first_estimator
-from jdt.report.words import MINUS, Scale, clean, decimal, mode_words, scale_of
+from jdt.report.words import MINUS, NBSP, Scale, clean, decimal, mode_words, scale_of, shorten
 
 
 def findings_table(findings: TargetFindings, count: int = 3) -> Table:
@@ -26,11 +26,11 @@ def findings_table(findings: TargetFindings, count: int = 3) -> Table:
     for column, name in enumerate(classes.target_names):
         rows = effects(classes, column)
         sides = extremes(classes, column, count)
-        table.add_row(escape(clean(name)), *("\n".join(_cell(rows[u], scale) for u in side) for side in sides))
+        table.add_row(escape(shorten(name, 28)), *("\n".join(_cell(rows[u], scale) for u in side) for side in sides))
     return table
 
 
 def _cell(effect: Effect, scale: Scale) -> str:
-    # A plain hyphen: not every terminal has a true minus sign.
-    numbers = f"{scale.effect(effect.influence)} (z {decimal(effect.z, 1)})".replace(MINUS, "-")
-    return f"{escape(clean(effect.unit))} {numbers}"
+    # Plain characters: not every terminal has a true minus sign, and people search and copy these lines.
+    numbers = f"{scale.effect(effect.influence)} (z {decimal(effect.z, 1)})".replace(MINUS, "-").replace(NBSP, " ")
+    return escape(f"{shorten(effect.unit, 28)} {numbers}")

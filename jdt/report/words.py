@@ -11,6 +11,8 @@ UNKNOWN = "unknown"
 
 MINUS = "\N{MINUS SIGN}"
 
+NBSP = "\N{NO-BREAK SPACE}"  # Between a number and its unit, so that no line ends between them.
+
 MODES = {"fixed": "fixed-feature transfer", "full": "full-network transfer"}
 
 
@@ -38,7 +40,7 @@ class Scale:
 
     def effect(self, value: float) -> str:
         """A value with its unit, e.g. "+1.24 pp"."""
-        return f"{self.number(value)} {self.unit}" if math.isfinite(value) else UNKNOWN
+        return f"{self.number(value)}{NBSP}{self.unit}" if math.isfinite(value) else UNKNOWN
 
 
 _SCALES = {
@@ -50,10 +52,10 @@ _SCALES = {
 
 
 def scale_of(output: str, standard_error: Float[np.ndarray, "units targets"]) -> Scale:
-    """The scale for an output, with as many decimals as show two digits of a typical standard error.
+    r"""The scale for an output, with as many decimals as show two digits of a typical standard error.
 
     >>> scale_of("confidence", np.array([[0.0031, np.inf]])).effect(0.01239)
-    '+1.24 pp'
+    '+1.24\xa0pp'
     """
     scale = _SCALES.get(output, Scale(1, output, output, f"mean {output}"))
     errors = standard_error[np.isfinite(standard_error) & (standard_error > 0)] * scale.factor
@@ -78,7 +80,7 @@ def decimal(value: float, decimals: int, *, signed: bool = False) -> str:
 
 def percent(value: float, decimals: int = 1) -> str:
     """A share as per cent: 0.612 is "61.2 %"."""
-    return f"{decimal(value * 100, decimals)} %" if math.isfinite(value) else UNKNOWN
+    return f"{decimal(value * 100, decimals)}{NBSP}%" if math.isfinite(value) else UNKNOWN
 
 
 def figure_number(value: float | None) -> str:
