@@ -7,14 +7,14 @@ import jax
 from jdt.types import PRNGKey
 
 
-def key_for(seed: int, purpose: str, *ids: int | jax.Array) -> PRNGKey:
+def key_for(seed: int | jax.Array, purpose: str, *ids: int | jax.Array) -> PRNGKey:
     """Derive the key of one purpose, and of one model or epoch within it.
 
     `fold_in(fold_in(fold_in(key(seed), crc32(purpose)), ids[0]), ...)`: it depends on stable names and indices only,
     never on how many keys were asked for before or on which host asks.
 
     Args:
-      seed: The study's root seed.
+      seed: The study's root seed; a traced integer is fine.
       purpose: What the randomness is for, e.g. `"mask"`, `"init"`, `"order"`.
       *ids: Stable indices, e.g. a model id and a pass number. Traced integers are fine.
 

@@ -6,7 +6,7 @@
 [2.0, -2.0]
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jdt.estimators.design import complete_pairs as complete_pairs
 from jdt.estimators.design import finite_models as finite_models
@@ -22,6 +22,7 @@ from jdt.estimators.saved import save_influences as save_influences
 from jdt.types import Masks, Outputs
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """What every estimator does: `fit` masks and outputs, return `Influences`."""
 

@@ -1,0 +1,44 @@
+# Needs python3 (3.11 or newer) and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+setup: $(INSTALLED) ## Create .venv and install jdt with its development tools.
+
+demo: $(INSTALLED) ## Influence of 30 source classes on handwritten digits, into runs/demo; again: resumes.
+	$(BIN)/python -m experiments.class_influence --out runs/demo
+
+test: $(INSTALLED) ## Run all tests.
+	$(BIN)/python -m pytest tests
+
+check: $(INSTALLED) ## Lint, formatting, types, layers and doctests.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest tests/test_layers.py tests/test_docs.py
+	$(BIN)/python -m pytest --doctest-modules jdt
+
+bench: $(INSTALLED) ## Run every benchmarks/bench_*.py.
+	@if ls benchmarks/bench_*.py >/dev/null 2>&1; then \
+		for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done; \
+	else \
+		echo "benchmarks/ is empty so far: the first benchmark arrives with the engine's."; \
+	fi
+
+clean: ## Remove caches and build outputs; .venv and runs/ stay.
+	rm -rf build dist jdt.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	find jdt experiments benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is older than either file when they change, and missing when an installation broke off.
+$(INSTALLED): pyproject.toml constraints.txt
+	rm -f $@
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

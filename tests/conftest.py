@@ -1,0 +1,16 @@
+"""What every test shares: JAX on the CPU, and a cache of the tests' own. pyproject.toml switches type checks on."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Before JAX is imported. `JAX_PLATFORMS=cuda make test` overrides it.
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory):
+    """Keep decoded data in a folder of this session: the user's cache stays as it is, the digits are prepared once."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("jdt_cache")
+        patch.setenv("JDT_CACHE", str(folder))
+        yield folder
