@@ -8,7 +8,15 @@ import numpy as np
 
 from jdt.report import plots
 from jdt.report.content import Content, TargetFindings
-from jdt.report.select import by_influence, first_estimator, is_known, known_influence, shown_classes, shown_units
+from jdt.report.select import (
+    by_influence,
+    finite,
+    first_estimator,
+    is_known,
+    known_influence,
+    shown_classes,
+    shown_units,
+)
 from jdt.report.words import Scale, clean, percent, scale_of
 from jdt.store.files import explained, write_bytes
 
@@ -153,7 +161,7 @@ def _ranking_words(findings: TargetFindings, scale: Scale) -> tuple[str, str]:
 
 
 def _accuracy_words(findings: TargetFindings) -> tuple[str, str]:
-    accuracy, baseline = (x[np.isfinite(x)] for x in map(np.asarray, (findings.accuracy, findings.random_accuracy)))
+    accuracy, baseline = finite(findings.accuracy), finite(findings.random_accuracy)
     if not len(accuracy):
         return "Empty histogram: no accuracies were measured.", "No accuracies were measured."
     alt = (

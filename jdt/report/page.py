@@ -14,6 +14,7 @@ from jdt import checks
 from jdt.report import summary, tables
 from jdt.report.content import Content, TargetFindings
 from jdt.report.figures import Picture, save_pictures, target_pictures, target_scale
+from jdt.report.select import finite
 from jdt.report.words import MODES, clean, decimal, mode_words, percent
 from jdt.store.files import explained, jsonable, write_bytes
 
@@ -111,7 +112,7 @@ def _reliability_row(name: str, found: summary.EstimatorFindings) -> dict[str, s
 
 def _tiles(findings: TargetFindings) -> list[tuple[str, str, str]]:
     """The numbers at the head of a section: label, value, small print."""
-    models, untrained = summary.finite(findings.accuracy), summary.finite(findings.random_accuracy)
+    models, untrained = finite(findings.accuracy), finite(findings.random_accuracy)
     found = next(iter(findings.estimators.items()))
     tiles = [("models", f"{len(findings.accuracy):,}", f"{len(found[1].task.unit_names)} source units")]
     if len(models):

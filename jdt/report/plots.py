@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jdt.report.content import TargetFindings
-from jdt.report.select import Effect, effects, first_estimator, known_influence, shown_classes, shown_units
+from jdt.report.select import Effect, effects, finite, first_estimator, known_influence, shown_classes, shown_units
 from jdt.report.words import MINUS, Scale, shorten
 
 HEATMAP_UNITS, HEATMAP_CLASSES, RANKED_UNITS = 60, 60, 40
@@ -191,9 +191,7 @@ def _ranking_legend(figure: Figure, axes: Axes, names: list[str], looks: dict[st
 
 def draw_accuracy(findings: TargetFindings) -> Figure:
     """Target accuracy over models, with the accuracy of untrained models' features."""
-    accuracy, baseline = (
-        100 * x[np.isfinite(x)] for x in map(np.asarray, (findings.accuracy, findings.random_accuracy))
-    )
+    accuracy, baseline = 100 * finite(findings.accuracy), 100 * finite(findings.random_accuracy)
     figure = Figure(figsize=(6.0, 2.5), layout="constrained")
     axes = figure.add_subplot()
     bins = int(np.clip(1.2 * np.sqrt(len(accuracy)), 5, 30))

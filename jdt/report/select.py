@@ -90,3 +90,9 @@ def shown_classes(influences: Influences, limit: int) -> list[int]:
 def first_estimator(findings: TargetFindings) -> str:
     """Name of the estimator that is shown first."""
     return next(iter(findings.estimators))
+
+
+def finite(values: Float[np.ndarray, " models"]) -> Float[np.ndarray, " some"]:
+    """The finite values, in double precision so that means print alike everywhere."""
+    values = np.asarray(values, np.float64)
+    return values[np.isfinite(values)]

@@ -1,11 +1,10 @@
 """The findings of a report in sentences with numbers."""
 
 import numpy as np
-from jaxtyping import Float
 
 from jdt.report.content import Content, EstimatorFindings, Figure, PlantedTruth, TargetFindings
 from jdt.report.figures import target_scale
-from jdt.report.select import Effect, effects, extremes, first_estimator
+from jdt.report.select import Effect, effects, extremes, finite, first_estimator
 from jdt.report.words import MINUS, NBSP, Scale, clean, decimal, figure_interval, figure_number, mode_words, percent
 
 
@@ -110,9 +109,3 @@ PAIR_SENTENCE = (
     f"{MINUS}1 where the subset decides, so that pairs cancel noise; near 0 where training noise decides; positive "
     "where models trained side by side share noise."
 )
-
-
-def finite(values: Float[np.ndarray, " models"]) -> Float[np.ndarray, " some"]:
-    """The finite values, in double precision so that means print alike everywhere."""
-    values = np.asarray(values, np.float64)
-    return values[np.isfinite(values)]

@@ -14,7 +14,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 def sample_images(
     images: UInt8[np.ndarray, "examples height width channels"],
-    groups_of: Int[np.ndarray, " examples"],
+    groups_of: Int[np.ndarray, " entries"],
     names: Sequence[str],
     *,
     count: int = 6,

@@ -44,10 +44,10 @@ class Scale:
 
 
 _SCALES = {
-    "confidence": Scale(100, "pp", "percentage points", "mean confidence in the true class"),
-    "correct": Scale(100, "pp", "percentage points", "accuracy"),
-    "margin": Scale(1, "logits", "logits", "mean margin"),
-    "log_odds": Scale(1, "logits", "logits", "mean log-odds of the true class"),
+    "confidence": Scale(100.0, "pp", "percentage points", "mean confidence in the true class"),
+    "correct": Scale(100.0, "pp", "percentage points", "accuracy"),
+    "margin": Scale(1.0, "logits", "logits", "mean margin"),
+    "log_odds": Scale(1.0, "logits", "logits", "mean log-odds of the true class"),
 }
 
 
@@ -57,7 +57,7 @@ def scale_of(output: str, standard_error: Float[np.ndarray, "units targets"]) ->
     >>> scale_of("confidence", np.array([[0.0031, np.inf]])).effect(0.01239)
     '+1.24\xa0pp'
     """
-    scale = _SCALES.get(output, Scale(1, output, output, f"mean {output}"))
+    scale = _SCALES.get(output, Scale(1.0, output, output, f"mean {output}"))
     errors = standard_error[np.isfinite(standard_error) & (standard_error > 0)] * scale.factor
     if not errors.size:
         return scale

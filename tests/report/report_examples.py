@@ -20,7 +20,8 @@ def influences(rng, unit_names, target_names, estimator, *, spread, noise, cente
     values += rng.normal(0, spread, (len(unit_names), 1))
     if center:
         values -= values.mean(axis=0)
-    error = rng.uniform(0.8, 1.2, values.shape) * noise
+    values = values.astype(np.float32)  # As the estimators give them.
+    error = (rng.uniform(0.8, 1.2, values.shape) * noise).astype(np.float32)
     return Influences(
         influence=values, standard_error=error, z=values / error, degrees_of_freedom=np.full(len(unit_names), 180.0),
         intercept=np.full(len(target_names), 0.4), unit_names=unit_names, target_names=target_names,
@@ -46,7 +47,7 @@ def close_findings(rng, findings, estimator):
 
     def moved(influences):
         error = influences.standard_error * 1.2
-        value = influences.influence + rng.normal(0, 0.4, error.shape) * error
+        value = influences.influence + rng.normal(0, 0.4, error.shape).astype(np.float32) * error
         return dataclasses.replace(
             influences, influence=value, standard_error=error, z=value / error, estimator=estimator
         )
