@@ -1,6 +1,7 @@
 """The model contract: any Flax Linen module that returns logits and features, and holds a layer named `head`."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -89,19 +90,15 @@ def check_contract(network: Network, image_shape: tuple[int, int, int], num_clas
       UserError: Naming the clause that is broken and the shape or value that broke it.
     """
     name = type(network.module).__name__
-    key = jax.random.key(0)
-    images = jax.random.normal(jax.random.key(1), (4, *image_shape))
+    images = jax.ShapeDtypeStruct((4, *image_shape), jnp.float32)
     try:
-        variables = network.init(key, image_shape)
-        trained, state = network.train_apply(variables, images, key)
-        inferred = network.apply(variables, images)
-        alone = network.apply(variables, images[:1])
-    except checks.UserError:
-        raise
+        variables = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
+        trained, state = jax.eval_shape(network.train_apply, variables, images, jax.random.key(0))
+        inferred = jax.eval_shape(network.apply, variables, images)
     except Exception as error:
         # A user's module can fail in any way at all; the reader needs the clause and the first line of the cause.
         raise checks.UserError(
-            f"model {name} breaks the contract: `module(images, train=...)` on images {(4, *image_shape)} must return "
+            f"model {name} breaks the contract: `module(images, train=...)` on images {images.shape} must return "
             f"(logits, features), but raised {type(error).__name__}: {str(error).strip().splitlines()[0]}"
         ) from error
     if "head" not in variables.params:
@@ -110,20 +107,31 @@ def check_contract(network: Network, image_shape: tuple[int, int, int], num_clas
             f"{', '.join(sorted(variables.params))}); name the last layer with nn.Dense(num_classes, name='head')."
         )
     for mode, output in (("training", trained), ("inference", inferred)):
-        if jnp.shape(output.logits) != (4, num_classes):
+        if output.logits.shape != (4, num_classes):
             raise checks.UserError(
-                f"model {name} breaks the contract: logits have shape {jnp.shape(output.logits)} in {mode}, "
+                f"model {name} breaks the contract: logits have shape {output.logits.shape} in {mode}, "
                 f"expected (batch, classes) = (4, {num_classes})."
             )
-        if jnp.ndim(output.features) != 2 or jnp.shape(output.features)[0] != 4:
+        if output.features.ndim != 2 or output.features.shape[0] != 4:
             raise checks.UserError(
-                f"model {name} breaks the contract: features have shape {jnp.shape(output.features)} in {mode}, "
+                f"model {name} breaks the contract: features have shape {output.features.shape} in {mode}, "
                 "expected (batch, features): pool or flatten the spatial axes."
             )
     if jax.tree.structure(state) != jax.tree.structure(variables.state) and jax.tree.leaves(variables.state):
         raise checks.UserError(f"model {name} breaks the contract: training changes the structure of its state.")
-    if not np.allclose(alone.features, inferred.features[:1], rtol=1e-3, atol=1e-4):
+    alone, together = _first_features(network, image_shape)
+    if not np.allclose(alone, together, rtol=1e-3, atol=1e-4):
         raise checks.UserError(
             f"model {name} breaks the contract: with train=False the features of an image change with the rest of "
             "its batch; use stored statistics in inference (nn.BatchNorm(use_running_average=not train))."
         )
+
+
+@functools.partial(jax.jit, static_argnames=("network", "image_shape"))
+def _first_features(
+    network: Network, image_shape: tuple[int, int, int]
+) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
+    """Features of one image in inference, by itself and beside three others."""
+    images = jax.random.normal(jax.random.key(1), (4, *image_shape))
+    variables = network.init(jax.random.key(0), image_shape)
+    return network.apply(variables, images[:1]).features[0], network.apply(variables, images).features[0]

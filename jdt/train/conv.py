@@ -100,15 +100,15 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[An
             inner = equation.params["jaxpr"]
             outs = _evaluate(inner.jaxpr, inner.consts, inputs)
         else:
-            outs = _apply(equation, inputs)
+            outs = _apply(equation, inputs, jaxpr.debug_info)
         values.update(zip(equation.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _apply(equation: Any, inputs: Sequence[Any]) -> list[Any]:
+def _apply(equation: Any, inputs: Sequence[Any], debug_info: Any) -> list[Any]:
     # One equation as a jaxpr of its own: rebinding custom-derivative primitives by hand differs between JAX versions.
     atoms = dict.fromkeys(atom for atom in equation.invars if not isinstance(atom, jex_core.Literal))
-    single = jex_core.Jaxpr((), list(atoms), equation.outvars, [equation], equation.effects)
+    single = jex_core.Jaxpr((), list(atoms), equation.outvars, [equation], equation.effects, debug_info)
     by_atom = {
         atom: value
         for atom, value in zip(equation.invars, inputs, strict=True)
