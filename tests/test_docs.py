@@ -70,7 +70,7 @@ def test_python_snippets_parse_and_name_what_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_flags_of_the_main_job_exist(page):
     named = set(re.findall(r"(?<![\w-])--(?:no-)?([a-z][a-z.-]*[a-z])", page.read_text(encoding="utf-8")))
-    others = {"preset", "help", "check", "format-check", "editable", "constraint"}
+    others = {"preset", "help", "check", "format-check", "fix"}
     assert named - flags(Config) - others == set()
 
 

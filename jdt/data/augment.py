@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from jdt import checks
-from jdt.types import PRNGKey
+from jdt.types import AnyArray, PRNGKey
 
 
 class Windows(NamedTuple):
@@ -70,8 +70,8 @@ def random_crop_flip(
 
 def normalise(
     images: UInt8[Array, "*batch height width channels"],
-    mean: Sequence[float] | Float[Array, " channels"] | float,
-    std: Sequence[float] | Float[Array, " channels"] | float,
+    mean: Sequence[float] | Float[AnyArray, " channels"] | float,
+    std: Sequence[float] | Float[AnyArray, " channels"] | float,
 ) -> Float[Array, "*batch height width channels"]:
     """Compute `(images / 255 - mean) / std` in float32; `mean` and `std` per channel or one for all.
 

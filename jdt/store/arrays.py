@@ -65,7 +65,7 @@ def start_reading(arrays: Mapping[str, "ts.TensorStore"], rows: range) -> dict[s
     return {name: array[rows.start : rows.stop].read() for name, array in arrays.items()}
 
 
-def checksum(values: Shaped[np.ndarray, "models ..."]) -> str:
+def checksum(values: Shaped[np.ndarray, "..."]) -> str:
     """16 hex digits of the SHA-256 of the values of a block, in C order and little-endian."""
     values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     return hashlib.sha256(values.data if values.size else b"").hexdigest()[:16]
