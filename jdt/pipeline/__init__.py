@@ -2,6 +2,7 @@
 
 from jdt.pipeline.blocks import random_accuracy as random_accuracy
 from jdt.pipeline.blocks import train_missing_blocks as train_missing_blocks
+from jdt.pipeline.findings import OUTPUTS as OUTPUTS
 from jdt.pipeline.findings import Truth as Truth
 from jdt.pipeline.findings import estimate_target as estimate_target
 from jdt.pipeline.findings import feature_gap_warning as feature_gap_warning

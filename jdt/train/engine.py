@@ -182,7 +182,6 @@ def apply_in_batches(
     Returns:
       float32 logits `[models, examples, classes]` and features `[models, examples, features]`.
     """
-    batch_size = min(batch_size, len(images))
     outputs = []
     for first, count in _chunks(len(images), batch_size):
         batch = np.asarray(images[first : first + count])

@@ -1,0 +1,106 @@
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdt import masks, pipeline, store
+from jdt.checks import UserError
+
+COLUMNS = ("margin", "confidence", "prediction", "accuracy", "gradient_norm")
+
+
+def finish(task, writer):
+    marked = pipeline.train_missing_blocks(task, writer, writer.missing_blocks())
+    return store.open_run(writer.path), marked
+
+
+def everything(run):
+    names = ["mask", "source/accuracy", "source/loss", *(f"targets/target/fixed/{c}" for c in COLUMNS)]
+    return {name: run.column(name) for name in names}
+
+
+@pytest.mark.parametrize("kind", masks.KINDS)
+def test_a_run_stores_what_its_design_says(make_task, open_writer, kind):
+    task = make_task(kind, num_models=6)
+    run, marked = finish(task, open_writer(task))
+    assert marked == []
+    columns = everything(run)
+    np.testing.assert_array_equal(columns["mask"], masks.sample(task.design, np.arange(6), 4))
+    labels = task.targets[0].test.labels
+    right = columns["targets/target/fixed/prediction"] == labels
+    np.testing.assert_allclose(columns["targets/target/fixed/accuracy"], right.mean(axis=1), rtol=1e-6)
+    assert (columns["targets/target/fixed/gradient_norm"] <= 1e-5).all()
+    assert len(pipeline.random_accuracy(run, "target")) > 0
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(make_task, open_writer):
+    task = make_task(num_models=6)
+    whole, _ = finish(task, open_writer(task, "whole"))
+    writer = open_writer(task, "parts")
+    pipeline.train_missing_blocks(task, writer, [1])
+    again = open_writer(task, "parts")
+    assert again.missing_blocks() == [0, 2]
+    parts, _ = finish(task, again)
+    for name, value in everything(whole).items():
+        np.testing.assert_array_equal(everything(parts)[name], value, err_msg=name)
+
+
+def test_a_shorter_last_block_is_like_any_other(make_task, open_writer):
+    task = make_task("fixed-size", num_models=5, block_size=2)
+    longer = make_task("fixed-size", num_models=6, block_size=2)
+    run, _ = finish(task, open_writer(task, "five"))
+    other, _ = finish(longer, open_writer(longer, "six"))
+    for name, value in everything(run).items():
+        np.testing.assert_array_equal(value, everything(other)[name][:5], err_msg=name)
+
+
+class Fragile(nn.Module):
+    """Starts with an infinite parameter for about every third pair."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        features = nn.Dense(4, name="dense")(images.reshape(len(images), -1))
+        crack = self.param("crack", lambda key: jnp.where(jax.random.bernoulli(key, 0.3), jnp.inf, 0.0))
+        return nn.Dense(self.num_classes, name="head")(features) + crack, features
+
+
+@pytest.mark.parametrize("kind", ["fixed-size", "antithetic"])
+def test_diverged_models_are_marked_and_left_out(make_task, open_writer, kind):
+    task = make_task(kind, num_models=16, module=Fragile(4))
+    run, marked = finish(task, open_writer(task))
+    assert 0 < len(marked) < 16
+    blank = np.isnan(run.column("targets/target/fixed/margin")).all(axis=1)
+    np.testing.assert_array_equal(np.flatnonzero(blank), marked)
+    assert (run.column("targets/target/fixed/prediction")[blank] == -1).all()
+    findings, left_out = pipeline.estimate_target(run, "target", "fixed", output="confidence", class_images={})
+    assert list(left_out) == marked  # Partners share their initialisation, so pairs crack together.
+    assert findings.estimators["ridge"].classes.num_models == 16 - len(marked)
+    for one in findings.estimators.values():
+        assert np.isfinite(one.classes.influence).all()
+
+
+def test_source_accuracy_counts_kept_classes_only(make_task, open_writer):
+    task = make_task("fixed-size", num_models=2, epochs=30)
+    run, _ = finish(task, open_writer(task))
+    # A model has never seen the classes left out of its subset: over all classes it could not exceed one half.
+    assert (run.column("source/accuracy") > 0.6).all()
+
+
+def test_tasks_that_cannot_work_are_refused(make_task):
+    with pytest.raises(UserError, match="num-models is 7, which is odd"):
+        make_task("antithetic", num_models=7)
+    with pytest.raises(UserError, match="num-models is 1"):
+        make_task("fixed-size", num_models=1)
+    with pytest.raises(UserError, match="block-size is 3, which is odd"):
+        make_task("antithetic", block_size=3)
+    target = make_task().targets[0]
+    with pytest.raises(UserError, match="name each target once"):
+        make_task(targets=(target, target))
+    wide = dataclasses.replace(target.test, images=np.zeros((48, 9, 9, 1), np.uint8))
+    with pytest.raises(UserError, match=r"images of shape \(9, 9, 1\).*--image-size"):
+        make_task(targets=(pipeline.TargetData("wide", dataclasses.replace(target.train), wide),))
