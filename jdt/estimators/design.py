@@ -38,13 +38,22 @@ def check_rows(
     return masks, outputs.astype(dtype, copy=False)
 
 
+def mean_over_models(outputs: Float[np.ndarray, "models targets"]) -> Float[np.ndarray, " targets"]:
+    """Mean output of each target, summed in float64: a constant output's mean is the constant itself.
+
+    >>> float(mean_over_models(np.full((300, 1), 0.1, np.float32))[0]) == np.float32(0.1)
+    True
+    """
+    return outputs.mean(axis=0, dtype=np.float64).astype(outputs.dtype)
+
+
 def finite_models(outputs: Outputs, *, paired: bool) -> Bool[np.ndarray, " models"]:
     """Say which models can be used: those with finite outputs only, and when paired, whose partner has them too.
 
     >>> finite_models(np.array([[1.0], [np.nan], [2.0], [3.0]]), paired=True).tolist()
     [False, False, True, True]
     """
-    finite = np.isfinite(np.asarray(outputs)).all(axis=1)
+    finite = np.asarray(np.isfinite(np.asarray(outputs)).all(axis=1))
     return np.repeat(finite[0::2] & finite[1::2], 2) if paired else finite
 
 

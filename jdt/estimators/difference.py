@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jdt.estimators.design import check_rows, is_relative
+from jdt.estimators.design import check_rows, is_relative, mean_over_models
 from jdt.estimators.influences import Influences
 from jdt.linalg import matmul
 from jdt.types import Masks, Outputs
@@ -40,8 +40,8 @@ class DifferenceOfMeans:
           UserError: If the inputs do not fit each other.
         """
         masks, outputs = check_rows(masks, outputs, paired=paired)
-        fit = _paired if paired else _unpaired
-        influence, error, degrees = (np.asarray(x) for x in fit(jnp.asarray(masks), jnp.asarray(outputs)))
+        fit, values = (_paired, outputs) if paired else (_unpaired, outputs - mean_over_models(outputs))
+        influence, error, degrees = (np.asarray(x) for x in fit(jnp.asarray(masks), jnp.asarray(values)))
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.where((error > 0) & np.isfinite(error), influence / error, 0.0)
         info: dict[str, Any] = {"relative": is_relative(masks), "paired": paired}
@@ -50,7 +50,7 @@ class DifferenceOfMeans:
             standard_error=error,
             z=z.astype(influence.dtype),
             degrees_of_freedom=degrees,
-            intercept=outputs.mean(axis=0) - masks.mean(axis=0, dtype=outputs.dtype) @ influence,
+            intercept=mean_over_models(outputs) - masks.mean(axis=0, dtype=outputs.dtype) @ influence,
             unit_names=tuple(str(u) for u in range(masks.shape[1])),
             target_names=tuple(str(t) for t in range(outputs.shape[1])),
             estimator=self.name,
@@ -60,8 +60,7 @@ class DifferenceOfMeans:
 
 
 @jax.jit
-def _unpaired(masks: Array, outputs: Float[Array, "models targets"]) -> tuple[Array, Array, Array]:
-    centred = outputs - outputs.mean(axis=0)
+def _unpaired(masks: Array, centred: Float[Array, "models targets"]) -> tuple[Array, Array, Array]:
     inside = masks.astype(centred.dtype)
     sums, squares = matmul(inside.T, centred), matmul(inside.T, centred**2)
     totals, total_squares = centred.sum(axis=0), (centred**2).sum(axis=0)

@@ -118,7 +118,8 @@ class Influences:
 
     def to_npz(self, path: str | pathlib.Path) -> pathlib.Path:
         """Write arrays and names to a compressed `.npz` that `numpy.load` reads without pickle."""
-        path = pathlib.Path(path).with_suffix(".npz")
+        path = pathlib.Path(path)
+        path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
         np.savez_compressed(
             path,
             influence=self.influence,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jdt.estimators.design import check_rows, is_relative
+from jdt.estimators.design import check_rows, is_relative, mean_over_models
 from jdt.estimators.influences import Influences
 from jdt.linalg import Spectrum, matmul, thin_spectrum
 from jdt.types import Masks, Outputs
@@ -39,7 +39,8 @@ class Ridge:
 
         `standard_error` is Wahba's (1983) Bayesian one, sigma^2 diag (X^T X + penalty)^-1: it includes shrinkage, and
         intervals made from it hold the true effects at the nominal rate on average over units. `z` divides by the
-        sampling deviation alone.
+        sampling deviation alone. With fewer models than units residuals overstate sigma^2 where effects are strong, and
+        intervals are wider than they need be.
 
         Args:
           masks: bool `[models, units]`.
@@ -59,14 +60,14 @@ class Ridge:
             values = outputs[0::2] - outputs[1::2]
         else:
             rows = masks - masks.mean(axis=0, dtype=outputs.dtype)
-            values = outputs - outputs.mean(axis=0)
+            values = outputs - mean_over_models(outputs)
         relative = is_relative(masks)
         solution = _solve(
             jnp.asarray(rows), jnp.asarray(values), jnp.asarray(self.penalties, outputs.dtype),
             has_intercept=not paired, relative=relative,
         )  # fmt: skip
         influence, error, sampling = (np.asarray(x) for x in (solution.weights, solution.error, solution.sampling))
-        constant = masks.all(axis=0) | ~masks.any(axis=0)
+        constant = np.asarray(masks.all(axis=0) | ~masks.any(axis=0))
         error = np.where(constant[:, None], np.inf, error)
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.where((sampling > 0) & ~constant[:, None], influence / sampling, 0.0)
@@ -82,7 +83,7 @@ class Ridge:
             standard_error=error,
             z=z.astype(influence.dtype),
             degrees_of_freedom=np.full(masks.shape[1], float(solution.degrees), influence.dtype),
-            intercept=outputs.mean(axis=0) - masks.mean(axis=0, dtype=outputs.dtype) @ influence,
+            intercept=mean_over_models(outputs) - masks.mean(axis=0, dtype=outputs.dtype) @ influence,
             unit_names=tuple(str(u) for u in range(masks.shape[1])),
             target_names=tuple(str(t) for t in range(outputs.shape[1])),
             estimator=self.name,
@@ -129,7 +130,8 @@ def _solve(
 ) -> _Solution:
     count, num_units = rows.shape
     spectrum = thin_spectrum(rows)
-    grid = penalties * spectrum.values.sum() / jnp.maximum((spectrum.values > 0).sum(), 1)
+    scale = spectrum.values.sum() / jnp.maximum((spectrum.values > 0).sum(), 1)
+    grid = penalties * jnp.where(scale > 0, scale, 1.0)  # Equal masks have no eigenvalue to measure by.
     errors = jax.lax.map(
         lambda p: (left_out_residuals(spectrum, values, p, has_intercept=has_intercept) ** 2).mean(axis=0), grid
     )
@@ -141,10 +143,15 @@ def _solve(
     kept = eigen / (eigen + penalty)  # [rank, targets]
     root = jnp.sqrt(eigen)
     weights = matmul(spectrum.right, root / (eigen + penalty) * projected)
-    explained = (projected**2 * (1.0 - (1.0 - kept) ** 2)).sum(axis=0)
-    residual = jnp.maximum((values**2).sum(axis=0) - explained, 0.0)
-    degrees = jnp.maximum(count - has_intercept - (2 * kept - kept**2).sum(axis=0), 1.0)
-    variance = residual / degrees  # [targets]
+    # The residual sum is sigma^2 times a sum of squares: `outside` of them whole, one a direction of the masks times
+    # `left`. A floor under their number would make noise significant where few models leave less than one.
+    left = jnp.where(eigen > 0, (1.0 - kept) ** 2, 0.0)  # [rank, targets]
+    outside = jnp.maximum(count - has_intercept - (spectrum.values > 0).sum(), 0)
+    beyond = jnp.maximum((values**2).sum(axis=0) - (projected**2).sum(axis=0), 0.0)
+    residual = jnp.where(outside > 0, beyond, 0.0) + (projected**2 * left).sum(axis=0)
+    number = outside + left.sum(axis=0)
+    variance = residual / number  # [targets]
+    degrees = number**2 / (outside + (left**2).sum(axis=0))  # Of the chi-squared with equal mean and variance.
 
     squared = spectrum.right**2
     sampling = variance * matmul(squared, eigen / (eigen + penalty) ** 2)

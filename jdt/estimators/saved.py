@@ -89,6 +89,9 @@ def load_influences(
         path = _find(path, target, mode, output, estimator)
     group = read_group(path)
     prefix = _PREFIX[level]
+    if f"{prefix}influence" not in group.arrays:
+        there = [name for name, start in _PREFIX.items() if f"{start}influence" in group.arrays]
+        raise checks.UserError(f"{path} has no influences at level {level!r}; it has: {', '.join(there)}.")
     influence = group.arrays[f"{prefix}influence"]
     columns = {
         "example": tuple(str(i) for i in range(influence.shape[1])),

@@ -41,7 +41,8 @@ def split_half(
         halves = [_rows(np.sort(half), size) for half in (order[: groups // 2], order[groups // 2 :])]
         first, second = (estimator.fit(masks[half], outputs[half], paired=paired).influence for half in halves)
         r = float(np.mean(column_correlation(first, second)))
-        found.append(2 * r / (1 + r) if r > -1 else -1.0)
+        # The formula is meant for r >= 0 and has a pole at -1: few units reach it by chance.
+        found.append(max(2 * r / (1 + r), -1.0) if r > -1 else -1.0)
     low, high = np.quantile(found, [0.025, 0.975])
     return float(np.mean(found)), float(low), float(high)
 
@@ -110,7 +111,9 @@ def column_correlation(
     """Pearson correlation of equal columns of two matrices; 0 where a column is constant."""
     a, b = first - first.mean(axis=0), second - second.mean(axis=0)
     norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return np.divide((a * b).sum(axis=0), norm, out=np.zeros_like(norm), where=norm > 0)
+    # A constant column's mean may be one rounding away from its value: asked of the range, not of the deviations.
+    varies = (np.ptp(first, axis=0) > 0) & (np.ptp(second, axis=0) > 0) & (norm > 0)
+    return np.divide((a * b).sum(axis=0), norm, out=np.zeros_like(norm), where=varies)
 
 
 def _rows(groups: np.ndarray, size: int) -> np.ndarray:

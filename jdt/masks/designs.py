@@ -136,7 +136,8 @@ def _fixed_size_rows(seed: int, ids: Int[np.ndarray, " models"], num_units: int,
 def _bernoulli_rows(seed: int, ids: Int[np.ndarray, " models"], num_units: int, fraction: float) -> jax.Array:
     def row(i: jax.Array) -> Bool[jax.Array, " units"]:
         def draw(attempt: jax.Array) -> Bool[jax.Array, " units"]:
-            return jax.random.bernoulli(key_for(seed, "mask", i, attempt), fraction, (num_units,))
+            # The type of the fraction is that of the draws: float32 whether or not 64-bit types are enabled.
+            return jax.random.bernoulli(key_for(seed, "mask", i, attempt), jnp.float32(fraction), (num_units,))
 
         # A model without data cannot be trained: an empty row is drawn again, at the next attempt's key.
         _, mask = jax.lax.while_loop(

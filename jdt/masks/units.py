@@ -62,8 +62,10 @@ def by_group(
     """Every named group of classes is a unit; classes in no group are left out of the study.
 
     Raises:
-      UserError: If a group names an unknown class, a class is in two groups, or a group is empty.
+      UserError: If a group names an unknown class, a class is in two groups, a group is empty, or there is none.
     """
+    if not groups:
+        raise checks.UserError("there is no group: name at least two, each with its classes.")
     unit_of_class = np.full(len(class_names), OUTSIDE, np.int32)
     index = {name: i for i, name in enumerate(class_names)}
     owner: dict[str, str] = {}

@@ -1,0 +1,125 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from linear_worlds import (
+    brute_ridge_errors,
+    design_rows,
+    normal_equations,
+    penalty_unit,
+    refitted_residuals,
+    regression,
+)
+from sklearn.linear_model import Ridge as SklearnRidge
+
+from jdt.estimators import Ridge
+from jdt.estimators.ridge import left_out_residuals
+from jdt.linalg import thin_spectrum
+
+SEEDS = st.integers(0, 2**32 - 1)
+CASES = [  # kind, models, units: more models than units, and fewer
+    ("fixed-size", 40, 8), ("bernoulli", 40, 8), ("antithetic", 40, 8),
+    ("fixed-size", 12, 20), ("bernoulli", 12, 20), ("antithetic", 12, 21),
+]  # fmt: skip
+every_case = pytest.mark.parametrize(("kind", "models", "units"), CASES)
+
+
+def data(kind, models, units, seed, targets=3):
+    masks, rng = design_rows(kind, models, units, seed), np.random.default_rng(seed)
+    return masks, 5.0 + masks @ rng.normal(size=(units, targets)) + rng.normal(size=(models, targets))
+
+
+@every_case
+@settings(max_examples=4, deadline=None)
+@given(seed=SEEDS, penalty=st.sampled_from([1e-3, 0.1, 2.0]))
+def test_weights_solve_the_normal_equations_and_residuals_those_without_the_row(kind, models, units, seed, penalty):
+    paired = kind == "antithetic"
+    masks, outputs = data(kind, models, units, seed)
+    x, y, shrunk = regression(masks, outputs, paired=paired)
+    amount = penalty * penalty_unit(masks, paired=paired)
+    coefficients, residuals = normal_equations(x, y, shrunk, amount), refitted_residuals(x, y, shrunk, amount)
+    weights = coefficients if paired else coefficients[1:]
+    intercept = outputs.mean(axis=0) - masks.mean(axis=0) @ weights if paired else coefficients[0]
+    with jax.enable_x64(True):
+        found = Ridge(penalties=(penalty,)).fit(masks, outputs, paired=paired)
+    np.testing.assert_allclose(found.info["penalty"], amount, rtol=1e-8)
+    np.testing.assert_allclose(found.influence, weights, atol=1e-8)
+    np.testing.assert_allclose(found.intercept, intercept, atol=1e-8)
+    np.testing.assert_allclose(found.info["leave_one_out_mse"], (residuals**2).mean(axis=0), rtol=1e-8)
+    centred = y - (0 if paired else y.mean(axis=0))
+    shares = 1 - (residuals**2).mean(axis=0) / (centred**2).mean(axis=0)
+    np.testing.assert_allclose(found.info["r_squared"], shares, atol=1e-8)
+    narrow = Ridge(penalties=(penalty,)).fit(masks, outputs, paired=paired)
+    np.testing.assert_allclose(narrow.influence, weights, atol=1e-4 * max(1, abs(weights).max()))
+    np.testing.assert_allclose(narrow.info["leave_one_out_mse"], (residuals**2).mean(axis=0), rtol=1e-3)
+
+
+@every_case
+@pytest.mark.parametrize("penalty", [0.02, 3.0])
+def test_every_left_out_residual_is_that_of_a_refit(kind, models, units, penalty):
+    paired = kind == "antithetic"
+    masks, outputs = data(kind, models, units, 5)
+    x, y, shrunk = regression(masks, outputs, paired=paired)
+    rows, values = (x, y) if paired else (x[:, 1:] - x[:, 1:].mean(axis=0), y - y.mean(axis=0))
+    expected = refitted_residuals(x, y, shrunk, penalty)
+    with jax.enable_x64(True):
+        found = left_out_residuals(
+            thin_spectrum(jnp.asarray(rows)), jnp.asarray(values), jnp.asarray(penalty), has_intercept=not paired
+        )
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+    narrow = left_out_residuals(
+        thin_spectrum(jnp.asarray(rows, jnp.float32)), jnp.asarray(values, jnp.float32),
+        jnp.asarray(penalty, jnp.float32), has_intercept=not paired,
+    )  # fmt: skip
+    # Dividing by a small 1 - leverage magnifies the rounding of float32.
+    hat = rows @ np.linalg.inv(rows.T @ rows + penalty * np.eye(units)) @ rows.T + (0 if paired else 1 / models)
+    accuracy = max(1e-4, 32 * np.finfo(np.float32).eps / (1 - np.diag(hat)).min())
+    np.testing.assert_allclose(narrow, expected, atol=accuracy * max(1, abs(expected).max()))
+
+
+@every_case
+def test_each_target_gets_the_penalty_with_the_least_left_out_error(kind, models, units):
+    paired = kind == "antithetic"
+    masks, outputs = data(kind, models, units, 8, targets=12)
+    outputs[:, ::3] += 20 * np.random.default_rng(0).normal(size=outputs[:, ::3].shape)  # These want more shrinkage.
+    estimator = Ridge()
+    grid = penalty_unit(masks, paired=paired) * np.array(estimator.penalties)
+    errors = [(refitted_residuals(*regression(masks, outputs, paired=paired), p) ** 2).mean(axis=0) for p in grid]
+    with jax.enable_x64(True):
+        found = estimator.fit(masks, outputs, paired=paired)
+    np.testing.assert_allclose(found.info["penalty"], grid[np.argmin(errors, axis=0)], rtol=1e-8)
+    np.testing.assert_allclose(found.info["leave_one_out_mse"], np.min(errors, axis=0), rtol=1e-8)
+    assert len(set(found.info["penalty"].tolist())) > 1
+
+
+@every_case
+@settings(max_examples=4, deadline=None)
+@given(seed=SEEDS, penalty=st.sampled_from([0.01, 0.5, 3.0]))
+def test_errors_are_wahbas_and_z_divides_by_the_sampling_deviation(kind, models, units, seed, penalty):
+    paired = kind == "antithetic"
+    masks, outputs = data(kind, models, units, seed)
+    relative = kind != "bernoulli" and units % 2 == 0
+    amount = penalty * penalty_unit(masks, paired=paired)
+    error, sampling, degrees = brute_ridge_errors(masks, outputs, amount, paired=paired, relative=relative)
+    with jax.enable_x64(True):
+        found = Ridge(penalties=(penalty,)).fit(masks, outputs, paired=paired)
+    assert found.info["relative"] == relative
+    varied = masks.any(axis=0) & ~masks.all(axis=0)
+    np.testing.assert_allclose(found.standard_error[varied], error[varied], rtol=1e-7)
+    np.testing.assert_allclose(found.z[varied], (found.influence / sampling)[varied], rtol=1e-7)
+    assert not found.z[~varied].any()
+    np.testing.assert_allclose(found.degrees_of_freedom, degrees, rtol=1e-7)
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS, st.sampled_from([1e-3, 0.1, 2.0]))
+def test_ridge_agrees_with_scikit_learn(seed, penalty):
+    masks, outputs = data("bernoulli", 40, 8, seed)
+    with jax.enable_x64(True):
+        found = Ridge(penalties=(penalty,)).fit(masks, outputs)
+    reference = SklearnRidge(alpha=float(found.info["penalty"][0])).fit(masks.astype(float), outputs)
+    np.testing.assert_allclose(found.influence, reference.coef_.T, atol=1e-8)
+    np.testing.assert_allclose(found.intercept, reference.intercept_, atol=1e-8)
+    np.testing.assert_allclose(found.predict(masks), reference.predict(masks.astype(float)), atol=1e-8)
