@@ -32,10 +32,28 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PACKAGES = (
-    "cli", "config", "data", "estimators", "evaluate", "masks", "models", "outputs", "pipeline", "report", "store", "testing",
-    "train", "transfer",
-)  # fmt: skip
+__all__ = [
+    "DifferenceOfMeans",
+    "Influences",
+    "Ridge",
+    "UserError",
+    "cli",
+    "config",
+    "data",
+    "estimators",
+    "evaluate",
+    "load_influences",
+    "masks",
+    "models",
+    "open_run",
+    "outputs",
+    "pipeline",
+    "report",
+    "store",
+    "testing",
+    "train",
+    "transfer",
+]
 _HOMES = {
     "UserError": "jdt.checks",
     "DifferenceOfMeans": "jdt.estimators",
@@ -44,15 +62,14 @@ _HOMES = {
     "load_influences": "jdt.estimators",
     "open_run": "jdt.store",
 }
-__all__ = sorted([*_PACKAGES, *_HOMES])
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use: reading a saved run needs neither JAX's compiler nor a plotting library.
-    if name in _PACKAGES:
-        return importlib.import_module(f"jdt.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"jdt.{name}")
     raise AttributeError(f"module 'jdt' has no attribute {name!r}")
 
 

@@ -1,5 +1,6 @@
 """The command line every experiment shares: presets, one-line errors, progress, resumption after Ctrl-C."""
 
+import collections
 import contextlib
 import platform
 import shlex
@@ -133,7 +134,9 @@ class ModelProgress:
     def __init__(self, total: int, done: int, *, block_size: int, interval: float = 30.0) -> None:
         self._total, self._begun, self._block_size, self._interval = total, done, block_size, interval
         self._completed = 0.0
-        self._start = self._printed = time.monotonic()
+        self._printed = time.monotonic()
+        # The speed of the last few hundred calls: the first program's compilation is soon forgotten.
+        self._recent: collections.deque[tuple[float, float]] = collections.deque([(self._printed, 0.0)], maxlen=300)
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -161,16 +164,15 @@ class ModelProgress:
             self._finished_before += 0 if self._block is None else self._block_size
             self._block = block
         self._completed = min(self._finished_before + share * self._block_size, self._total - self._begun)
-        elapsed = time.monotonic() - self._start
-        speed = self._completed / elapsed if elapsed > 0 else 0.0
-        self._bar.update(self._task, completed=self._begun + self._completed, speed=speed)
         now = time.monotonic()
-        if not console.is_terminal and (now - self._printed >= self._interval):
+        self._recent.append((now, self._completed))
+        (then, before), done = self._recent[0], self._begun + self._completed
+        speed = (self._completed - before) / (now - then) if now > then else None
+        self._bar.update(self._task, completed=done, speed=speed)
+        if speed and not console.is_terminal and now - self._printed >= self._interval:
             self._printed = now
-            left = (self._total - self._begun - self._completed) / speed if speed > 0 else float("inf")
-            console.print(
-                f"{self._begun + self._completed:.0f}/{self._total} models, {speed:.2f} models/s, {left / 60:.1f} min left"
-            )
+            left = (self._total - done) / speed / 60
+            console.print(f"{done:.0f}/{self._total} models, {speed:.2f} models/s, {left:.1f} min left")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from jdt.types import Images, Labels
+import numpy as np
+from jaxtyping import Int32, UInt8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,8 +19,8 @@ class Dataset:
     """
 
     name: str
-    images: Images
-    labels: Labels
+    images: UInt8[np.ndarray, "examples height width channels"]
+    labels: Int32[np.ndarray, " examples"]
     class_names: tuple[str, ...]
     fingerprint: str
 

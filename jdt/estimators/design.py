@@ -41,7 +41,7 @@ def check_rows(
 def mean_over_models(outputs: Float[np.ndarray, "models targets"]) -> Float[np.ndarray, " targets"]:
     """Mean output of each target, summed in float64: a constant output's mean is the constant itself.
 
-    >>> float(mean_over_models(np.full((300, 1), 0.1, np.float32))[0]) == np.float32(0.1)
+    >>> mean_over_models(np.full((300, 1), 0.1, np.float32)).tolist() == np.full(1, 0.1, np.float32).tolist()
     True
     """
     return outputs.mean(axis=0, dtype=np.float64).astype(outputs.dtype)

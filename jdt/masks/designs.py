@@ -140,8 +140,9 @@ def _bernoulli_rows(seed: int, ids: Int[np.ndarray, " models"], num_units: int, 
             return jax.random.bernoulli(key_for(seed, "mask", i, attempt), jnp.float32(fraction), (num_units,))
 
         # A model without data cannot be trained: an empty row is drawn again, at the next attempt's key.
+        first = jnp.asarray(0)
         _, mask = jax.lax.while_loop(
-            lambda carry: ~carry[1].any(), lambda carry: (carry[0] + 1, draw(carry[0] + 1)), (0, draw(jnp.asarray(0)))
+            lambda carry: ~carry[1].any(), lambda carry: (carry[0] + 1, draw(carry[0] + 1)), (first, draw(first))
         )
         return mask
 

@@ -75,7 +75,8 @@ class Network:
 
     def apply(self, variables: Variables, images: Float[Array, "batch height width channels"]) -> ModelOutput:
         """Forward pass in inference mode: each row depends on its own image alone."""
-        return ModelOutput(*self.module.apply({"params": variables.params, **variables.state}, images, train=False))
+        output: Any = self.module.apply({"params": variables.params, **variables.state}, images, train=False)
+        return ModelOutput(*output)
 
 
 def check_contract(network: Network, image_shape: tuple[int, int, int], num_classes: int) -> None:

@@ -111,7 +111,8 @@ def _kept_classes(task: Task, masks: Bool[np.ndarray, "models units"]) -> Bool[n
     kept = np.zeros((len(masks), len(task.source.class_names)), bool)
     inside = task.units.of_example != OUTSIDE
     pairs = np.unique(np.stack([np.asarray(task.source.labels)[inside], task.units.of_example[inside]], axis=1), axis=0)
-    np.logical_or.at(kept, (slice(None), pairs[:, 0]), masks[:, pairs[:, 1]])
+    for label in np.unique(pairs[:, 0]):
+        kept[:, label] = masks[:, pairs[pairs[:, 0] == label, 1]].any(axis=1)
     return kept
 
 

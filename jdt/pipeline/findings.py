@@ -80,8 +80,8 @@ def usable_rows(run: store.Run, target: str, mode: str) -> Rows:
     usable = finite_models(np.concatenate(list(outputs.values()), axis=1), paired=paired)
     if usable.sum() < 2:
         raise checks.UserError(
-            f"{int(usable.sum())} of {len(run.complete)} trained models can be used for target {target!r}, but an effect "
-            "is a difference between models: lower --recipe.learning-rate if they diverged, or train more."
+            f"{int(usable.sum())} of {len(run.complete)} trained models can be used for target {target!r}, but an "
+            "effect is a difference between models: lower --recipe.learning-rate if they diverged, or train more."
         )
     kept = np.flatnonzero(together)[usable]
     return Rows(

@@ -15,7 +15,7 @@ from jdt.store.schema import SCHEMA_VERSION, Schema
 from jdt.store.writer import RunWriter
 
 # What --overwrite removes, in this order: run.json last, so that a removal cut short can be repeated.
-OWN_FILES = ("blocks", "store.zarr", "influences", "summary.json", "report.html", "run.json")
+OWN_FILES = ("blocks", "store.zarr", "influences", "summary.json", "figures", "report.html", "run.json")
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # Said by some network file systems.
 
 

@@ -54,7 +54,8 @@ def matmul_convolution(lhs: Array, rhs: Array, params: dict[str, Any]) -> Array:
         patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, out_channels), precision=params["precision"]
     )
     return jnp.transpose(
-        product.reshape(x.shape[0], height, width, out_channels), np.argsort([out_spec[0], *out_spec[2:], out_spec[1]])
+        product.reshape(x.shape[0], height, width, out_channels),
+        tuple(np.argsort([out_spec[0], *out_spec[2:], out_spec[1]])),
     )
 
 

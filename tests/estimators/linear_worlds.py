@@ -12,7 +12,7 @@ def outputs_of(masks, beta, rng, *, noise=1.0, shared=0.0):
     return outputs + shared * np.repeat(rng.normal(size=(models // 2, targets)), 2, axis=0) if shared else outputs
 
 
-def worlds(kind, strength, *, count, models=240, units=20, targets=100, seed=0):
+def worlds(kind, strength, *, count, models=240, units=20, targets=50, seed=0):
     """`count` independent (masks, outputs, beta); models of an antithetic pair share as much noise as they have."""
     rng = np.random.default_rng(seed)
     rows = sample(Design(kind, seed=seed), np.arange(count * models), units)

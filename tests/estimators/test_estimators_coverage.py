@@ -12,9 +12,9 @@ every_design = pytest.mark.parametrize("kind", KINDS)
 
 
 def coverage(estimator, kind, strength):
-    """Share of 95 % intervals that hold the true effect, over 6 sets of masks: 12,000 intervals."""
+    """Share of 95 % intervals that hold the true effect, over 8 sets of masks: 8,000 intervals."""
     held = []
-    for masks, outputs, beta in worlds(kind, strength, count=6):
+    for masks, outputs, beta in worlds(kind, strength, count=8):
         low, high = estimator.fit(masks, outputs, paired=kind == "antithetic").interval(0.95)
         true = identified(kind, estimator, beta)
         held.append(((low <= true) & (true <= high)).mean())
@@ -51,7 +51,7 @@ def test_nothing_is_found_with_fewer_models_than_units_either(estimator, kind):
     # Where leave-one-out takes the least penalty by chance, the weights pass through nearly every output.
     found = [
         estimator.fit(m, y, paired=kind == "antithetic").z
-        for m, y, _ in worlds(kind, 0.0, count=6, models=60, units=100, targets=50, seed=2)
+        for m, y, _ in worlds(kind, 0.0, count=6, models=60, units=100, seed=2)
     ]
     assert 0.85 <= np.var(found) <= 1.15
 
@@ -59,7 +59,7 @@ def test_nothing_is_found_with_fewer_models_than_units_either(estimator, kind):
 @every_design
 def test_ridge_does_not_miss_more_often_with_fewer_models_than_units(kind):
     for strength in (0.1, 1.0):
-        for masks, outputs, beta in worlds(kind, strength, count=2, models=60, units=100, targets=50, seed=3):
+        for masks, outputs, beta in worlds(kind, strength, count=2, models=60, units=100, seed=3):
             low, high = Ridge().fit(masks, outputs, paired=kind == "antithetic").interval()
             true = identified(kind, Ridge(), beta)
             assert ((low <= true) & (true <= high)).mean() >= 0.92

@@ -23,7 +23,7 @@ class TestSplitHalf:
     def test_it_is_the_share_of_true_variance(self):
         # Var(beta) / (Var(beta) + standard error^2), the error being that of all the models.
         estimator, strength = DifferenceOfMeans(), 0.2
-        masks, outputs, beta = next(worlds("bernoulli", strength, count=1, models=400, seed=4))
+        masks, outputs, beta = next(worlds("bernoulli", strength, count=1, seed=4))
         error = estimator.fit(masks, outputs).standard_error
         theory = strength**2 / (strength**2 + (error**2).mean())
         mean, low, high = split_half(estimator, masks, outputs, paired=False)
@@ -34,12 +34,12 @@ class TestSplitHalf:
     @pytest.mark.parametrize("kind", ["fixed-size", "bernoulli", "antithetic"])
     @every_estimator
     def test_it_is_high_where_effects_are_and_zero_where_none_are(self, estimator, kind):
-        masks, outputs, _ = next(worlds(kind, 0.0, count=1, targets=50))
+        masks, outputs, _ = next(worlds(kind, 0.0, count=1))
         paired = kind == "antithetic"
         mean, low, high = split_half(estimator, masks, outputs, paired=paired, repeats=10)
         assert abs(mean) < 0.1
         assert low <= mean <= high
-        masks, outputs, beta = next(worlds(kind, 1.0, count=1, targets=50))
+        masks, outputs, beta = next(worlds(kind, 1.0, count=1))
         difference = DifferenceOfMeans()
         true = identified(kind, difference, beta).var(axis=0).mean()
         theory = true / (true + (difference.fit(masks, outputs, paired=paired).standard_error ** 2).mean())
@@ -65,7 +65,7 @@ class TestSplitHalf:
             assert max(found) <= 1 + 1e-6
 
     def test_it_depends_on_its_seed_alone(self):
-        masks, outputs, _ = next(worlds("bernoulli", 0.2, count=1, models=40, targets=3))
+        masks, outputs, _ = next(worlds("bernoulli", 0.2, count=1))
         first, again, other = (
             split_half(DifferenceOfMeans(), masks, outputs, paired=False, repeats=3, seed=s) for s in (0, 0, 1)
         )
@@ -91,7 +91,7 @@ class TestPermutationControl:
     @every_estimator
     def test_planted_units_are_found_and_shuffled_masks_find_none(self, estimator, kind):
         planted = np.arange(20) < 10
-        masks, rng = design_rows(kind, 200, 20, 1), np.random.default_rng(1)
+        masks, rng = design_rows(kind, 240, 20, 1), np.random.default_rng(1)
         outputs = outputs_of(masks, np.where(planted, 1.0, 0.0)[:, None], rng)
 
         def statistic(influence):

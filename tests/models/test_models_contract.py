@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import flax.linen as nn
@@ -118,7 +119,7 @@ def test_a_users_own_class_is_found_by_import_path():
 def test_small_cnn_is_the_network_it_claims_to_be():
     # 3x3 kernels without bias, BatchNorm scale and shift, linear head with bias.
     widths = [3, 32, 64, 128, 128]
-    kernels = sum(9 * a * b for a, b in zip(widths, widths[1:], strict=False))
+    kernels = sum(9 * a * b for a, b in itertools.pairwise(widths))
     expected = kernels + 2 * sum(widths[1:]) + 128 * 10 + 10
     variables = jax.eval_shape(lambda key: models.make("small_cnn", 10).init(key, (16, 16, 3)), jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables.params)) == expected

@@ -43,9 +43,7 @@ def test_matrix_products_equal_convolutions(options):
     def loss(function):
         return jax.grad(lambda v, x: (function(v, x) ** 2).sum(), argnums=(0, 1))(variables, images)
 
-    for ours, reference in zip(
-        jax.tree.leaves(loss(jax.jit(rewritten))), jax.tree.leaves(loss(apply)), strict=True
-    ):
+    for ours, reference in zip(jax.tree.leaves(loss(jax.jit(rewritten))), jax.tree.leaves(loss(apply)), strict=True):
         np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-4)
 
 

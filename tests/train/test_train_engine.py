@@ -127,9 +127,7 @@ class Fragile(nn.Module):
 @pytest.mark.parametrize("plan", list(train.PLANS))
 def test_a_model_that_diverges_is_marked_and_the_others_go_on(source, plan):
     trained = run(source, plan, ids=range(8), module=Fragile(CLASSES))
-    initial = train.initial_variables(
-        ensemble(module=Fragile(CLASSES)), jnp.asarray(3), jnp.arange(8)
-    )
+    initial = train.initial_variables(ensemble(module=Fragile(CLASSES)), jnp.asarray(3), jnp.arange(8))
     sound = np.isfinite(np.asarray(initial.params["crack"]))
     assert 0 < sound.sum() < 8
     np.testing.assert_array_equal(trained.finite, sound)
