@@ -33,7 +33,7 @@ class Design:
     Attributes:
       kind: One of `KINDS`.
       fraction: Share of the units kept, strictly between 0 and 1. Antithetic pairs need 0.5.
-      seed: Root seed of the study.
+      seed: Root seed of the study, 0 to 2**31 - 1.
     """
 
     kind: DesignKind = "fixed-size"
@@ -43,6 +43,8 @@ class Design:
     def __post_init__(self) -> None:
         checks.require_known("design", self.kind, KINDS)
         checks.require_fraction("fraction", self.fraction)
+        if not 0 <= self.seed < 2**31:
+            raise checks.UserError(f"seed is {self.seed}, but it must lie between 0 and 2147483647 (31 bits).")
         if self.kind == "antithetic" and self.fraction != 0.5:
             raise checks.UserError(
                 f"fraction is {self.fraction}, but the antithetic design pairs a subset with its complement: "

@@ -32,10 +32,10 @@ class Plan:
 PLANS = {
     plan.name: plan
     for plan in (
-        Plan("unrolled", "unrolled", matmul_convolutions=True, steps_per_call=32, block_size=4),
+        Plan("unrolled", "unrolled", matmul_convolutions=True, steps_per_call=32, block_size=2),
         Plan("vmapped", "vmapped", matmul_convolutions=True, steps_per_call=32, block_size=32),
         # On a CPU a convolution inside a loop on the device is some 40 times slower: one call a step.
-        Plan("native", "unrolled", matmul_convolutions=False, steps_per_call=1, block_size=4),
+        Plan("native", "unrolled", matmul_convolutions=False, steps_per_call=1, block_size=2),
     )
 }
 

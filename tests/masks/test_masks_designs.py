@@ -121,6 +121,12 @@ def test_fractions_outside_are_refused(fraction):
         Design("fixed-size", fraction)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_seeds_that_keys_cannot_hold_are_refused(seed):
+    with pytest.raises(UserError, match=f"seed is {seed}, but it must lie between 0 and 2147483647"):
+        Design(seed=seed)
+
+
 def test_unknown_designs_are_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # As in users' programs.
     with pytest.raises(UserError, match="unknown design 'latin'; known: fixed-size, bernoulli, antithetic"):

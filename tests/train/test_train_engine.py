@@ -3,6 +3,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -155,7 +156,8 @@ def test_an_empty_subset_is_refused(source):
         ({"crop_pad": -1}, "crop-pad is -1"),
     ],
 )
-def test_bad_recipes_are_refused(change, message):
+def test_bad_recipes_are_refused(change, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # As in users' programs.
     with pytest.raises(UserError, match=message):
         dataclasses.replace(RECIPE, **change)
 
