@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jdt import checks
 from jdt.keys import key_for
@@ -118,28 +118,36 @@ def sample(design: Design, model_ids: Int[np.ndarray, " models"], num_units: int
     if num_units < 2:
         raise checks.UserError(f"there is {num_units} unit, but subsets need at least 2 units to choose from.")
     model_ids = np.asarray(model_ids)
-    rows = design.randomness_id(model_ids)
+    root, rows = key_for(design.seed, "mask"), jnp.asarray(design.randomness_id(model_ids))
     if design.kind == "bernoulli":
-        mask = np.array(_bernoulli_rows(design.seed, rows, num_units, design.fraction))
+        # The type of the fraction is that of the draws: float32 whether or not 64-bit types are enabled.
+        mask = np.array(_bernoulli_rows(root, rows, jnp.float32(design.fraction), num_units=num_units))
     else:
-        mask = np.array(_fixed_size_rows(design.seed, rows, num_units, design.kept(num_units)))
+        mask = np.array(_fixed_size_rows(root, rows, jnp.int32(design.kept(num_units)), num_units=num_units))
     if design.is_paired:
         mask ^= (model_ids % 2 == 1)[:, None]
     return mask
 
 
-def _fixed_size_rows(seed: int, ids: Int[np.ndarray, " models"], num_units: int, kept: int) -> jax.Array:
-    def row(key: PRNGKey) -> Bool[jax.Array, " units"]:
-        return jnp.zeros(num_units, bool).at[jax.random.permutation(key, num_units)[:kept]].set(True)
+@jax.jit(static_argnames="num_units")
+def _fixed_size_rows(
+    root: PRNGKey, ids: Int[Array, " models"], kept: Int[Array, ""], *, num_units: int
+) -> Bool[Array, "models units"]:
+    def row(i: Int[Array, ""]) -> Bool[Array, " units"]:
+        order = jax.random.permutation(jax.random.fold_in(root, i), num_units)
+        return jnp.zeros(num_units, bool).at[order].set(jnp.arange(num_units) < kept)
 
-    return jax.vmap(lambda i: row(key_for(seed, "mask", i)))(jnp.asarray(ids))
+    return jax.vmap(row)(ids)
 
 
-def _bernoulli_rows(seed: int, ids: Int[np.ndarray, " models"], num_units: int, fraction: float) -> jax.Array:
-    def row(i: jax.Array) -> Bool[jax.Array, " units"]:
-        def draw(attempt: jax.Array) -> Bool[jax.Array, " units"]:
-            # The type of the fraction is that of the draws: float32 whether or not 64-bit types are enabled.
-            return jax.random.bernoulli(key_for(seed, "mask", i, attempt), jnp.float32(fraction), (num_units,))
+@jax.jit(static_argnames="num_units")
+def _bernoulli_rows(
+    root: PRNGKey, ids: Int[Array, " models"], fraction: Float[Array, ""], *, num_units: int
+) -> Bool[Array, "models units"]:
+    def row(i: Int[Array, ""]) -> Bool[Array, " units"]:
+        def draw(attempt: Int[Array, ""]) -> Bool[Array, " units"]:
+            key = jax.random.fold_in(jax.random.fold_in(root, i), attempt)
+            return jax.random.bernoulli(key, fraction, (num_units,))
 
         # A model without data cannot be trained: an empty row is drawn again, at the next attempt's key.
         first = jnp.asarray(0)
@@ -148,4 +156,4 @@ def _bernoulli_rows(seed: int, ids: Int[np.ndarray, " models"], num_units: int, 
         )
         return mask
 
-    return jax.vmap(row)(jnp.asarray(ids))
+    return jax.vmap(row)(ids)
