@@ -19,9 +19,9 @@ def test_the_head_is_scikit_learns_logistic_regression(penalty):
     features, labels = problem()
     head = fit_head(jnp.asarray(features), jnp.asarray(labels), num_classes=4, inverse_penalty=penalty)
     mean, std = features.mean(axis=0), features.std(axis=0)
-    reference = LogisticRegression(C=penalty, tol=1e-10, max_iter=5000, solver="newton-cg")
-    reference.fit((features - mean) / std, labels)
-    expected = reference.predict_proba((features - mean) / std)
+    reference = LogisticRegression(C=penalty, tol=1e-8, max_iter=500, solver="newton-cholesky")
+    standardised = ((features - mean) / std).astype(np.float64)
+    expected = reference.fit(standardised, labels).predict_proba(standardised)
     np.testing.assert_allclose(jax.nn.softmax(head.logits(jnp.asarray(features))), expected, atol=2e-4)
 
 
