@@ -17,6 +17,9 @@ from jdt.pipeline.task import TargetData, Task
 from jdt.train import Ensemble, SourceData, Trained, apply_in_batches, initial_variables, train
 from jdt.transfer import transfer_fixed
 
+UNTRAINED_MODELS = 4
+"""How many untrained models say what the network's random features are worth."""
+
 BlockProgress = Callable[[int, float], None]
 """Called with (block, share of its training done)."""
 
@@ -78,13 +81,19 @@ def _run_block(
         "diverged": model_ids[~finite].tolist(),
     }
     if block == 0:
-        # What the features are worth before any training: influences mean something only above this.
-        untrained = initial_variables(ensemble, jnp.asarray(seed), jnp.asarray(randomness_ids))
-        record["random_accuracy"] = {
-            target.name: sorted(set(_transfer(task, ensemble, untrained, target)["accuracy"].tolist()))
-            for target in task.targets
-        }
+        record["random_accuracy"] = _untrained_accuracy(task, ensemble)
     return arrays, record
+
+
+def _untrained_accuracy(task: Task, ensemble: Ensemble) -> dict[str, list[float]]:
+    """Target accuracy of features before any training: influences mean something only above it."""
+    found: dict[str, list[float]] = {target.name: [] for target in task.targets}
+    for first in range(0, UNTRAINED_MODELS, task.block_size):
+        ids = np.arange(first, first + task.block_size)  # A whole block, since its programs are compiled already.
+        untrained = initial_variables(ensemble, jnp.asarray(task.design.seed), jnp.asarray(ids))
+        for target in task.targets:
+            found[target.name] += _transfer(task, ensemble, untrained, target)["accuracy"].tolist()
+    return {name: values[:UNTRAINED_MODELS] for name, values in found.items()}
 
 
 def _transfer(task: Task, ensemble: Ensemble, variables: Variables, target: TargetData) -> dict[str, np.ndarray]:
