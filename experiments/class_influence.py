@@ -13,6 +13,7 @@ import dataclasses
 import pathlib
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -213,7 +214,7 @@ def main(config: Config) -> None:
         config.out / "report.html",
         jdt.report.Content(
             title=f"{config.source} → {', '.join(config.target)}",
-            relative=bool(findings[0].estimators["ridge"].classes.info["relative"]),
+            relative=design_is_relative(findings[0]),
             warnings=tuple(warnings),
             targets=tuple(findings),
             unit_images=unit_images,
@@ -227,7 +228,13 @@ def main(config: Config) -> None:
     say(f'arrays: jdt.load_influences("{config.out}")', markup=False, soft_wrap=True)
 
 
-def describe(task: jdt.pipeline.Task, missing: list[int], say) -> None:
+def design_is_relative(found: jdt.report.TargetFindings) -> bool:
+    """Whether influences are relative to the average unit: subsets of one size, or antithetic halves."""
+    info = next(iter(found.estimators.values())).classes.info
+    return bool(info["relative"] or info["paired"])
+
+
+def describe(task: jdt.pipeline.Task, missing: list[int], say: Callable[..., None]) -> None:
     """Say in a few lines what is about to happen."""
     ensemble = task.ensemble
     say(
@@ -243,7 +250,7 @@ def describe(task: jdt.pipeline.Task, missing: list[int], say) -> None:
         say("all blocks are there already: nothing to train.")
 
 
-def conclude(findings, warnings: list[str], say) -> None:
+def conclude(findings: Sequence[jdt.report.TargetFindings], warnings: list[str], say: Callable[..., None]) -> None:
     """Print the final tables, the accuracies, and what to be careful about."""
     for found in findings:
         say(jdt.report.findings_table(found))
