@@ -118,7 +118,7 @@ def _tiles(findings: TargetFindings) -> list[tuple[str, str, str]]:
     if len(models):
         tiles.append(("target accuracy", percent(models.mean()), f"± {decimal(100 * models.std(), 1)} points (s.d.)"))
     if len(untrained):
-        tiles.append(("untrained features", percent(untrained.mean()), f"{len(untrained)} models"))
+        tiles.append(("untrained features", percent(untrained.mean()), f"untrained models: {len(untrained)}"))
     reliability = found[1].reliability
     tiles.append(("split-half reliability", decimal(reliability.value, 2), found[0]))
     if findings.truth:
