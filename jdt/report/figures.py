@@ -172,7 +172,7 @@ def _accuracy_words(findings: TargetFindings) -> tuple[str, str]:
     if len(baseline):
         alt += f" Untrained models' features reach {percent(baseline.mean())}, marked by a dashed line."
         caption += (
-            f" Dashed line: the same head on untrained models' features (mean of {len(baseline)}). Influences mean little "
-            "where the models are not clearly better than that."
+            f" Dashed line: the same head on untrained models' features (mean of {len(baseline)}). Influences mean "
+            "little where the models are not clearly better than that."
         )
     return alt, caption
