@@ -46,7 +46,7 @@ def choose(name: str) -> Plan:
     Raises:
       UserError: If there is no such plan.
     """
+    checks.require_known("plan", name, ["auto", *PLANS])
     if name == "auto":
         name = "unrolled" if jax.default_backend() == "cpu" else "vmapped"
-    checks.require_known("plan", name, ["auto", *PLANS] if name not in PLANS else PLANS)
     return PLANS[name]
