@@ -3,13 +3,27 @@
 Axes, one word each, used in signatures, store columns and comments alike:
 *models* (rows of a mask), *units* (what a mask column switches), *examples*, *classes*, *features*, *batch*,
 *pairs* (an antithetic design's model and its complement), *penalties*, *steps*, *passes* (through a model's members).
+
+Shape annotations come from jaxtyping. Where it is not installed they say nothing, so that the engine runs on an image
+with no more than jax, flax, optax and numpy.
 """
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, Key, UInt8
+
+try:
+    from jaxtyping import Array, Bool, Float, Int, Int32, Key, Shaped, UInt8
+except ModuleNotFoundError:
+    if not TYPE_CHECKING:
+
+        class _Unchecked:
+            def __class_getitem__(cls, item: Any) -> Any:
+                return item[0]
+
+        Array = jax.Array
+        Bool = Float = Int = Int32 = Key = Shaped = UInt8 = _Unchecked
 
 AnyArray: TypeAlias = jax.Array | np.ndarray
 

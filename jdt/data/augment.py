@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from jdt import checks
-from jdt.types import AnyArray, PRNGKey
+from jdt.types import AnyArray, Array, Bool, Float, Int, PRNGKey, Shaped, UInt8
 
 
 class Windows(NamedTuple):

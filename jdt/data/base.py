@@ -3,7 +3,8 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+
+from jdt.types import Int32, UInt8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from jdt.data import arrays
 from jdt.data.base import Dataset
 from jdt.data.decode import Mode, decode_image
 from jdt.data.source import Record, Source
+from jdt.devices import cache_root as cache_root
 
 Progress = Callable[[int, int], None]
 
@@ -32,15 +33,6 @@ _PARTIAL = ".partial-"
 _STALE_SECONDS = 24 * 3600
 
 logger = logging.getLogger(__name__)
-
-
-def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Find the cache folder: the argument, else `$JDT_CACHE`, else `$XDG_CACHE_HOME/jdt`, else `~/.cache/jdt`."""
-    if cache_dir is not None:
-        return pathlib.Path(cache_dir).expanduser()
-    if os.environ.get("JDT_CACHE"):
-        return pathlib.Path(os.environ["JDT_CACHE"]).expanduser()
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jdt"
 
 
 def load_decoded(source: Source, *, image_size: int | None, root: pathlib.Path, progress: Progress | None) -> Dataset:

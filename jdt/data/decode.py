@@ -5,9 +5,9 @@ import struct
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
 
 from jdt.checks import UserError
+from jdt.types import UInt8
 
 Mode = Literal["L", "RGB"]
 

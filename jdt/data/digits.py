@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int, UInt8
 
 from jdt.checks import UserError
 from jdt.data import cache, tfds_source
+from jdt.types import Int, UInt8
 
 KINDS = ("upright", "upside-down", "scrambled")
 

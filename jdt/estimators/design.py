@@ -2,10 +2,9 @@
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
 
 from jdt import checks
-from jdt.types import Masks, Outputs
+from jdt.types import Bool, Float, Masks, Outputs
 
 
 def check_rows(

@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jdt.estimators.design import check_rows, is_relative, mean_over_models
 from jdt.estimators.influences import Influences
 from jdt.linalg import matmul
-from jdt.types import Masks, Outputs
+from jdt.types import Array, Float, Masks, Outputs
 
 
 @dataclasses.dataclass(frozen=True)

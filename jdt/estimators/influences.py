@@ -5,10 +5,10 @@ import pathlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
 from scipy import stats
 
 from jdt import checks
+from jdt.types import Bool, Float
 
 if TYPE_CHECKING:
     import xarray

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from jdt.estimators.design import check_rows, is_relative, mean_over_models
 from jdt.estimators.influences import Influences
 from jdt.linalg import Spectrum, matmul, thin_spectrum
-from jdt.types import Masks, Outputs
+from jdt.types import Array, Float, Int, Masks, Outputs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
 from scipy import stats
 
 from jdt.estimators import Estimator
-from jdt.types import Masks, Outputs
+from jdt.types import Bool, Float, Masks, Outputs
 
 
 def split_half(

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from jdt.types import Array, Float
 
 # Full precision everywhere: by default a TPU rounds matmul inputs to bfloat16, which drowns the small eigenvalues.
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)

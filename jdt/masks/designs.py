@@ -11,11 +11,10 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
 
 from jdt import checks
 from jdt.keys import key_for
-from jdt.types import PRNGKey
+from jdt.types import Array, Bool, Float, Int, PRNGKey
 
 DesignKind = Literal["fixed-size", "bernoulli", "antithetic"]
 KINDS: tuple[DesignKind, ...] = get_args(DesignKind)

@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
 
 from jdt import checks
 from jdt.keys import key_for
+from jdt.types import Bool, Int
 
 OUTSIDE = -1
 """Unit of an example that no mask switches: it belongs to no group and is never trained on."""

@@ -9,10 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jdt import checks
-from jdt.types import PRNGKey
+from jdt.types import Array, Float, PRNGKey
 
 
 class ModelOutput(NamedTuple):

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+
+from jdt.types import Array, Float, Int
 
 
 class ExampleOutputs(NamedTuple):

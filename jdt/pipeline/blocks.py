@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from jdt import store
 from jdt.masks import OUTSIDE, sample
@@ -16,6 +15,7 @@ from jdt.outputs import example_outputs
 from jdt.pipeline.task import TargetData, Task
 from jdt.train import Ensemble, SourceData, Trained, apply_in_batches, initial_variables, train
 from jdt.transfer import transfer_fixed
+from jdt.types import Bool, Float, Int
 
 UNTRAINED_MODELS = 4
 """How many untrained models say what the network's random features are worth."""

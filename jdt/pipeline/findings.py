@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
 
 from jdt import checks, store
 from jdt.estimators import (
@@ -21,6 +20,7 @@ from jdt.estimators import (
 from jdt.evaluate import auroc, pair_correlation, permutation_control, split_half
 from jdt.pipeline.blocks import random_accuracy
 from jdt.report.content import EstimatorFindings, Figure, PlantedTruth, TargetFindings
+from jdt.types import Bool, Float, UInt8
 
 OUTPUTS = ("confidence", "margin")
 """Outputs that influences are estimated for."""

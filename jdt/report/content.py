@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from jdt.estimators import Influences
+from jdt.types import Float, UInt8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from jdt.estimators import Influences
 from jdt.report.content import TargetFindings
+from jdt.types import Bool, Float, Int
 
 
 class Effect(NamedTuple):

@@ -5,13 +5,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import UInt8
 
 from jdt.report.content import Content, TargetFindings
 from jdt.report.select import Effect, effects, extremes, first_estimator, shown_classes
 from jdt.report.summary import with_interval
 from jdt.report.thumbnails import strip_png
 from jdt.report.words import NBSP, UNKNOWN, Scale, clean, decimal
+from jdt.types import UInt8
 
 TABLE_CLASSES, OPEN_CLASSES, STRIP_CLASSES, STRIP_IMAGES = 100, 10, 10, 3
 

@@ -4,10 +4,10 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, UInt8
 from PIL import Image
 
 from jdt import checks
+from jdt.types import Int, UInt8
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 

@@ -5,7 +5,8 @@ import math
 import unicodedata
 
 import numpy as np
-from jaxtyping import Float
+
+from jdt.types import Float
 
 UNKNOWN = "unknown"
 

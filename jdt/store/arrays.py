@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Shaped
 
 from jdt.checks import UserError
 from jdt.store.files import access_is_denied, disk_is_full, error_number, explained, one_line
 from jdt.store.schema import Column, Layout
+from jdt.types import Shaped
 
 if TYPE_CHECKING:
     import tensorstore as ts

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32, Shaped
 
 from jdt.checks import UserError, require_known
 from jdt.config import fingerprint
@@ -19,6 +18,7 @@ from jdt.store.files import read_json
 from jdt.store.records import Damage, load_run_file
 from jdt.store.schema import OUTPUTS, Layout, Target, labels_digest, safe_name
 from jdt.store.strings import read_int32, read_strings
+from jdt.types import Bool, Float, Int32, Shaped
 
 _REMEDY = "run the same command again with the same --out"
 _READ_AHEAD = 8  # Blocks decoded while earlier ones are checked and copied.

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
 
 from jdt.checks import UserError, require_at_least
 from jdt.config import fingerprint
 from jdt.store.strings import array_metadata, group_bytes, int32_files, metadata_bytes, string_files
+from jdt.types import Int32
 
 SCHEMA_VERSION = 1
 MAX_EXAMPLES_PER_CHUNK = 4096

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
 
 from jdt.checks import UserError
 from jdt.store.files import jsonable, one_line, read_json
+from jdt.types import Int32
 
 
 def metadata_bytes(metadata: Mapping[str, Any]) -> bytes:

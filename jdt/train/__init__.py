@@ -4,14 +4,16 @@
 20
 """
 
-from jdt.train.conv import with_matmul_convolutions as with_matmul_convolutions
 from jdt.train.engine import Ensemble as Ensemble
+from jdt.train.engine import Precision as Precision
 from jdt.train.engine import SourceData as SourceData
 from jdt.train.engine import Trained as Trained
 from jdt.train.engine import apply_in_batches as apply_in_batches
 from jdt.train.engine import initial_variables as initial_variables
 from jdt.train.engine import train as train
+from jdt.train.layout import batch_last as batch_last
 from jdt.train.plan import PLANS as PLANS
 from jdt.train.plan import Plan as Plan
-from jdt.train.plan import choose as choose
+from jdt.train.planning import Choice as Choice
+from jdt.train.planning import choose as choose
 from jdt.train.recipe import Recipe as Recipe

@@ -4,9 +4,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
 
 from jdt.keys import key_for
+from jdt.types import Array, Bool, Int
 
 
 def pass_order(

@@ -1,31 +1,39 @@
 """The ensemble engine: trains the models of a block together and applies them together.
 
 Shard outside, vectorise inside: nothing here communicates between models, and a model's randomness depends on its
-randomness id and the step alone, so a model is the same in any block.
+randomness id and the step alone, so a model is the same in any block, on any device, beside any others.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jax.sharding import PartitionSpec
 
+from jdt import checks
 from jdt.data.augment import normalise, random_crop_flip
 from jdt.keys import key_for
 from jdt.models import ModelOutput, Network, Variables
+from jdt.sharding import MODELS, SHARED, each_device, in_waves, place, run_in_waves
 from jdt.train.batches import batch_indices, passes_touched
-from jdt.train.conv import with_matmul_convolutions
+from jdt.train.layout import batch_last
 from jdt.train.loss import cross_entropy
 from jdt.train.plan import Plan
 from jdt.train.recipe import Recipe
+from jdt.types import Array, Bool, Float, Int, UInt8
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
+
+Precision = Literal["float32", "bfloat16"]
+"""What training computes in; parameters, statistics, losses and everything in inference are float32 in either case."""
+
+_STEPS_OF_MODELS = PartitionSpec(None, "models")
 
 
 class SourceData(NamedTuple):
@@ -53,6 +61,8 @@ class Ensemble:
       image_shape: (height, width, channels).
       mean_subset_size: Source images of the average subset; sets the number of steps.
       smallest_subset: Fewest source images that a subset is expected to hold.
+      precision: What training computes in.
+      num_devices: Devices of this process that share each block.
     """
 
     network: Network
@@ -61,6 +71,8 @@ class Ensemble:
     image_shape: tuple[int, int, int]
     mean_subset_size: float
     smallest_subset: int
+    precision: Precision = "float32"
+    num_devices: int = 1
 
     @property
     def batch_size(self) -> int:
@@ -82,14 +94,34 @@ class Ensemble:
         return dataclasses.replace(self.recipe, batch_size=self.batch_size)
 
     def train_apply(self, variables: Variables, images: Array, key: Array) -> tuple[ModelOutput, Any]:
-        """Forward pass in training mode, with convolutions as the plan wants them."""
-        apply = self.network.train_apply
-        return (with_matmul_convolutions(apply) if self.plan.matmul_convolutions else apply)(variables, images, key)
+        """Forward pass in training mode, in the precision and with the convolutions that were chosen.
+
+        Parameters and images are cast on the way in, outputs and the changed state (BatchNorm's statistics) back to
+        the dtypes they came in.
+        """
+        if self.precision == "float32":
+            return self._rewritten(self.network.train_apply)(variables, images, key)
+        half = jnp.dtype(self.precision)
+
+        def lower(leaf: Array) -> Array:
+            return leaf.astype(half) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        lowered = variables._replace(params=jax.tree.map(lower, variables.params))
+        output, changed = self._rewritten(self.network.train_apply)(lowered, lower(images), key)
+        output = ModelOutput(*(array.astype(jnp.float32) for array in output))
+        return output, jax.tree.map(lambda new, old: new.astype(old.dtype), changed, dict(variables.state))
 
     def apply(self, variables: Variables, images: Array) -> ModelOutput:
-        """Forward pass in inference mode, with convolutions as the plan wants them."""
-        apply = self.network.apply
-        return (with_matmul_convolutions(apply) if self.plan.matmul_convolutions else apply)(variables, images)
+        """Forward pass in inference mode, always in float32: outputs never carry the rounding of a faster format."""
+        return self._rewritten(self.network.apply)(variables, images)
+
+    def _rewritten(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        way = self.plan.convolution
+        return apply if way == "native" else batch_last(apply, way)
+
+    def waves(self, num_models: int) -> list[np.ndarray]:
+        """Rows of the models that train at the same time, wave by wave: see `jdt.sharding.in_waves`."""
+        return in_waves(num_models, self.num_devices, self.plan.width)
 
 
 class Trained(NamedTuple):
@@ -106,10 +138,12 @@ class Trained(NamedTuple):
     finite: Bool[np.ndarray, " models"]
 
 
-@functools.partial(jax.jit, static_argnames="ensemble")
-def initial_variables(ensemble: Ensemble, seed: Array, randomness_ids: Int[Array, " models"]) -> Variables:
+def initial_variables(ensemble: Ensemble, seed: int | Array, randomness_ids: Int[np.ndarray, " models"]) -> Variables:
     """Draw the untrained variables of every model, stacked on a leading models axis."""
-    return jax.vmap(lambda i: ensemble.network.init(key_for(seed, "init", i), ensemble.image_shape))(randomness_ids)
+    ids = np.asarray(randomness_ids)
+    return run_in_waves(
+        ensemble.waves(len(ids)), len(ids), lambda rows: _initial_states(ensemble, jnp.asarray(seed), ids[rows])[0]
+    )
 
 
 def train(
@@ -119,49 +153,95 @@ def train(
     randomness_ids: Int[np.ndarray, " models"],
     *,
     seed: int,
+    start: Variables | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train one source model a row of `members`, side by side.
+    """Train one model a row of `members`, as many side by side as the plan says on each device.
 
     Args:
       ensemble: What the models share.
-      source: Source images and labels, on the device.
+      source: Images and labels; placed on the devices unless they are there already.
       members: Row m says which source examples model m may see; nothing else of `source` reaches it.
       randomness_ids: `[models]`; model m draws from `key_for(seed, purpose, randomness_ids[m])`.
       seed: Root seed of the study.
-      progress: Called now and then with (steps done, steps in all).
+      start: Variables to start from, stacked on a leading models axis, instead of freshly drawn ones.
+      progress: Called now and then with (steps done, steps in all), of all models together.
 
     Returns:
       The trained variables, losses, and which models stayed finite.
 
     Raises:
       ValueError: If a row of `members` is empty.
+      UserError: If the device has too little memory for one model.
     """
     if not members.any(axis=1).all():
         raise ValueError(f"row {int(members.any(axis=1).argmin())} of `members` is empty: a model needs an example.")
-    seed_array, ids, members_array = jnp.asarray(seed), jnp.asarray(randomness_ids), jnp.asarray(members)
-    variables = initial_variables(ensemble, seed_array, ids)
-    states = _split(ensemble, len(ids), TrainState(variables, jax.vmap(ensemble.optimizer.init)(variables.params)))
-    losses = []
+    source = place(source, ensemble.num_devices, SHARED)
+    waves = ensemble.waves(len(members))
+    total, finished = ensemble.num_steps * len(waves), 0
+
+    def one_wave(rows: np.ndarray) -> _Wave:
+        nonlocal finished
+        before, finished = finished, finished + ensemble.num_steps
+        tell = None if progress is None else lambda done, _: progress(before + done, total)
+        mine = None if start is None else jax.tree.map(lambda leaf: leaf[rows], start)
+        return _train_wave(ensemble, source, members[rows], randomness_ids[rows], jnp.asarray(seed), mine, tell)
+
+    try:
+        wave = run_in_waves(waves, len(members), one_wave)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        if ensemble.plan.width == 1:
+            raise checks.UserError(
+                f"one model does not fit on the device ({str(error).splitlines()[0]}): make the batch, the images or "
+                "the model smaller, or use --precision bfloat16."
+            ) from error
+        plan = dataclasses.replace(ensemble.plan, width=ensemble.plan.width // 2)
+        narrower = dataclasses.replace(ensemble, plan=plan)
+        return train(narrower, source, members, randomness_ids, seed=seed, start=start, progress=progress)
+    curve, last_epoch = np.asarray(wave.losses), max(1, round(ensemble.num_steps / ensemble.recipe.epochs))
+    finite = np.isfinite(curve).all(axis=1) & np.asarray(wave.finite)
+    return Trained(wave.variables, curve[:, -last_epoch:].mean(axis=1), finite)
+
+
+class _Wave(NamedTuple):
+    variables: Variables
+    losses: np.ndarray  # [models, steps]
+    finite: Array
+
+
+def _train_wave(
+    ensemble: Ensemble,
+    source: SourceData,
+    members: Bool[np.ndarray, "models examples"],
+    randomness_ids: Int[np.ndarray, " models"],
+    seed: Array,
+    start: Variables | None,
+    progress: Progress | None,
+) -> _Wave:
+    ids = place(jnp.asarray(randomness_ids), ensemble.num_devices, MODELS)
+    eligible = place(members, ensemble.num_devices, MODELS)
+    if start is None:
+        states = TrainState(*_initial_states(ensemble, seed, ids))
+    else:
+        start = place(start, ensemble.num_devices, MODELS)
+        states = TrainState(jax.tree.map(jnp.copy, start), _initial_optimizers(ensemble, start.params))
     size = min(ensemble.plan.steps_per_call, ensemble.num_steps)
+    passes = passes_touched(size, ensemble.batch_size, ensemble.smallest_subset)
+    losses: list[tuple[int, Any]] = []
     for first, count in _chunks(ensemble.num_steps, size):
-        indices = batch_indices(
-            seed_array, ids, members_array, jnp.asarray(first),
-            num_steps=size, batch_size=ensemble.batch_size,
-            num_passes=passes_touched(size, ensemble.batch_size, ensemble.smallest_subset),
-        )  # fmt: skip
-        states, chunk = _run_steps(
-            ensemble, states, source, indices, jnp.asarray(count), seed_array, ids, jnp.asarray(first)
-        )
-        chunk = chunk[:count]
-        losses.append(np.asarray(chunk))
+        indices = _draw_indices(ensemble, seed, ids, eligible, jnp.asarray(first), size, passes)
+        states, chunk = _run_steps(ensemble, states, source, indices, jnp.asarray(count), seed, ids, jnp.asarray(first))
+        losses.append((count, chunk))
+        if len(losses) > 1:  # One call behind: the device never waits for the host.
+            losses[-2] = (losses[-2][0], np.asarray(losses[-2][1]))
         if progress is not None:
-            progress(first + count, ensemble.num_steps)
-    curve = np.concatenate(losses)
-    stacked = _join(ensemble, states).variables
-    last_epoch = max(1, round(ensemble.num_steps / ensemble.recipe.epochs))
-    finite = np.isfinite(curve).all(axis=0) & np.asarray(_all_finite(stacked))
-    return Trained(stacked, curve[-last_epoch:].mean(axis=0), finite)
+            progress(first, ensemble.num_steps)
+    curve = np.concatenate([np.asarray(chunk)[:count] for count, chunk in losses]).T
+    if progress is not None:
+        progress(ensemble.num_steps, ensemble.num_steps)
+    return _Wave(states.variables, curve, _all_finite(states.variables))
 
 
 def apply_in_batches(
@@ -171,7 +251,7 @@ def apply_in_batches(
     *,
     batch_size: int = 500,
 ) -> ModelOutput:
-    """Apply every model of a block to all images, in inference mode.
+    """Apply every model of a block to all images, in inference mode: one pass over the images a wave of models.
 
     Args:
       ensemble: What the models share.
@@ -182,12 +262,19 @@ def apply_in_batches(
     Returns:
       float32 logits `[models, examples, classes]` and features `[models, examples, features]`.
     """
-    outputs = []
-    for first, count in _chunks(len(images), batch_size):
-        batch = np.asarray(images[first : first + count])
-        batch = np.pad(batch, ((0, batch_size - count), (0, 0), (0, 0), (0, 0)))
-        outputs.append(jax.tree.map(lambda x, n=count: x[:, :n], _apply_all(ensemble, variables, batch)))
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *outputs)
+    num_models = len(jax.tree.leaves(variables)[0])
+
+    def one_wave(rows: np.ndarray) -> ModelOutput:
+        mine = variables if len(rows) == num_models else jax.tree.map(lambda leaf: leaf[rows], variables)
+        mine = place(mine, ensemble.num_devices, MODELS)
+        outputs = []
+        for first, count in _chunks(len(images), batch_size):
+            batch = np.asarray(images[first : first + count])
+            batch = np.pad(batch, ((0, batch_size - count), (0, 0), (0, 0), (0, 0)))
+            outputs.append(jax.tree.map(lambda x, n=count: x[:, :n], _apply_all(ensemble, mine, batch)))
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *outputs)
+
+    return run_in_waves(ensemble.waves(num_models), num_models, one_wave)
 
 
 def _chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
@@ -195,19 +282,59 @@ def _chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
         yield first, min(size, total - first)
 
 
+@functools.partial(jax.jit, static_argnames="ensemble")
+def _initial_states(
+    ensemble: Ensemble, seed: Array, randomness_ids: Int[Array, " models"]
+) -> tuple[Variables, optax.OptState]:
+    def on_device(seed: Array, ids: Array) -> tuple[Variables, optax.OptState]:
+        variables = jax.vmap(lambda i: ensemble.network.init(key_for(seed, "init", i), ensemble.image_shape))(ids)
+        return variables, jax.vmap(ensemble.optimizer.init)(variables.params)
+
+    return each_device(on_device, ensemble.num_devices, (SHARED, MODELS), MODELS)(seed, randomness_ids)
+
+
+@functools.partial(jax.jit, static_argnames="ensemble")
+def _initial_optimizers(ensemble: Ensemble, params: Any) -> optax.OptState:
+    return each_device(jax.vmap(ensemble.optimizer.init), ensemble.num_devices, MODELS, MODELS)(params)
+
+
+@functools.partial(jax.jit, static_argnames=("ensemble", "num_steps", "num_passes"))
+def _draw_indices(
+    ensemble: Ensemble, seed: Array, ids: Array, members: Array, first_step: Array, num_steps: int, num_passes: int
+) -> Int[Array, "steps models batch"]:
+    draw = functools.partial(batch_indices, num_steps=num_steps, batch_size=ensemble.batch_size, num_passes=num_passes)
+    specs = (SHARED, MODELS, MODELS, SHARED)
+    return each_device(draw, ensemble.num_devices, specs, _STEPS_OF_MODELS)(seed, ids, members, first_step)
+
+
 @functools.partial(jax.jit, static_argnames="ensemble", donate_argnames="states")
 def _run_steps(
     ensemble: Ensemble,
-    states: Any,
+    states: TrainState,
     source: SourceData,
     indices: Int[Array, "steps models batch"],
     count: Int[Array, ""],
     seed: Array,
     randomness_ids: Int[Array, " models"],
     first_step: Array,
-) -> tuple[Any, Float[Array, "steps models"]]:
+) -> tuple[TrainState, Float[Array, "steps models"]]:
     """Run the first `count` of these steps: the count is traced, so that a shorter last call compiles nothing."""
+    specs = (MODELS, SHARED, _STEPS_OF_MODELS, SHARED, SHARED, MODELS, SHARED)
+    on_device = functools.partial(_steps_on_device, ensemble)
+    run = each_device(on_device, ensemble.num_devices, specs, (MODELS, _STEPS_OF_MODELS))
+    return run(states, source, indices, count, seed, randomness_ids, first_step)
 
+
+def _steps_on_device(
+    ensemble: Ensemble,
+    stacked: TrainState,
+    source: SourceData,
+    indices: Int[Array, "steps models batch"],
+    count: Int[Array, ""],
+    seed: Array,
+    randomness_ids: Int[Array, " models"],
+    first_step: Array,
+) -> tuple[TrainState, Float[Array, "steps models"]]:
     def step(i: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
         states, losses = carry
         one = functools.partial(_train_step, ensemble, source, seed, first_step + i)
@@ -218,10 +345,12 @@ def _run_steps(
             states, loss = tuple(state for state, _ in done), jnp.stack([loss for _, loss in done])
         return states, losses.at[i].set(loss)
 
-    carry = (states, jnp.zeros(indices.shape[:2], jnp.float32))
+    carry = (_split(ensemble, len(randomness_ids), stacked), jnp.zeros(indices.shape[:2], jnp.float32))
     if len(indices) == 1:  # Outside of a loop, where a CPU's native convolutions are fast.
-        return step(jnp.asarray(0), carry)
-    return jax.lax.fori_loop(0, count, step, carry)
+        states, losses = step(jnp.asarray(0), carry)
+    else:
+        states, losses = jax.lax.fori_loop(0, count, step, carry)
+    return _join(ensemble, states), losses
 
 
 def _train_step(
@@ -255,12 +384,15 @@ def _train_step(
 def _apply_all(
     ensemble: Ensemble, variables: Variables, images: UInt8[Array, "batch height width channels"]
 ) -> ModelOutput:
-    inputs = normalise(images, ensemble.recipe.mean, ensemble.recipe.std)
-    if ensemble.plan.layout == "vmapped":
-        return jax.vmap(ensemble.apply, in_axes=(0, None))(variables, inputs)
-    num_models = len(jax.tree.leaves(variables)[0])
-    outputs = [ensemble.apply(one, inputs) for one in _split(ensemble, num_models, variables)]
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
+    def on_device(stacked: Variables, images: Array) -> ModelOutput:
+        inputs = normalise(images, ensemble.recipe.mean, ensemble.recipe.std)
+        if ensemble.plan.layout == "vmapped":
+            return jax.vmap(ensemble.apply, in_axes=(0, None))(stacked, inputs)
+        num_models = len(jax.tree.leaves(stacked)[0])
+        outputs = [ensemble.apply(one, inputs) for one in _split(ensemble, num_models, stacked)]
+        return jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
+
+    return each_device(on_device, ensemble.num_devices, (MODELS, SHARED), MODELS)(variables, images)
 
 
 @jax.jit

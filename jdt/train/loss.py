@@ -2,7 +2,8 @@
 
 import jax
 import optax
-from jaxtyping import Array, Float, Int
+
+from jdt.types import Array, Float, Int
 
 
 def cross_entropy(

@@ -3,11 +3,8 @@
 import dataclasses
 from typing import Literal
 
-import jax
-
-from jdt import checks
-
 Layout = Literal["unrolled", "vmapped"]
+Convolution = Literal["native", "matmul", "winograd"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,36 +14,37 @@ class Plan:
     Attributes:
       name: How `--plan` calls it.
       layout: `unrolled` repeats the step once a model inside one program; `vmapped` adds a models axis to every array.
-      matmul_convolutions: Whether convolutions are computed as matrix products.
+      convolution: `native` leaves convolutions to the compiler; the others carry images batch-last through the model
+        and compute convolutions as matrix products, in float32 and where it pays after Winograd's transform.
       steps_per_call: Optimiser steps that one call of the program drives by itself.
-      block_size: Models a block, when the configuration does not say.
+      width: Models that a device takes at once, at most.
     """
 
     name: str
     layout: Layout
-    matmul_convolutions: bool
+    convolution: Convolution
     steps_per_call: int
-    block_size: int
+    width: int
 
 
 PLANS = {
     plan.name: plan
     for plan in (
-        Plan("unrolled", "unrolled", matmul_convolutions=True, steps_per_call=32, block_size=2),
-        Plan("vmapped", "vmapped", matmul_convolutions=True, steps_per_call=32, block_size=32),
+        Plan("winograd", "unrolled", "winograd", steps_per_call=32, width=1),
+        Plan("matmul", "unrolled", "matmul", steps_per_call=32, width=1),
+        Plan("vmapped-winograd", "vmapped", "winograd", steps_per_call=32, width=32),
+        Plan("vmapped", "vmapped", "matmul", steps_per_call=32, width=32),
+        # A vmapped convolution is a grouped one.
+        Plan("grouped", "vmapped", "native", steps_per_call=32, width=32),
+        Plan("scan", "unrolled", "native", steps_per_call=32, width=1),
         # On a CPU a convolution inside a loop on the device is some 40 times slower: one call a step.
-        Plan("native", "unrolled", matmul_convolutions=False, steps_per_call=1, block_size=2),
+        Plan("native", "unrolled", "native", steps_per_call=1, width=1),
     )
 }
 
-
-def choose(name: str) -> Plan:
-    """Return the plan called `name`; `auto` means `unrolled` on CPUs and `vmapped` elsewhere.
-
-    Raises:
-      UserError: If there is no such plan.
-    """
-    checks.require_known("plan", name, ["auto", *PLANS])
-    if name == "auto":
-        name = "unrolled" if jax.default_backend() == "cpu" else "vmapped"
-    return PLANS[name]
+CANDIDATES = {
+    "cpu": ("winograd", "matmul", "native"),
+    "gpu": ("vmapped", "scan", "grouped"),
+    "tpu": ("vmapped", "scan", "grouped"),
+}
+"""Plans that `auto` times, by backend, the one that is expected to win first."""

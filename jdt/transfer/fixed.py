@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
 from jdt.data import Dataset
 from jdt.models import Variables
 from jdt.train import Ensemble, apply_in_batches
 from jdt.transfer.head import fit_head
+from jdt.types import Array, Float, Int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""The process and its devices: what to set before JAX starts, where caches are kept, how much memory there is."""
+
+import os
+import pathlib
+
+import jax
+
+BYTES_A_GIB = 2**30
+
+
+def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
+    """Find the cache folder: the argument, else `$JDT_CACHE`, else `$XDG_CACHE_HOME/jdt`, else `~/.cache/jdt`."""
+    if cache_dir is not None:
+        return pathlib.Path(cache_dir).expanduser()
+    if os.environ.get("JDT_CACHE"):
+        return pathlib.Path(os.environ["JDT_CACHE"]).expanduser()
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jdt"
+
+
+def prepare() -> None:
+    """Set JAX up for many models, before it starts; whatever the user has set already is left alone.
+
+    - Compiled programs are kept in `cache_root()/compiled`, so that the next start compiles nothing.
+    - On CPUs every core becomes a device with single-threaded kernels: a model a core needs no synchronisation inside
+      its step, which is worth more than splitting each small product over all cores (benchmarks/NOTES.md).
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    flags = os.environ.get("XLA_FLAGS", "")
+    chosen = jax.config.jax_num_cpu_devices > 0 or "xla_force_host_platform_device_count" in flags
+    if chosen or (cores := usable_cores()) == 1:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", cores)
+    except RuntimeError:
+        return  # JAX has started: its devices are what they are.
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_limit(device: jax.Device) -> int | None:
+    """Bytes that programs on a device may use, or None where nobody knows; CPU devices share the machine's memory."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if device.platform == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return total // len(jax.local_devices(backend="cpu"))
+    return None
+
+
+def has_bfloat16_units(device: jax.Device) -> bool:
+    """Whether matrix products in bfloat16 run faster than in float32: TPUs, and NVIDIA GPUs from Ampere on."""
+    if device.platform == "tpu":
+        return True
+    capability = getattr(device, "compute_capability", None)
+    return device.platform == "gpu" and capability is not None and float(capability) >= 8.0
