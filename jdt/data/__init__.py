@@ -1,21 +1,69 @@
 """Labelled image datasets as plain arrays: uint8 images, int32 labels, class names and a fingerprint.
 
 Datasets come from any prepared TFDS dataset (read without TensorFlow), any folder of images, the embedded digits or
-arrays in memory; images are decoded once and cached. Augmentation runs on the device.
+arrays in memory; images are decoded once and cached, or streamed. Augmentation runs on the device.
 
     source = jdt.data.load("jdt_digits_source", "train")
     target = jdt.data.load("jdt_digits", jdt.data.evaluation_split("jdt_digits"))
     pets = jdt.data.load("folder:~/pets", "train", image_size=64)
+    big = jdt.data.load("imagenet2012", "train", image_size=64, streamed=True)  # for jdt.data.read_chunks
 """
 
-from jdt.data.arrays import fingerprint_arrays as fingerprint_arrays
-from jdt.data.arrays import from_arrays as from_arrays
-from jdt.data.augment import Windows as Windows
-from jdt.data.augment import draw_windows as draw_windows
-from jdt.data.augment import normalise as normalise
-from jdt.data.augment import random_crop_flip as random_crop_flip
-from jdt.data.base import Dataset as Dataset
-from jdt.data.cache import cache_root as cache_root
-from jdt.data.loading import evaluation_split as evaluation_split
-from jdt.data.loading import load as load
-from jdt.data.loading import split_names as split_names
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jdt.data.arrays import fingerprint_arrays as fingerprint_arrays
+    from jdt.data.arrays import from_arrays as from_arrays
+    from jdt.data.augment import Windows as Windows
+    from jdt.data.augment import draw_windows as draw_windows
+    from jdt.data.augment import normalise as normalise
+    from jdt.data.augment import random_crop_flip as random_crop_flip
+    from jdt.data.base import Dataset as Dataset
+    from jdt.data.cache import cache_root as cache_root
+    from jdt.data.chunks import read_chunks as read_chunks
+    from jdt.data.images import ImageArray as ImageArray
+    from jdt.data.images import StreamedImages as StreamedImages
+    from jdt.data.loading import evaluation_split as evaluation_split
+    from jdt.data.loading import load as load
+    from jdt.data.loading import split_names as split_names
+
+_HOMES = {
+    "fingerprint_arrays": "jdt.data.arrays",
+    "from_arrays": "jdt.data.arrays",
+    "Windows": "jdt.data.augment",
+    "draw_windows": "jdt.data.augment",
+    "normalise": "jdt.data.augment",
+    "random_crop_flip": "jdt.data.augment",
+    "Dataset": "jdt.data.base",
+    "cache_root": "jdt.data.cache",
+    "read_chunks": "jdt.data.chunks",
+    "ImageArray": "jdt.data.images",
+    "StreamedImages": "jdt.data.images",
+    "evaluation_split": "jdt.data.loading",
+    "load": "jdt.data.loading",
+    "split_names": "jdt.data.loading",
+}
+__all__ = [
+    "Dataset",
+    "ImageArray",
+    "StreamedImages",
+    "Windows",
+    "cache_root",
+    "draw_windows",
+    "evaluation_split",
+    "fingerprint_arrays",
+    "from_arrays",
+    "load",
+    "normalise",
+    "random_crop_flip",
+    "read_chunks",
+    "split_names",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: the engine needs augmentation only, and neither TFDS nor an image library.
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'jdt.data' has no attribute {name!r}")

@@ -21,13 +21,13 @@ from jdt import config
 from jdt.checks import UserError
 from jdt.data import arrays
 from jdt.data.base import Dataset
-from jdt.data.decode import Mode, decode_image
+from jdt.data.decode import Mode, decode_image, describe_mixed_sizes
 from jdt.data.source import Record, Source
 from jdt.devices import cache_root as cache_root
 
 Progress = Callable[[int, int], None]
 
-_FORMAT = 1  # Raise it whenever decoding, resizing or the files' layout change: old entries are then ignored.
+FORMAT = 1  # Raise it whenever decoding, resizing or the files' layout change: old entries are then ignored.
 _BATCH = 64  # Examples a decoding task: large enough to hide the cost of a task.
 _PARTIAL = ".partial-"
 _STALE_SECONDS = 24 * 3600
@@ -50,7 +50,7 @@ def load_decoded(source: Source, *, image_size: int | None, root: pathlib.Path, 
     Raises:
       UserError: For unreadable or mixed-size images, bad labels, or a cache folder that cannot be written.
     """
-    identity = config.to_plain({**source.identity, "image_size": image_size, "resize": "bilinear", "format": _FORMAT})
+    identity = config.to_plain({**source.identity, "image_size": image_size, "resize": "bilinear", "format": FORMAT})
     folder = root / "decoded" / config.fingerprint(identity)
     dataset = _read(folder, source.name, identity)
     if dataset is None:
@@ -151,7 +151,7 @@ def _decode_into(
                     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(out, header)
                 if image.shape != shape[1:]:
-                    raise UserError(_mixed_sizes(source.name, first, shape[1:], record.where, image.shape))
+                    raise UserError(describe_mixed_sizes(source.name, first, shape[1:], record.where, image.shape))
             block = np.stack(images)
             out.write(block.data)
             digest.update(block)
@@ -171,14 +171,6 @@ def _decode_into(
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
-def _mixed_sizes(name: str, first: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> str:
-    height, width, other_height, other_width = *shape[:2], *other_shape[:2]
-    return (
-        f"the images of {name} differ in size: {first} is {width}x{height}, {other} is {other_width}x{other_height}: "
-        "pass image_size to bring them to one size."
-    )
-
-
 def _decoded_batches(source: Source, mode: Mode, size: int | None) -> Iterator[tuple[list[Record], list[np.ndarray]]]:
     """Read in this thread and decode in a few others, in order, with a bounded number of batches in flight."""
     workers = min(4, os.cpu_count() or 1)
@@ -186,7 +178,7 @@ def _decoded_batches(source: Source, mode: Mode, size: int | None) -> Iterator[t
     waiting: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for start in range(0, source.num_examples, _BATCH):
-            records = source.read(start, min(start + _BATCH, source.num_examples))
+            records = source.read(range(start, min(start + _BATCH, source.num_examples)))
             waiting.append((records, pool.submit(decode, records)))
             if len(waiting) > 2 * workers:
                 records, future = waiting.popleft()

@@ -65,6 +65,17 @@ def is_grey(raw: bytes, where: str) -> bool:
         raise UserError(f"{where} is not a readable image ({error}): replace or remove it.") from error
 
 
+def describe_mixed_sizes(
+    name: str, first: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]
+) -> str:
+    """Say that two images of a dataset have different sizes, and what to do."""
+    height, width, other_height, other_width = *shape[:2], *other_shape[:2]
+    return (
+        f"the images of {name} differ in size: {first} is {width}x{height}, {other} is {other_width}x{other_height}: "
+        "pass image_size to bring them to one size."
+    )
+
+
 def _require_8_bits(mode: str, where: str) -> None:
     # Pillow would clip these to 255 on conversion and leave a white image.
     if mode.startswith(("I", "F")):

@@ -46,9 +46,8 @@ def open_folder(path: str, split: str) -> Source:
             "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(names, stats, strict=True)],
         },
         mode=lambda: _mode(root, names),
-        read=lambda start, stop: [
-            Record(str(root / name), (root / name).read_bytes(), label_of[_class_of(name)])
-            for name in names[start:stop]
+        read=lambda positions: [
+            Record(str(root / names[i]), _read_file(root / names[i]), label_of[_class_of(names[i])]) for i in positions
         ],
     )
 
@@ -122,5 +121,14 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
+def _read_file(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): restore it, or remove it and start again."
+        ) from error
+
+
 def _mode(root: pathlib.Path, names: Sequence[str]) -> Mode:
-    return "L" if all(is_grey((root / name).read_bytes(), str(root / name)) for name in names) else "RGB"
+    return "L" if all(is_grey(_read_file(root / name), str(root / name)) for name in names) else "RGB"

@@ -1,10 +1,11 @@
-"""From a dataset's name to its decoded images."""
+"""From a dataset's name to its images, decoded or streamed."""
 
 import os
 import pathlib
 
 from jdt.checks import UserError
 from jdt.data import cache, folder_source, tfds_source
+from jdt.data import streamed as streaming
 from jdt.data.base import Dataset
 
 _FOLDER = "folder:"
@@ -19,6 +20,7 @@ def load(
     data_dir: PathLike | None = None,
     image_size: int | None = None,
     cache_dir: PathLike | None = None,
+    streamed: bool = False,
     progress: cache.Progress | None = None,
 ) -> Dataset:
     """Load a split of a labelled image dataset; decode it once, and read it from the cache ever after.
@@ -33,11 +35,15 @@ def load(
         centre. `None` keeps the stored size, which must then be one and the same.
       cache_dir: Where decoded images are kept; by default `$JDT_CACHE`, else `$XDG_CACHE_HOME/jdt`, else
         `~/.cache/jdt`.
-      progress: Called with (images done, images in all) while decoding; not called when the cache has them.
+      streamed: Decode nothing now: images are read and decoded when they are asked for, to the same bits. For data
+        that outgrow the disk's or the device's room; feed them with `read_chunks`. The fingerprint differs from that
+        of the decoded data (see `jdt.data.streamed.load_streamed`), and broken or mixed images are found when read.
+      progress: Called with (images done, images in all) while decoding, or while reading streamed data for its labels;
+        not called when the cache has them.
 
     Returns:
       Images uint8 `[examples, height, width, channels]` (one channel if the dataset is grey throughout, else three),
-      a read-only memory map; labels int32 `[examples]`.
+      a read-only memory map or `StreamedImages`; labels int32 `[examples]`.
 
     Raises:
       UserError: For anything the user can mend: names, splits, formats, missing features, broken or mixed images.
@@ -49,6 +55,8 @@ def load(
         source = folder_source.open_folder(name.removeprefix(_FOLDER), split)
     else:
         source = tfds_source.open_tfds(name, split, _data_dir(name, data_dir, root))
+    if streamed:
+        return streaming.load_streamed(source, image_size=image_size, root=root, progress=progress)
     return cache.load_decoded(source, image_size=image_size, root=root, progress=progress)
 
 

@@ -1,7 +1,7 @@
 """What a data source looks like before its images are decoded: the seam between readers and the cache."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jdt.data.decode import Mode
@@ -23,7 +23,7 @@ class Record(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """A split that can be read, in order, a slice at a time.
+    """A split that can be read, in any order, by any number of threads at once.
 
     Attributes:
       name: `"cifar10_32[train]"`.
@@ -31,7 +31,7 @@ class Source:
       num_examples: Examples in the split.
       identity: Plain JSON that changes whenever the stored examples do; the key of the decoded cache.
       mode: Says whether images decode to one channel or three; it may have to look at every file, so it is asked late.
-      read: `read(start, stop)` gives the records of that slice.
+      read: `read(positions)` gives the records at those positions, 0 to `num_examples - 1`, in that order.
     """
 
     name: str
@@ -39,4 +39,4 @@ class Source:
     num_examples: int
     identity: Mapping[str, Any]
     mode: Callable[[], Mode]
-    read: Callable[[int, int], list[Record]]
+    read: Callable[[Sequence[int]], list[Record]]

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from jdt.checks import UserError, nearest
@@ -40,11 +41,10 @@ def open_tfds(name: str, split: str, data_dir: pathlib.Path) -> Source:
     records = builder.as_data_source(split, decoders=images, file_format="array_record")
     image, label = builder.info.features[image_key], builder.info.features[label_key]
 
-    def read(start: int, stop: int) -> list[Record]:
-        examples = records.__getitems__(range(start, stop))
+    def read(positions: Sequence[int]) -> list[Record]:
         return [
-            Record(f"example {start + i} of {name}[{split}]", example[image_key], int(example[label_key]))
-            for i, example in enumerate(examples)
+            Record(f"example {position} of {name}[{split}]", example[image_key], int(example[label_key]))
+            for position, example in zip(positions, _get(records, positions, f"{name}[{split}]"), strict=True)
         ]
 
     return Source(
@@ -174,6 +174,17 @@ def _not_found(name: str, data_dir: pathlib.Path) -> str:
     close = nearest(base, {*prepared, *EMBEDDED, *known})
     here = f"prepared in {data_dir}: {', '.join(prepared[:10]) or 'nothing'}"
     return f"unknown dataset {name!r}; nearest: {close}; {here}; or folder:PATH. Is data_dir right?"
+
+
+def _get(records: Any, positions: Sequence[int], name: str) -> Sequence[Any]:
+    try:
+        return records.__getitems__(positions)
+    except Exception as error:  # array_record and protobuf raise kinds of their own.
+        if len(positions) > 1:  # One by one, to name the record.
+            return [_get(records, [position], name)[0] for position in positions]
+        raise UserError(
+            f"example {positions[0]} of {name} cannot be read ({error}): check the disk, or prepare the dataset again."
+        ) from error
 
 
 def _identify(part: Any) -> list[Any]:

@@ -144,9 +144,11 @@ def _grouped(
 def _fold_strides(x: Array, kernel: Array) -> tuple[Array, Array]:
     """Turn a convolution of stride 2 into one of stride 1 on the four phases of its input (space to depth)."""
     rows, columns, inside, out = kernel.shape
-    size = [(length - taps) // 2 + math.ceil(taps / 2) for length, taps in zip(x.shape[1:3], (rows, columns))]
+    size = [
+        (length - taps) // 2 + math.ceil(taps / 2) for length, taps in zip(x.shape[1:3], (rows, columns), strict=True)
+    ]
     wanted = [2 * s for s in size]
-    edges = [(0, 0, 0), *((0, w - length, 0) for w, length in zip(wanted, x.shape[1:3])), (0, 0, 0)]
+    edges = [(0, 0, 0), *((0, w - length, 0) for w, length in zip(wanted, x.shape[1:3], strict=True)), (0, 0, 0)]
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
     phases = x.reshape(-1, size[0], 2, size[1], 2, x.shape[-1]).transpose(2, 4, 0, 1, 3, 5)
     kernel = jnp.pad(kernel, ((0, rows % 2), (0, columns % 2), (0, 0), (0, 0)))

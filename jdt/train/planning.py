@@ -114,9 +114,8 @@ def choose(
     left_alone = uncovered_layers(ensemble)
     if left_alone and (name == "auto" or PLANS[name].convolution != "native"):
         warnings.warn(
-            f"the convolution in {left_alone[0]} is inside control flow, of integers or grouped over the batch, which no "
-            "rule of jdt.train.conv covers: every plan but 'native' would be slow, so models train by 'native', one "
-            "after the other.",
+            f"no rule of jdt.train.conv covers the convolution in {left_alone[0]} (it is inside control flow, grouped "
+            "over the batch, or of mixed types): models train by the plan 'native', unrolled, which may be slow.",
             stacklevel=2,
         )
         return Choice(PLANS["native"], "the model asks for it")
