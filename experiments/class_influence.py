@@ -10,6 +10,7 @@ Your data python -m experiments.class_influence --out runs/mine --source folder:
 """
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 import time
@@ -56,14 +57,24 @@ class Config:
     """How source models are trained."""
     head: jdt.transfer.FixedFeature = dataclasses.field(default_factory=jdt.transfer.FixedFeature)
     """How heads are fitted on frozen features."""
-    transfer: tuple[Literal["fixed"], ...] = ("fixed",)
-    """Transfer modes."""
+    transfer: tuple[jdt.pipeline.Mode, ...] = ("fixed",)
+    """Transfer modes: fixed features under a new head, full fine-tunes the whole network."""
+    full: jdt.transfer.FullNetwork = dataclasses.field(default_factory=jdt.transfer.FullNetwork)
+    """How whole networks are fine-tuned."""
     output: Literal["confidence", "margin"] = "confidence"
     """Which output the table and the report show; influences of both are saved."""
     plan: str = "auto"
-    """How a block shares the device: auto, unrolled, vmapped or native."""
+    """How models share the devices: auto (measured), winograd, matmul, vmapped-winograd, vmapped, grouped, scan, native."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What training computes in; auto takes bfloat16 where the device has matrix units for it."""
+    devices: int | None = None
+    """Local devices to use; by default all of them (on CPUs one a core)."""
+    memory_budget: float | None = None
+    """GiB of each device for source images; a source that does not fit is trained on a pool of it at a time."""
+    streamed: bool = False
+    """Decode source images while training instead of once beforehand: for sources that outgrow the disk."""
     block_size: int | None = None
-    """Models trained together; by default the plan's, or the saved run's."""
+    """Models saved (and at worst lost) together; by default what trains at once, or the saved run's."""
     resume: bool = True
     """Continue the run that is in --out; with --no-resume it is left alone and the command refused."""
     overwrite: bool = False
@@ -97,22 +108,31 @@ PRESETS = {
 }
 
 
-def load_task(config: Config) -> jdt.pipeline.Task:
-    """Load the data, make the units and check that everything fits, before anything is written or trained."""
+def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
+    """Load the data, make the units, check that everything fits and choose the plan, before anything is written."""
     design = jdt.masks.Design(config.design, config.fraction, config.seed)
-    plan = jdt.train.choose(config.plan)
+    jdt.checks.require_known("plan", config.plan, ["auto", *jdt.train.PLANS])
+    num_devices = jdt.devices.resolve_num_devices(config.devices)
 
-    def load(name: str, split: str) -> jdt.data.Dataset:
+    def load(name: str, split: str, *, streamed: bool = False) -> jdt.data.Dataset:
         with jdt.cli.item_progress(f"decoding {name}[{split}]") as progress:
-            return jdt.data.load(name, split, data_dir=config.data_dir, image_size=config.image_size, progress=progress)
+            return jdt.data.load(
+                name,
+                split,
+                data_dir=config.data_dir,
+                image_size=config.image_size,
+                streamed=streamed,
+                progress=progress,
+            )
 
     def held_out(name: str) -> str:
         return jdt.data.evaluation_split(name, data_dir=config.data_dir)
 
     jdt.masks.check_num_models(design, config.num_models)
-    source = load(config.source, config.source_split)
+    source = load(config.source, config.source_split, streamed=config.streamed)
     units = jdt.masks.parse(config.units, np.asarray(source.labels), source.class_names)
-    return jdt.pipeline.Task(
+    block_size = config.block_size or jdt.store.saved_block_size(config.out)
+    task = jdt.pipeline.Task(
         source=source,
         source_test=load(config.source, held_out(config.source)),
         units=jdt.masks.equalized(units, config.seed) if config.equalize else units,
@@ -121,12 +141,28 @@ def load_task(config: Config) -> jdt.pipeline.Task:
         ),
         design=design,
         num_models=config.num_models,
-        block_size=config.block_size or jdt.store.saved_block_size(config.out) or plan.block_size,
+        block_size=block_size or 2,
         network=jdt.models.make(config.model, len(source.class_names)),
         recipe=config.recipe,
-        plan=plan,
+        plan=jdt.train.PLANS["native"],
         head=config.head,
+        modes=config.transfer,
+        full=config.full,
+        precision=jdt.devices.resolve_precision(config.precision),
+        num_devices=num_devices,
+        pool_size=jdt.pipeline.pool_size(source, config.memory_budget),
     )
+    with jdt.cli.console.status("choosing a plan by measurement"):
+        choice = jdt.train.choose(
+            config.plan,
+            task.ensemble,
+            num_models=config.num_models,
+            num_examples=task.pool.chunk_size if task.pool else len(source),
+            block_size=block_size,
+        )
+    at_once = num_devices * choice.plan.width
+    default = max(2, at_once + at_once % 2)  # Even, for the sake of antithetic pairs.
+    return dataclasses.replace(task, plan=choice.plan, block_size=block_size or default), choice
 
 
 def identity(config: Config, task: jdt.pipeline.Task) -> dict:
@@ -143,6 +179,9 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
         "design": jdt.config.to_plain(task.design),
         "recipe": jdt.config.to_plain(task.recipe),
         "head": jdt.config.to_plain(task.head),
+        "precision": task.precision,
+        "pool_size": task.pool_size,
+        "full": jdt.config.to_plain(task.full) if "full" in task.modes else None,
         "fingerprints": {
             **{data.name: data.fingerprint for data in datasets},
             "units": jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()]),
@@ -166,20 +205,20 @@ def main(config: Config) -> None:
     """Train what is missing, estimate, and write table and report."""
     start = time.perf_counter()
     say = jdt.cli.console.print
-    task = load_task(config)
+    task, choice = load_task(config)
     if not (config.resume or config.overwrite) and jdt.store.saved_block_size(config.out) is not None:
         raise jdt.UserError(f"{config.out} already holds a run and --no-resume was given: choose another --out.")
     writer = jdt.store.create_or_open(
         config.out,
         config=identity(config, task),
-        provenance={**jdt.cli.provenance(), "plan": task.plan.name, "output": config.output},
+        provenance={**jdt.cli.provenance(), "plan": choice.record(), "output": config.output},
         schema=task.schema(),
         overwrite=config.overwrite,
     )
     for damage in writer.damaged:
         say(f"damaged: {damage}; the block is trained again.", markup=False)
     missing = writer.missing_blocks()
-    describe(task, missing, say)
+    describe(task, choice, missing, say)
     spans = task.schema().blocks()
     done = task.num_models - sum(len(spans[block]) for block in missing)
     with jdt.cli.ModelProgress(task.num_models, done, block_size=task.block_size) as progress:
@@ -189,12 +228,12 @@ def main(config: Config) -> None:
     run = jdt.store.open_run(config.out)
     unit_images = jdt.report.sample_images(task.source.images, task.units.of_example, task.units.names)
     findings, warnings = [], []
-    for target in task.targets:
-        with jdt.cli.console.status(f"estimating influences on {target.name}"):
+    for target, mode in itertools.product(task.targets, task.modes):
+        with jdt.cli.console.status(f"estimating influences on {target.name}, {mode} transfer"):
             found, left_out = jdt.pipeline.estimate_target(
                 run,
                 target.name,
-                "fixed",
+                mode,
                 output=config.output,
                 class_images=jdt.report.sample_images(target.test.images, target.test.labels, target.test.class_names),
                 truth=planted_truth(config, task),
@@ -202,7 +241,7 @@ def main(config: Config) -> None:
         findings.append(found)
         if left_out:
             warnings.append(
-                f"{len(left_out)} of {len(run.complete)} models are left out of {target.name}: their training "
+                f"{len(left_out)} of {len(run.complete)} models are left out of {target.name} ({mode}): their training "
                 f"diverged, or their partner's did (model ids {', '.join(map(str, left_out[:10]))})."
             )
         gap = jdt.pipeline.feature_gap_warning(found)
@@ -234,13 +273,20 @@ def design_is_relative(found: jdt.report.TargetFindings) -> bool:
     return bool(info["relative"] or info["paired"])
 
 
-def describe(task: jdt.pipeline.Task, missing: list[int], say: Callable[..., None]) -> None:
+def describe(task: jdt.pipeline.Task, choice: jdt.train.Choice, missing: list[int], say: Callable[..., None]) -> None:
     """Say in a few lines what is about to happen."""
-    ensemble = task.ensemble
+    ensemble, plan = task.ensemble, choice.plan
     say(
         f"{len(task.source):,} source images, {len(task.units)} units, {task.num_models} models in blocks of "
-        f"{task.block_size}, {ensemble.num_steps} steps of {ensemble.batch_size} images each, plan {task.plan.name}."
+        f"{task.block_size}, {ensemble.num_steps} steps of {ensemble.batch_size} images each."
     )
+    devices = f"{task.num_devices} device{'s' if task.num_devices > 1 else ''}"
+    say(f"plan {plan.name} ({choice.reason}), {plan.width} at once on each of {devices}, {task.precision}.")
+    if task.pool is not None and task.pool.chunks_a_pass > 1:
+        say(
+            f"the source does not fit: {task.pool.chunk_size:,} images at a time are on the device, "
+            f"{task.pool.chunks_a_pass} pools a pass."
+        )
     if ensemble.batch_size < task.recipe.batch_size:
         say(
             f"the batch shrinks from {task.recipe.batch_size} to {ensemble.batch_size} images: the smallest subset "
@@ -254,7 +300,11 @@ def conclude(findings: Sequence[jdt.report.TargetFindings], warnings: list[str],
     """Print the final tables, the accuracies, and what to be careful about."""
     for found in findings:
         say(jdt.report.findings_table(found))
-        untrained = f", untrained features {found.random_accuracy.mean():.1%}" if len(found.random_accuracy) else ""
+        untrained = (
+            f", {jdt.report.BASELINES[found.mode]} {found.random_accuracy.mean():.1%}"
+            if len(found.random_accuracy)
+            else ""
+        )
         say(f"target accuracy {found.accuracy.mean():.1%} (spread {found.accuracy.std():.1%}){untrained}")
         for name, one in found.estimators.items():
             say(

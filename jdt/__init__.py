@@ -9,9 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jdt import checks as checks
     from jdt import cli as cli
     from jdt import config as config
     from jdt import data as data
+    from jdt import devices as devices
     from jdt import estimators as estimators
     from jdt import evaluate as evaluate
     from jdt import masks as masks
@@ -37,9 +39,11 @@ __all__ = [
     "Influences",
     "Ridge",
     "UserError",
+    "checks",
     "cli",
     "config",
     "data",
+    "devices",
     "estimators",
     "evaluate",
     "load_influences",

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from jdt import checks
+from jdt import checks, devices
 
 Config = TypeVar("Config")
 
@@ -47,6 +47,7 @@ def main(
     import tyro
 
     arguments = list(sys.argv[1:] if argv is None else argv)
+    devices.prepare()
     try:
         preset, rest = take_preset(arguments, presets, default)
         config = tyro.cli(

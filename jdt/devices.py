@@ -2,8 +2,11 @@
 
 import os
 import pathlib
+from typing import Any, Literal
 
 import jax
+
+from jdt import checks
 
 BYTES_A_GIB = 2**30
 
@@ -24,12 +27,12 @@ def prepare() -> None:
     - On CPUs every core becomes a device with single-threaded kernels: a model a core needs no synchronisation inside
       its step, which is worth more than splitting each small product over all cores (benchmarks/NOTES.md).
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     flags = os.environ.get("XLA_FLAGS", "")
-    chosen = jax.config.jax_num_cpu_devices > 0 or "xla_force_host_platform_device_count" in flags
+    chosen = jax.config.values["jax_num_cpu_devices"] > 0 or "xla_force_host_platform_device_count" in flags
     if chosen or (cores := usable_cores()) == 1:
         return
     try:
@@ -45,7 +48,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def memory_limit(device: jax.Device) -> int | None:
+def memory_limit(device: Any) -> int | None:
     """Bytes that programs on a device may use, or None where nobody knows; CPU devices share the machine's memory."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
@@ -56,9 +59,31 @@ def memory_limit(device: jax.Device) -> int | None:
     return None
 
 
-def has_bfloat16_units(device: jax.Device) -> bool:
+def has_bfloat16_units(device: Any) -> bool:
     """Whether matrix products in bfloat16 run faster than in float32: TPUs, and NVIDIA GPUs from Ampere on."""
     if device.platform == "tpu":
         return True
     capability = getattr(device, "compute_capability", None)
     return device.platform == "gpu" and capability is not None and float(capability) >= 8.0
+
+
+def resolve_num_devices(asked: int | None) -> int:
+    """How many of this process's devices to use: as many as asked for, or all.
+
+    Raises:
+      UserError: If there are fewer.
+    """
+    there = len(jax.local_devices())
+    if asked is not None and not 1 <= asked <= there:
+        raise checks.UserError(
+            f"devices is {asked}, but this process has {there}: pass --devices 1 to {there}, or on CPUs set "
+            f"JAX_NUM_CPU_DEVICES={max(asked, 1)}."
+        )
+    return there if asked is None else asked
+
+
+def resolve_precision(asked: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
+    """What to compute in: as asked, or bfloat16 where the device has matrix units for it and float32 elsewhere."""
+    if asked != "auto":
+        return asked
+    return "bfloat16" if has_bfloat16_units(jax.local_devices()[0]) else "float32"

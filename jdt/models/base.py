@@ -48,6 +48,19 @@ class Network:
 
     module: nn.Module
 
+    def with_classes(self, num_classes: int) -> "Network":
+        """The same network with another number of classes.
+
+        Raises:
+          UserError: If the module has no field `num_classes`.
+        """
+        if not hasattr(self.module, "num_classes"):
+            raise checks.UserError(
+                f"model {type(self.module).__name__} breaks the contract: it has no field num_classes, which sets the "
+                "width of its head, so it cannot be given a target's classes."
+            )
+        return Network(self.module.clone(num_classes=num_classes))
+
     def init(self, key: PRNGKey, image_shape: tuple[int, int, int]) -> Variables:
         """Draw fresh variables.
 

@@ -9,5 +9,7 @@ from jdt.pipeline.findings import feature_gap_warning as feature_gap_warning
 from jdt.pipeline.findings import mean_figure as mean_figure
 from jdt.pipeline.findings import summary_of as summary_of
 from jdt.pipeline.findings import usable_rows as usable_rows
+from jdt.pipeline.task import Mode as Mode
 from jdt.pipeline.task import TargetData as TargetData
 from jdt.pipeline.task import Task as Task
+from jdt.pipeline.task import pool_size as pool_size

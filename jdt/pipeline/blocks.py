@@ -12,9 +12,10 @@ from jdt import store
 from jdt.masks import OUTSIDE, sample
 from jdt.models import Variables
 from jdt.outputs import example_outputs
-from jdt.pipeline.task import TargetData, Task
-from jdt.train import Ensemble, SourceData, Trained, apply_in_batches, initial_variables, train
-from jdt.transfer import transfer_fixed
+from jdt.pipeline.task import Mode, TargetData, Task
+from jdt.sharding import SHARED, place
+from jdt.train import Ensemble, Pool, SourceData, Trained, apply_in_batches, initial_variables, train
+from jdt.transfer import transfer_fixed, transfer_full
 from jdt.types import Bool, Float, Int
 
 UNTRAINED_MODELS = 4
@@ -38,7 +39,12 @@ def train_missing_blocks(
     Returns:
       Ids of models that were marked because their training became NaN or infinite.
     """
-    source = SourceData(jnp.asarray(task.source.images), jnp.asarray(task.source.labels))
+    source: SourceData | Pool
+    if task.pool is None:
+        images, labels = np.asarray(task.source.images), np.asarray(task.source.labels)
+        source = place(SourceData(images, labels), task.num_devices, SHARED)  # pyright: ignore[reportArgumentType]
+    else:
+        source = task.pool
     spans = task.schema().blocks()
     marked: list[int] = []
     for block in blocks:
@@ -51,33 +57,38 @@ def train_missing_blocks(
 
 
 def _run_block(
-    task: Task, source: SourceData, block: int, model_ids: Int[np.ndarray, " models"], progress: BlockProgress | None
+    task: Task,
+    source: SourceData | Pool,
+    block: int,
+    model_ids: Int[np.ndarray, " models"],
+    progress: BlockProgress | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     ensemble, seed = task.ensemble, task.design.seed
     masks = sample(task.design, model_ids, len(task.units))
-    # A last, shorter block is filled up with copies of its own models, so that it needs no program of its own.
-    padding = np.resize(np.arange(len(model_ids)), task.block_size)
-    randomness_ids = task.design.randomness_id(model_ids)[padding]
+    randomness_ids = task.design.randomness_id(model_ids)
     trained = train(
         ensemble,
         source,
-        task.units.members(masks)[padding],
+        task.units.members(masks),
         randomness_ids,
         seed=seed,
         progress=None if progress is None else lambda done, total: progress(block, done / total),
     )
-    finite = trained.finite[: len(model_ids)]
+    finite = trained.finite
     arrays: dict[str, np.ndarray] = {
         "mask": masks,
         "source/loss": _rows(trained.loss, finite),
-        "source/accuracy": _rows(_source_accuracy(task, ensemble, trained, masks[padding]), finite),
+        "source/accuracy": _rows(_source_accuracy(task, ensemble, trained, masks), finite),
     }
     for target in task.targets:
-        columns = _transfer(task, ensemble, trained.variables, target)
-        arrays |= {f"targets/{target.name}/fixed/{name}": _rows(value, finite) for name, value in columns.items()}
+        for mode in task.modes:
+            columns, sound = _transfer(task, ensemble, trained.variables, target, mode, randomness_ids)
+            path = f"targets/{target.name}/{mode}/"
+            arrays |= {path + name: _rows(value, finite & sound) for name, value in columns.items()}
     record: dict[str, Any] = {
         "plan": task.plan.name,
-        "randomness_ids": randomness_ids[: len(model_ids)].tolist(),
+        "precision": task.precision,
+        "randomness_ids": randomness_ids.tolist(),
         "diverged": model_ids[~finite].tolist(),
     }
     if block == 0:
@@ -86,21 +97,41 @@ def _run_block(
 
 
 def _untrained_accuracy(task: Task, ensemble: Ensemble) -> dict[str, list[float]]:
-    """Target accuracy of features before any training: influences mean something only above it."""
-    found: dict[str, list[float]] = {target.name: [] for target in task.targets}
-    for first in range(0, UNTRAINED_MODELS, task.block_size):
-        ids = np.arange(first, first + task.block_size)  # A whole block, since its programs are compiled already.
-        untrained = initial_variables(ensemble, jnp.asarray(task.design.seed), jnp.asarray(ids))
-        for target in task.targets:
-            found[target.name] += _transfer(task, ensemble, untrained, target)["accuracy"].tolist()
-    return {name: values[:UNTRAINED_MODELS] for name, values in found.items()}
+    """Target accuracy without any source training: influences mean something only above it.
+
+    Keys are `target/mode`. With fixed features it is what random features are worth, else training from scratch.
+    """
+    ids = np.arange(UNTRAINED_MODELS)
+    untrained = initial_variables(ensemble, task.design.seed, ids)
+    return {
+        f"{target.name}/{mode}": _transfer(task, ensemble, untrained, target, mode, ids)[0]["accuracy"].tolist()
+        for target in task.targets
+        for mode in task.modes
+    }
 
 
-def _transfer(task: Task, ensemble: Ensemble, variables: Variables, target: TargetData) -> dict[str, np.ndarray]:
-    transferred = transfer_fixed(ensemble, variables, target.train, target.test, task.head)
-    outputs = example_outputs(transferred.logits, jnp.asarray(target.test.labels))
-    columns = {**outputs._asdict(), "gradient_norm": transferred.gradient_norm}
-    return {name: np.asarray(value) for name, value in jax.device_get(columns).items()}
+def _transfer(
+    task: Task,
+    ensemble: Ensemble,
+    variables: Variables,
+    target: TargetData,
+    mode: Mode,
+    randomness_ids: Int[np.ndarray, " models"],
+) -> tuple[dict[str, np.ndarray], Bool[np.ndarray, " models"]]:
+    """Columns of one target and mode, and which models the transfer left finite."""
+    sound = np.ones(len(randomness_ids), bool)
+    if mode == "full":
+        tuned = transfer_full(
+            ensemble, variables, target.train, target.test, task.full,
+            target=target.name, randomness_ids=randomness_ids, seed=task.design.seed,
+        )  # fmt: skip
+        logits, sound, columns = tuned.logits, tuned.finite, {"loss": tuned.loss}
+    else:
+        transferred = transfer_fixed(ensemble, variables, target.train, target.test, task.head)
+        logits, columns = transferred.logits, {"gradient_norm": transferred.gradient_norm}
+    outputs = example_outputs(jnp.asarray(logits), jnp.asarray(target.test.labels))
+    found = jax.device_get({**outputs._asdict(), **columns})
+    return {name: np.asarray(value) for name, value in found.items()}, sound
 
 
 def _source_accuracy(
@@ -126,16 +157,16 @@ def _kept_classes(task: Task, masks: Bool[np.ndarray, "models units"]) -> Bool[n
 
 
 def _rows(values: np.ndarray, finite: Bool[np.ndarray, " models"]) -> np.ndarray:
-    """Drop padded rows, and blank those of models that diverged."""
-    values = np.array(values[: len(finite)])
+    """Blank the rows of models that diverged."""
+    values = np.array(values)
     values[~finite] = -1 if values.dtype.kind == "i" else np.nan
     return values
 
 
-def random_accuracy(run: store.Run, target: str) -> Float[np.ndarray, " some"]:
-    """Target accuracy of untrained models' features, from the first block's record; empty before it is complete."""
+def random_accuracy(run: store.Run, target: str, mode: str) -> Float[np.ndarray, " some"]:
+    """Target accuracy of untrained models, from the first block's record; empty before it is complete."""
     for record in run.records():
         found: Mapping[str, Sequence[float]] = record.get("random_accuracy", {})
-        if target in found:
-            return np.asarray(found[target], np.float32)
+        if f"{target}/{mode}" in found:
+            return np.asarray(found[f"{target}/{mode}"], np.float32)
     return np.empty(0, np.float32)

@@ -19,6 +19,7 @@ from jdt.estimators import (
 )
 from jdt.evaluate import auroc, pair_correlation, permutation_control, split_half
 from jdt.pipeline.blocks import random_accuracy
+from jdt.report import BASELINES
 from jdt.report.content import EstimatorFindings, Figure, PlantedTruth, TargetFindings
 from jdt.types import Bool, Float, UInt8
 
@@ -148,7 +149,7 @@ def estimate_target(
         mode=mode,
         output=output,
         accuracy=rows.accuracy,
-        random_accuracy=random_accuracy(run, target),
+        random_accuracy=random_accuracy(run, target, mode),
         estimators=found,
         class_images={name: class_images[name] for name in class_names if name in class_images},
         pair_correlation=_pair_correlations(rows, by_class, found[first.name].classes) if rows.paired else {},
@@ -249,7 +250,7 @@ def summary_of(findings: Sequence[TargetFindings], figures: Mapping[str, Figure]
         )
         if len(found.random_accuracy):
             summary[f"{prefix}random_accuracy"] = mean_figure(
-                found.random_accuracy, "accuracy", "target accuracy of untrained models' features"
+                found.random_accuracy, "accuracy", "target accuracy of models that never saw the source"
             )
         for name, one in found.estimators.items():
             summary[f"{prefix}{name}/reliability"] = one.reliability
@@ -283,7 +284,7 @@ def feature_gap_warning(found: TargetFindings) -> str | None:
     if gap > max(0.02, spread):
         return None
     return (
-        f"{found.target} ({found.mode}): trained features reach {found.accuracy.mean():.1%} and untrained ones "
+        f"{found.target} ({found.mode}): models reach {found.accuracy.mean():.1%}, {BASELINES[found.mode]} "
         f"{found.random_accuracy.mean():.1%}; with a gap of {100 * gap:.1f} points (spread between models "
         f"{100 * spread:.1f}) source data hardly matter, and influence is mostly noise: train longer, on more data, "
         "or use a network whose random features are worse."

@@ -1,15 +1,21 @@
 """A task: everything that decides the outputs of a run, checked before any time is spent."""
 
 import dataclasses
+import math
+from typing import Literal
 
+import jax
 import numpy as np
 
 from jdt import checks, store
 from jdt.data import Dataset
+from jdt.devices import BYTES_A_GIB, memory_limit
 from jdt.masks import Design, Units, check_num_models
 from jdt.models import Network, check_contract
-from jdt.train import Ensemble, Plan, Recipe
-from jdt.transfer import FixedFeature
+from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
+from jdt.transfer import FixedFeature, FullNetwork
+
+Mode = Literal["fixed", "full"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +47,11 @@ class Task:
       recipe: How it is trained.
       plan: How a block shares the device.
       head: How heads are fitted.
+      modes: Kinds of transfer: `fixed`, `full` or both.
+      full: How whole networks are fine-tuned.
+      precision: What training computes in.
+      num_devices: Devices of this process that share each block.
+      pool_size: Source examples on a device at a time; None keeps all of them there.
     """
 
     source: Dataset
@@ -54,6 +65,11 @@ class Task:
     recipe: Recipe
     plan: Plan
     head: FixedFeature
+    modes: tuple[Mode, ...] = ("fixed",)
+    full: FullNetwork = dataclasses.field(default_factory=FullNetwork)
+    precision: Precision = "float32"
+    num_devices: int = 1
+    pool_size: int | None = None
 
     def __post_init__(self) -> None:
         check_num_models(self.design, self.num_models)
@@ -73,6 +89,11 @@ class Task:
                     "size (images must agree in their number of channels)."
                 )
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
+        if "full" in self.modes:
+            for target in self.targets:
+                self.network.with_classes(len(target.train.class_names))
+        if self.pool is not None:
+            self.pool.check(self.ensemble.smallest_subset, self.ensemble.batch_size)
 
     @property
     def ensemble(self) -> Ensemble:
@@ -88,7 +109,14 @@ class Task:
             image_shape=self.source.image_shape,
             mean_subset_size=share * float(sizes.sum()),
             smallest_subset=self.design.smallest_subset(sizes),
+            precision=self.precision,
+            num_devices=self.num_devices,
         )
+
+    @property
+    def pool(self) -> Pool | None:
+        """The source as a pool, where it does not stay on the device as a whole."""
+        return None if self.pool_size is None else Pool(self.source, min(self.pool_size, len(self.source)))
 
     def schema(self) -> store.Schema:
         """Columns of the run's store."""
@@ -96,5 +124,28 @@ class Task:
             num_models=self.num_models,
             block_size=self.block_size,
             unit_names=self.units.names,
+            modes=self.modes,
             targets={t.name: store.Target(np.asarray(t.test.labels), t.test.class_names) for t in self.targets},
         )
+
+
+def pool_size(source: Dataset, memory_budget: float | None) -> int | None:
+    """How many source images fit the memory for them, or None where all do.
+
+    Args:
+      source: The source.
+      memory_budget: GiB of each device; half of what the device has when None.
+
+    Raises:
+      UserError: If the budget is not positive, or below one image.
+    """
+    if memory_budget is not None and not memory_budget > 0:
+        raise checks.UserError(f"memory-budget is {memory_budget} GiB, but it must be positive.")
+    limit = memory_limit(jax.local_devices()[0])
+    if memory_budget is None and limit is None:
+        return None
+    available = (limit or 0) / 2 if memory_budget is None else memory_budget * BYTES_A_GIB
+    fitting = int(available // math.prod(source.image_shape))
+    if fitting < 1:
+        raise checks.UserError(f"memory-budget is {memory_budget} GiB, less than one image: raise it.")
+    return None if fitting >= len(source) else fitting

@@ -76,7 +76,8 @@ class TargetFindings:
       mode: `fixed` or `full`.
       output: Which output the influences are of: `confidence` or `margin`.
       accuracy: Target accuracy of every model, `[models]`, in [0, 1].
-      random_accuracy: Target accuracy of untrained models' features, `[models]`.
+      random_accuracy: Target accuracy of models that never saw the source, `[models]`: untrained features, or training
+        from scratch.
       estimators: Findings by estimator, the one to show first first.
       class_images: A few test images of every target class: class name -> uint8 `[count, height, width, channels]`.
       pair_correlation: Correlation of outputs within antithetic pairs, raw and residual; empty for other designs.

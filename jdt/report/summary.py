@@ -5,7 +5,18 @@ import numpy as np
 from jdt.report.content import Content, EstimatorFindings, Figure, PlantedTruth, TargetFindings
 from jdt.report.figures import target_scale
 from jdt.report.select import Effect, effects, extremes, finite, first_estimator
-from jdt.report.words import MINUS, NBSP, Scale, clean, decimal, figure_interval, figure_number, mode_words, percent
+from jdt.report.words import (
+    BASELINES,
+    MINUS,
+    NBSP,
+    Scale,
+    clean,
+    decimal,
+    figure_interval,
+    figure_number,
+    mode_words,
+    percent,
+)
 
 
 def summary_paragraphs(content: Content) -> list[str]:
@@ -38,6 +49,7 @@ def target_summary(findings: TargetFindings) -> str:
 def _accuracy_sentence(findings: TargetFindings) -> str:
     models, untrained = finite(findings.accuracy), finite(findings.random_accuracy)
     place = f"{clean(findings.target)} ({mode_words(findings.mode)})"
+    baseline = BASELINES[findings.mode]
     if not len(models):
         return f"On {place}, no accuracies were measured."
     sentence = (
@@ -46,10 +58,10 @@ def _accuracy_sentence(findings: TargetFindings) -> str:
         f"from {percent(models.min())} to {percent(models.max())})"
     )
     if not len(untrained):
-        return f"{sentence}; features of untrained models were not measured."
-    sentence += f"; features of untrained models reach {percent(untrained.mean())}."
+        return f"{sentence}; {baseline}: not measured."
+    sentence += f"; {baseline}: {percent(untrained.mean())}."
     if models.mean() <= untrained.mean():
-        sentence += " The trained models are no better than untrained ones, so these influences mean little."
+        sentence += " Training on the source is worth nothing here, so these influences mean little."
     return sentence
 
 

@@ -7,13 +7,14 @@ import numpy as np
 from PIL import Image
 
 from jdt import checks
+from jdt.data import ImageArray
 from jdt.types import Int, UInt8
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def sample_images(
-    images: UInt8[np.ndarray, "examples height width channels"],
+    images: ImageArray,
     groups_of: Int[np.ndarray, " entries"],
     names: Sequence[str],
     *,

@@ -16,6 +16,9 @@ NBSP = "\N{NO-BREAK SPACE}"  # Between a number and its unit, so that no line en
 
 MODES = {"fixed": "fixed-feature transfer", "full": "full-network transfer"}
 
+BASELINES = {"fixed": "untrained features", "full": "training from scratch"}
+"""What transfer must beat, by mode: the same on models that never saw the source."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Scale:

@@ -41,6 +41,10 @@ def safe_name(name: str) -> str:
     return safe
 
 
+CONVERGENCE = {"fixed": "gradient_norm"}
+"""The scalar that tells how far a transfer got, by mode: a convex head's gradient; elsewhere the training `loss`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Column:
     """One array of `store.zarr`, with a row for each model: its path below the store, type, dimensions and chunks."""
@@ -125,7 +129,7 @@ class Layout:
                 for output in OUTPUTS:
                     dtype = "int32" if output == "prediction" else "float32"
                     columns.append(column(name + output, dtype, ("example", size), path + output))
-                for scalar in ("accuracy", "gradient_norm"):
+                for scalar in ("accuracy", CONVERGENCE.get(mode, "loss")):
                     columns.append(column(name + scalar, "float32", None, path + scalar))
         return {item.name: item for item in columns}
 

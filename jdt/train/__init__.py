@@ -16,4 +16,5 @@ from jdt.train.plan import PLANS as PLANS
 from jdt.train.plan import Plan as Plan
 from jdt.train.planning import Choice as Choice
 from jdt.train.planning import choose as choose
+from jdt.train.pool import Pool as Pool
 from jdt.train.recipe import Recipe as Recipe

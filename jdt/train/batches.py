@@ -27,6 +27,7 @@ def batch_indices(
     randomness_ids: Int[Array, " models"],
     members: Bool[Array, "models examples"],
     first_step: Int[Array, ""],
+    first_pass_number: Int[Array, ""],
     *,
     num_steps: int,
     batch_size: int,
@@ -42,6 +43,7 @@ def batch_indices(
       randomness_ids: `[models]` ids from which the orders derive.
       members: bool `[models, examples]`; every row has at least one.
       first_step: Number of the first of these steps.
+      first_pass_number: Number of the pass that step 0 is in; orders derive from the pass's number.
       num_steps: How many batches.
       batch_size: Images a batch.
       num_passes: At least as many passes as these steps can touch: see `passes_touched`.
@@ -55,7 +57,8 @@ def batch_indices(
         per_pass = jnp.maximum(count // batch_size, 1)
         steps = first_step + jnp.arange(num_steps)
         first_pass = first_step // per_pass
-        orders = jax.vmap(lambda e: pass_order(seed, randomness_id, first_pass + e, mine))(jnp.arange(num_passes))
+        numbers = first_pass_number + first_pass + jnp.arange(num_passes)
+        orders = jax.vmap(lambda number: pass_order(seed, randomness_id, number, mine))(numbers)
         row = jnp.minimum(steps // per_pass - first_pass, num_passes - 1)
         position = (steps % per_pass)[:, None] * batch_size + jnp.arange(batch_size)
         return orders[row[:, None], position % count]

@@ -4,8 +4,10 @@ Shard outside, vectorise inside: nothing here communicates between models, and a
 randomness id and the step alone, so a model is the same in any block, on any device, beside any others.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +19,7 @@ from jax.sharding import PartitionSpec
 
 from jdt import checks
 from jdt.data.augment import normalise, random_crop_flip
+from jdt.data.images import ImageArray
 from jdt.keys import key_for
 from jdt.models import ModelOutput, Network, Variables
 from jdt.sharding import MODELS, SHARED, each_device, in_waves, place, run_in_waves
@@ -24,6 +27,7 @@ from jdt.train.batches import batch_indices, passes_touched
 from jdt.train.layout import batch_last
 from jdt.train.loss import cross_entropy
 from jdt.train.plan import Plan
+from jdt.train.pool import Pool
 from jdt.train.recipe import Recipe
 from jdt.types import Array, Bool, Float, Int, UInt8
 
@@ -148,7 +152,7 @@ def initial_variables(ensemble: Ensemble, seed: int | Array, randomness_ids: Int
 
 def train(
     ensemble: Ensemble,
-    source: SourceData,
+    source: SourceData | Pool,
     members: Bool[np.ndarray, "models examples"],
     randomness_ids: Int[np.ndarray, " models"],
     *,
@@ -160,7 +164,8 @@ def train(
 
     Args:
       ensemble: What the models share.
-      source: Images and labels; placed on the devices unless they are there already.
+      source: Images and labels, placed on the devices unless they are there already; or a pool, which brings a chunk
+        of them at a time.
       members: Row m says which source examples model m may see; nothing else of `source` reaches it.
       randomness_ids: `[models]`; model m draws from `key_for(seed, purpose, randomness_ids[m])`.
       seed: Root seed of the study.
@@ -176,16 +181,17 @@ def train(
     """
     if not members.any(axis=1).all():
         raise ValueError(f"row {int(members.any(axis=1).argmin())} of `members` is empty: a model needs an example.")
-    source = place(source, ensemble.num_devices, SHARED)
+    if not isinstance(source, Pool):
+        source = place(source, ensemble.num_devices, SHARED)
     waves = ensemble.waves(len(members))
     total, finished = ensemble.num_steps * len(waves), 0
 
     def one_wave(rows: np.ndarray) -> _Wave:
         nonlocal finished
         before, finished = finished, finished + ensemble.num_steps
-        tell = None if progress is None else lambda done, _: progress(before + done, total)
+        tell = None if progress is None else _shifted(progress, before, total)
         mine = None if start is None else jax.tree.map(lambda leaf: leaf[rows], start)
-        return _train_wave(ensemble, source, members[rows], randomness_ids[rows], jnp.asarray(seed), mine, tell)
+        return _train_wave(ensemble, source, members[rows], randomness_ids[rows], seed, mine, tell)
 
     try:
         wave = run_in_waves(waves, len(members), one_wave)
@@ -205,6 +211,10 @@ def train(
     return Trained(wave.variables, curve[:, -last_epoch:].mean(axis=1), finite)
 
 
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: progress(before + done, total)
+
+
 class _Wave(NamedTuple):
     variables: Variables
     losses: np.ndarray  # [models, steps]
@@ -213,41 +223,93 @@ class _Wave(NamedTuple):
 
 def _train_wave(
     ensemble: Ensemble,
-    source: SourceData,
+    source: SourceData | Pool,
     members: Bool[np.ndarray, "models examples"],
     randomness_ids: Int[np.ndarray, " models"],
-    seed: Array,
+    seed: int,
     start: Variables | None,
     progress: Progress | None,
 ) -> _Wave:
-    ids = place(jnp.asarray(randomness_ids), ensemble.num_devices, MODELS)
-    eligible = place(members, ensemble.num_devices, MODELS)
+    ids, root = place(jnp.asarray(randomness_ids), ensemble.num_devices, MODELS), jnp.asarray(seed)
     if start is None:
-        states = TrainState(*_initial_states(ensemble, seed, ids))
+        states = TrainState(*_initial_states(ensemble, root, ids))
     else:
-        start = place(start, ensemble.num_devices, MODELS)
-        states = TrainState(jax.tree.map(jnp.copy, start), _initial_optimizers(ensemble, start.params))
+        # A copy, since training donates its states.
+        copied: Variables = jax.tree.map(jnp.copy, place(start, ensemble.num_devices, MODELS))
+        states = TrainState(copied, _initial_optimizers(ensemble, copied.params))
     size = min(ensemble.plan.steps_per_call, ensemble.num_steps)
-    passes = passes_touched(size, ensemble.batch_size, ensemble.smallest_subset)
-    losses: list[tuple[int, Any]] = []
-    for first, count in _chunks(ensemble.num_steps, size):
-        indices = _draw_indices(ensemble, seed, ids, eligible, jnp.asarray(first), size, passes)
-        states, chunk = _run_steps(ensemble, states, source, indices, jnp.asarray(count), seed, ids, jnp.asarray(first))
-        losses.append((count, chunk))
-        if len(losses) > 1:  # One call behind: the device never waits for the host.
-            losses[-2] = (losses[-2][0], np.asarray(losses[-2][1]))
-        if progress is not None:
-            progress(first, ensemble.num_steps)
-    curve = np.concatenate([np.asarray(chunk)[:count] for count, chunk in losses]).T
+    losses: list[Any] = []
+    for part in _parts(ensemble, source, members, seed):
+        passes = passes_touched(size, ensemble.batch_size, part.smallest_subset)
+        for first, count in _chunks(part.num_steps, size):
+            indices = _draw_indices(
+                ensemble, root, ids, part.members, jnp.asarray(first), jnp.asarray(part.first_pass), size, passes
+            )
+            at = part.first_step + first
+            states, curve = _run_steps(
+                ensemble, states, part.source, indices, jnp.asarray(count), root, ids, jnp.asarray(at)
+            )
+            losses.append(curve[:count])
+            if len(losses) > 1:  # One call behind: the device never waits for the host.
+                losses[-2] = np.asarray(losses[-2])
+            if progress is not None:
+                progress(at, ensemble.num_steps)
+    curves = np.concatenate([np.asarray(curve) for curve in losses]).T
     if progress is not None:
         progress(ensemble.num_steps, ensemble.num_steps)
-    return _Wave(states.variables, curve, _all_finite(states.variables))
+    return _Wave(states.variables, curves, _all_finite(states.variables))
+
+
+class _Part(NamedTuple):
+    """Steps on data that are on the device together."""
+
+    source: SourceData
+    members: Array  # bool [models, examples]
+    smallest_subset: int
+    first_step: int
+    num_steps: int
+    first_pass: int
+
+
+def _parts(
+    ensemble: Ensemble, source: SourceData | Pool, members: Bool[np.ndarray, "models examples"], seed: int
+) -> Iterator[_Part]:
+    if not isinstance(source, Pool):
+        eligible = place(members, ensemble.num_devices, MODELS)
+        yield _Part(source, eligible, ensemble.smallest_subset, 0, ensemble.num_steps, 0)
+        return
+    steps_per_pass = ensemble.recipe.steps_per_epoch(ensemble.mean_subset_size)
+    stretches, ahead = itertools.tee(source.stretches(ensemble.num_steps, steps_per_pass, seed))
+    size, whole = source.chunk_size, len(source.dataset)
+    from jdt.data.chunks import read_chunks  # Only here: Grain is not needed where data fit the device.
+
+    with contextlib.closing(read_chunks(source.dataset, (stretch.rows for stretch in ahead))) as chunks:
+        for stretch, (images, labels) in zip(stretches, chunks, strict=True):
+            missing = size - len(labels)  # Chunks differ by one example at most; one shape means one program.
+            here = np.pad(members[:, stretch.rows], ((0, 0), (0, missing)))
+            if not here.any(axis=1).all():
+                raise checks.UserError(
+                    f"a model has none of its examples in a pool of {size:,} out of {whole:,}: raise --memory-budget."
+                )
+            data = SourceData(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, missing)))  # pyright: ignore[reportArgumentType]
+            # Half of what is expected holds for nearly every draw, and so compiles once.
+            smallest = ensemble.smallest_subset if size == whole else ensemble.smallest_subset * size // (2 * whole)
+            if here.sum(axis=1).min() < smallest:
+                smallest = 1
+            yield _Part(
+                place(data, ensemble.num_devices, SHARED),
+                place(here, ensemble.num_devices, MODELS),
+                max(1, smallest),
+                stretch.first_step,
+                stretch.num_steps,
+                stretch.number << 16,  # More passes than anyone makes over one chunk.
+            )
 
 
 def apply_in_batches(
     ensemble: Ensemble,
     variables: Variables,
-    images: UInt8[np.ndarray, "examples height width channels"],
+    images: ImageArray,
     *,
     batch_size: int = 500,
 ) -> ModelOutput:
@@ -300,11 +362,18 @@ def _initial_optimizers(ensemble: Ensemble, params: Any) -> optax.OptState:
 
 @functools.partial(jax.jit, static_argnames=("ensemble", "num_steps", "num_passes"))
 def _draw_indices(
-    ensemble: Ensemble, seed: Array, ids: Array, members: Array, first_step: Array, num_steps: int, num_passes: int
+    ensemble: Ensemble,
+    seed: Array,
+    ids: Array,
+    members: Array,
+    first_step: Array,
+    first_pass: Array,
+    num_steps: int,
+    num_passes: int,
 ) -> Int[Array, "steps models batch"]:
     draw = functools.partial(batch_indices, num_steps=num_steps, batch_size=ensemble.batch_size, num_passes=num_passes)
-    specs = (SHARED, MODELS, MODELS, SHARED)
-    return each_device(draw, ensemble.num_devices, specs, _STEPS_OF_MODELS)(seed, ids, members, first_step)
+    specs = (SHARED, MODELS, MODELS, SHARED, SHARED)
+    return each_device(draw, ensemble.num_devices, specs, _STEPS_OF_MODELS)(seed, ids, members, first_step, first_pass)
 
 
 @functools.partial(jax.jit, static_argnames="ensemble", donate_argnames="states")

@@ -145,7 +145,7 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[_Laid], way: Way
 def _equation(equation: Any, inputs: list[_Laid], debug_info: Any, way: Way) -> list[_Laid]:
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated" and _is_covered(equation):
-        return [_convolution(*inputs, params, way)]
+        return [_convolution(inputs[0], inputs[1], params, way)]
     if name in ("jit", "pjit"):
         inner = params["jaxpr"]
         return _evaluate(inner.jaxpr, inner.consts, inputs, way)

@@ -170,10 +170,9 @@ def _lowered(ensemble: Ensemble, num_examples: int) -> Any:
     ids = jax.ShapeDtypeStruct((models,), jnp.int32)
     zero = jnp.asarray(0)
     states = jax.eval_shape(lambda i: TrainState(*engine._initial_states(ensemble, zero, i)), ids)
-    source = SourceData(
-        jax.ShapeDtypeStruct((num_examples, *ensemble.image_shape), jnp.uint8),
-        jax.ShapeDtypeStruct((num_examples,), jnp.int32),
-    )
+    images: Any = jax.ShapeDtypeStruct((num_examples, *ensemble.image_shape), jnp.uint8)
+    labels: Any = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
+    source = SourceData(images, labels)
     indices = jax.ShapeDtypeStruct((size, models, ensemble.batch_size), jnp.int32)
     return engine._run_steps.lower(
         ensemble, shaped(states, MODELS), shaped(source, SHARED), shaped(indices, PartitionSpec(None, "models")),

@@ -1,4 +1,4 @@
-"""Transfer: what a source model is worth on a target, with its features fixed.
+"""Transfer: what a source model is worth on a target, with its features fixed or fine-tuned as a whole.
 
 >>> import jax.numpy as jnp
 >>> head = fit_head(jnp.array([[0.0], [1.0], [2.0], [3.0]]), jnp.array([0, 0, 1, 1]), num_classes=2)
@@ -9,5 +9,8 @@
 from jdt.transfer.fixed import FixedFeature as FixedFeature
 from jdt.transfer.fixed import Transferred as Transferred
 from jdt.transfer.fixed import transfer_fixed as transfer_fixed
+from jdt.transfer.full import FineTuned as FineTuned
+from jdt.transfer.full import FullNetwork as FullNetwork
+from jdt.transfer.full import transfer_full as transfer_full
 from jdt.transfer.head import Head as Head
 from jdt.transfer.head import fit_head as fit_head

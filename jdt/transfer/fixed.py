@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jdt.data import Dataset
 from jdt.models import Variables
+from jdt.sharding import MODELS, SHARED, each_device, place, run_in_waves
 from jdt.train import Ensemble, apply_in_batches
 from jdt.transfer.head import fit_head
 from jdt.types import Array, Float, Int
@@ -40,8 +42,8 @@ class Transferred(NamedTuple):
       gradient_norm: float32 `[models]`, convergence of each head.
     """
 
-    logits: Float[Array, "models examples classes"]
-    gradient_norm: Float[Array, " models"]
+    logits: Float[Array | np.ndarray, "models examples classes"]
+    gradient_norm: Float[Array | np.ndarray, " models"]
 
 
 def transfer_fixed(
@@ -58,30 +60,38 @@ def transfer_fixed(
     """
     features = apply_in_batches(ensemble, variables, train.images).features
     test_features = apply_in_batches(ensemble, variables, test.images).features
-    # On CPUs one model after the other keeps its features in cache; elsewhere the models' solves share each call.
-    one_by_one = ensemble.plan.layout == "unrolled"
-    return _fit_and_apply(
-        features, jnp.asarray(train.labels), test_features, len(train.class_names), settings, one_by_one
-    )
+    labels, num_classes = jnp.asarray(train.labels), len(train.class_names)
+
+    def one_wave(rows: np.ndarray) -> Transferred:
+        mine = [x if len(rows) == len(x) else x[rows] for x in (features, test_features)]
+        placed = place(mine, ensemble.num_devices, MODELS)
+        return _fit_and_apply(ensemble, placed[0], labels, placed[1], num_classes, settings)
+
+    return run_in_waves(ensemble.waves(len(features)), len(features), one_wave)
 
 
-@functools.partial(jax.jit, static_argnames=("num_classes", "settings", "one_by_one"))
+@functools.partial(jax.jit, static_argnames=("ensemble", "num_classes", "settings"))
 def _fit_and_apply(
+    ensemble: Ensemble,
     features: Float[Array, "models train features"],
     labels: Int[Array, " train"],
     test_features: Float[Array, "models examples features"],
     num_classes: int,
     settings: FixedFeature,
-    one_by_one: bool,
 ) -> Transferred:
-    def one(inputs: tuple[Array, Array]) -> Transferred:
-        head = fit_head(
-            inputs[0], labels, num_classes=num_classes,
-            inverse_penalty=settings.inverse_penalty,
-            tolerance=settings.tolerance,
-            max_iterations=settings.max_iterations,
-        )  # fmt: skip
-        return Transferred(head.logits(inputs[1]), head.gradient_norm)
+    def on_device(features: Array, labels: Array, test_features: Array) -> Transferred:
+        def one(inputs: tuple[Array, Array]) -> Transferred:
+            head = fit_head(
+                inputs[0], labels, num_classes=num_classes,
+                inverse_penalty=settings.inverse_penalty,
+                tolerance=settings.tolerance,
+                max_iterations=settings.max_iterations,
+            )  # fmt: skip
+            return Transferred(head.logits(inputs[1]), head.gradient_norm)
 
-    inputs = (features, test_features)
-    return jax.lax.map(one, inputs) if one_by_one else jax.vmap(one)(inputs)
+        # On CPUs one model after the other keeps its features in cache; elsewhere the solves share each call.
+        together = jax.vmap(one) if ensemble.plan.layout == "vmapped" else functools.partial(jax.lax.map, one)
+        return together((features, test_features))
+
+    specs = (MODELS, SHARED, MODELS)
+    return each_device(on_device, ensemble.num_devices, specs, MODELS)(features, labels, test_features)
