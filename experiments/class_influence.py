@@ -64,7 +64,7 @@ class Config:
     output: Literal["confidence", "margin"] = "confidence"
     """Which output the table and the report show; influences of both are saved."""
     plan: str = "auto"
-    """How models share the devices: auto (measured), winograd, matmul, vmapped-winograd, vmapped, grouped, scan, native."""
+    """How models share the devices: auto (measured) or a name: see jdt.train.PLANS."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What training computes in; auto takes bfloat16 where the device has matrix units for it."""
     devices: int | None = None
