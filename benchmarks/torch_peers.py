@@ -140,7 +140,14 @@ def process_count() -> int:
 def names(device: str) -> list[str]:
     """Names of the variants that make sense on `cpu` or `cuda`."""
     if device == "cpu":
-        return ["torch eager", "torch compiled", "torch vmap", f"torch {process_count()} processes"]
+        count = process_count()
+        return [
+            "torch eager",
+            "torch compiled",
+            "torch vmap",
+            f"torch {count} processes",
+            f"torch {count} eager processes",
+        ]
     return [*MODES, "torch vmap"]
 
 
@@ -163,7 +170,7 @@ def prepare(name: str, workload: Workload, resources: contextlib.ExitStack) -> t
         return vmapped(workload), workload.models
     if name in MODES:
         return sequential(workload, MODES[name]), 1
-    processes = Processes(workload, process_count())
+    processes = Processes(workload, process_count(), None if "eager" in name else "default")
     resources.callback(processes.close)
     return processes, process_count()
 
@@ -294,10 +301,10 @@ def synchronise(workload: Workload) -> None:
 class Processes:
     """Single-threaded processes side by side, one a core, each training its share of the models after another.
 
-    They start together at an agreed time; a run lasts until the last of them is done.
+    They start together at an agreed time; a run lasts until the last of them is done. `mode` is that of `sequential`.
     """
 
-    def __init__(self, workload: Workload, count: int):
+    def __init__(self, workload: Workload, count: int, mode: str | None):
         share = dataclasses.replace(workload, models=1, steps=workload.steps_of(count))
         self._workers = [
             subprocess.Popen(
@@ -308,7 +315,7 @@ class Processes:
             for _ in range(count)
         ]  # fmt: skip
         for core, worker in enumerate(self._workers):
-            self._tell(worker, {"core": core, "workload": dataclasses.asdict(share)})
+            self._tell(worker, {"core": core, "mode": mode, "workload": dataclasses.asdict(share)})
         for worker in self._workers:
             self._hear(worker)
 
@@ -348,7 +355,7 @@ def work() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[first["core"]]})
     torch.set_num_threads(1)
-    run = sequential(Workload(**first["workload"]), "default")
+    run = sequential(Workload(**first["workload"]), first["mode"])
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         time.sleep(max(0.0, json.loads(line)["start"] - time.time()))
