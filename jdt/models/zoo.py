@@ -6,9 +6,10 @@ import flax.linen as nn
 
 from jdt import checks
 from jdt.models.base import Network
+from jdt.models.resnet import ResNet9, ResNet18
 from jdt.models.small_cnn import SmallCNN
 
-ZOO: dict[str, type[nn.Module]] = {"small_cnn": SmallCNN}
+ZOO: dict[str, type[nn.Module]] = {"small_cnn": SmallCNN, "resnet9": ResNet9, "resnet18": ResNet18}
 
 
 def make(spec: str, num_classes: int) -> Network:
