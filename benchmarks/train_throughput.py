@@ -86,7 +86,9 @@ def jdt_variant(name: str, workload: Workload) -> tuple[Run, int]:
     ensemble = ensemble_of(choice.plan, steps)
     assert ensemble.num_steps == steps
     images, labels = workload.data()
-    source = jdt.sharding.place(jdt.train.SourceData(images, labels), devices, jdt.sharding.SHARED)
+    source = jdt.sharding.place(
+        jdt.train.SourceData(jnp.asarray(images), jnp.asarray(labels)), devices, jdt.sharding.SHARED
+    )
     members, ids = workload.members(together), np.arange(together)
 
     def run() -> tuple[int, float]:
