@@ -131,7 +131,10 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     jdt.masks.check_num_models(design, config.num_models)
     source = load(config.source, config.source_split, streamed=config.streamed)
     units = jdt.masks.parse(config.units, np.asarray(source.labels), source.class_names)
-    block_size = config.block_size or jdt.store.saved_block_size(config.out)
+    # A run goes on as it began: another plan would round otherwise, another block size would not fit the store.
+    saved = None if config.overwrite else jdt.store.saved_run(config.out)
+    block_size = config.block_size or (saved.layout.block_size if saved else None)
+    plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
     task = jdt.pipeline.Task(
         source=source,
         source_test=load(config.source, held_out(config.source)),
@@ -154,7 +157,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     )
     with jdt.cli.console.status("choosing a plan by measurement"):
         choice = jdt.train.choose(
-            config.plan,
+            plan,
             task.ensemble,
             num_models=config.num_models,
             num_examples=task.pool.chunk_size if task.pool else len(source),
@@ -206,7 +209,7 @@ def main(config: Config) -> None:
     start = time.perf_counter()
     say = jdt.cli.console.print
     task, choice = load_task(config)
-    if not (config.resume or config.overwrite) and jdt.store.saved_block_size(config.out) is not None:
+    if not (config.resume or config.overwrite) and jdt.store.saved_run(config.out) is not None:
         raise jdt.UserError(f"{config.out} already holds a run and --no-resume was given: choose another --out.")
     writer = jdt.store.create_or_open(
         config.out,

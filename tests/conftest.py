@@ -1,10 +1,12 @@
-"""What every test shares: JAX on the CPU, and a cache of the tests' own. pyproject.toml switches type checks on."""
+"""What every test shares: eight CPU devices and a cache of the tests' own; pyproject.toml switches type checks on."""
 
 import os
 
 import pytest
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Before JAX is imported. `JAX_PLATFORMS=cuda make test` overrides it.
+# Before JAX is imported. `JAX_PLATFORMS=cuda make test` overrides it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
 
 @pytest.fixture(scope="session", autouse=True)

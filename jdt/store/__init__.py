@@ -15,7 +15,7 @@ from jdt.store.groups import read_group as read_group
 from jdt.store.groups import write_group as write_group
 from jdt.store.reader import Run as Run
 from jdt.store.reader import open_run as open_run
-from jdt.store.reader import saved_block_size as saved_block_size
+from jdt.store.reader import saved_run as saved_run
 from jdt.store.records import Damage as Damage
 from jdt.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from jdt.store.schema import Schema as Schema

@@ -204,9 +204,9 @@ def _refuse(root: Path, damage: Damage) -> NoReturn:
     )
 
 
-def saved_block_size(path: str | os.PathLike[str]) -> int | None:
-    """Models a block of the run that is in a directory, or None where there is no run that can be read."""
+def saved_run(path: str | os.PathLike[str]) -> Run | None:
+    """Open the run that is in a directory, or None where there is none that can be read."""
     try:
-        return open_run(path).layout.block_size
+        return open_run(path)
     except UserError:  # Whoever opens the run for writing says what is wrong with it.
         return None

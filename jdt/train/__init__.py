@@ -15,6 +15,7 @@ from jdt.train.layout import batch_last as batch_last
 from jdt.train.plan import PLANS as PLANS
 from jdt.train.plan import Plan as Plan
 from jdt.train.planning import Choice as Choice
+from jdt.train.planning import Timing as Timing
 from jdt.train.planning import choose as choose
 from jdt.train.pool import Pool as Pool
 from jdt.train.recipe import Recipe as Recipe

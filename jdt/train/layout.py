@@ -42,7 +42,7 @@ _WINDOWS: dict[str, tuple[Callable[[Array, Array], Array], float]] = {
 class _Laid:
     """An array whose axes are stored in another order: stored axis i is logical axis `order[i]`."""
 
-    stored: Array
+    stored: Any  # An array, or a literal's value.
     order: tuple[int, ...]
 
     def as_order(self, order: tuple[int, ...]) -> Array:
@@ -196,7 +196,7 @@ def _is_relu(jaxpr: Any) -> bool:
         and equation.invars[0] is jaxpr.invars[0]
         and isinstance(equation.invars[1], jex_core.Literal)
         and np.ndim(equation.invars[1].val) == 0
-        and equation.invars[1].val == 0
+        and bool(equation.invars[1].val == 0)
     )
 
 

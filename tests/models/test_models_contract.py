@@ -9,7 +9,6 @@ import pytest
 
 from jdt import models, testing
 from jdt.checks import UserError
-from jdt.models.small_cnn import halve
 
 
 class PatchMixer(nn.Module):
@@ -123,13 +122,6 @@ def test_small_cnn_is_the_network_it_claims_to_be():
     expected = kernels + 2 * sum(widths[1:]) + 128 * 10 + 10
     variables = jax.eval_shape(lambda key: models.make("small_cnn", 10).init(key, (16, 16, 3)), jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables.params)) == expected
-
-
-@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 7, 4, 1), (1, 1, 1, 2), (2, 5, 5, 3)])
-def test_halving_is_max_pooling(shape):
-    x = jax.random.normal(jax.random.key(0), shape)
-    expected = nn.max_pool(x, (2, 2), strides=(2, 2), padding=[(0, shape[1] % 2), (0, shape[2] % 2)])
-    np.testing.assert_array_equal(halve(x), expected)
 
 
 def test_initial_statistics_come_from_no_image():
