@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ from PIL import Image
 import jdt
 from experiments import class_influence, paper_recipes
 
-SMOKE = ("--preset", "smoke")
+SMOKE = ("--preset", "smoke", "--devices", "2")
 TINY = (*SMOKE, "--num-models", "4", "--recipe.epochs", "0.1")
 
 
@@ -42,7 +43,7 @@ def finished(tmp_path_factory):
     """A smoke run as a user makes it: a process of its own."""
     out = tmp_path_factory.mktemp("smoke") / "run"
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.class_influence", "--preset", "smoke", "--out", str(out)],
+        [sys.executable, "-m", "experiments.class_influence", *SMOKE, "--out", str(out)],
         capture_output=True, text=True, check=False, timeout=600, cwd=pathlib.Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -72,6 +73,38 @@ def test_the_same_command_again_trains_nothing(finished, capfd):
     assert command(*SMOKE, "--out", out) == 0
     assert "nothing to train" in capfd.readouterr().out
     assert {path: path.read_bytes() for path in (out / "blocks").iterdir()} == before
+
+
+def test_full_transfer_from_a_streamed_pool_ends_in_the_same_places(capfd, tmp_path):
+    folder, draw = tmp_path / "images", np.random.default_rng(0)
+    for split, label, number in itertools.product(("train", "test"), "abcd", range(24)):
+        picture = draw.integers(0, 90, (8, 8)).astype(np.uint8)
+        picture[:, 2 * "abcd".index(label)] = 255
+        path = folder / split / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    data = f"folder:{folder}"
+    out = tmp_path / "run"
+    settings = ("--recipe.epochs", "2", "--recipe.batch-size", "4", "--full.recipe.epochs", "1", "--model", "small_cnn")
+    pooled = ("--streamed", "--memory-budget", str(40 * 64 / 2**30), "--precision", "bfloat16")
+    assert command(
+        *SMOKE, "--out", out, "--source", data, "--target", data, "--transfer", "fixed", "full", "--num-models", "4",
+        *settings, *pooled,
+    ) == 0  # fmt: skip
+    printed = capfd.readouterr().out
+    assert "3 pools a pass" in printed
+    assert "bfloat16" in printed
+    assert "training from scratch" in printed
+    run = jdt.open_run(out)
+    target = data
+    accuracy = run.column(f"targets/{target}/full/accuracy")
+    assert np.isfinite(accuracy).all()
+    assert np.isfinite(run.column(f"targets/{target}/full/loss")).all()
+    assert (accuracy != run.column(f"targets/{target}/fixed/accuracy")).any()
+    assert jdt.load_influences(out, target=target, mode="full", level="class").influence.shape == (4, 4)
+    assert run.provenance["plan"]["name"] in jdt.train.PLANS
+    assert run.config["precision"] == "bfloat16"
+    assert "full-network transfer" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_another_configuration_is_refused_with_the_difference(finished, capfd):
@@ -121,7 +154,10 @@ def test_a_truncated_chunk_is_named_and_its_block_trained_again(finished, capfd)
         (["--num-models", "7"], "num-models is 7, which is odd"),
         (["--model", "resnet1"], "unknown model 'resnet1'; known: small_cnn"),
         (["--model", "jdt.models:Network"], "not a flax.linen.Module class"),
-        (["--plan", "fast"], "unknown plan 'fast'"),
+        (["--plan", "fast"], "unknown plan 'fast'; known: auto, winograd"),
+        (["--devices", "9"], "devices is 9, but this process has 8"),
+        (["--memory-budget", "0"], "memory-budget is 0.0 GiB, but it must be positive"),
+        (["--memory-budget", "0.000001"], "raise --memory-budget to"),
         (["--units", "groups:missing.json"], "cannot read the groups file"),
         (["--units", "pixels"], "units is 'pixels'"),
         (["--target", "folder:/no/such/folder"], "/no/such/folder"),

@@ -22,9 +22,7 @@ def make_task():
     source, source_test = dataset("source", 0, PER_CLASS), dataset("source test", 1, 5)
     target = pipeline.TargetData("target", dataset("target train", 2, 10), dataset("target test", 3, 12))
 
-    def make(
-        kind="antithetic", *, num_models=8, block_size=2, module=None, targets=(target,), plan="unrolled", **kwargs
-    ):
+    def make(kind="antithetic", *, num_models=8, block_size=2, module=None, targets=(target,), plan="matmul", **kwargs):
         recipe = train.Recipe(**{"epochs": 2, "batch_size": 8, "learning_rate": 0.05, **kwargs})
         return pipeline.Task(
             source=source,

@@ -33,7 +33,7 @@ def test_a_run_stores_what_its_design_says(make_task, open_writer, kind):
     right = columns["targets/target/fixed/prediction"] == labels
     np.testing.assert_allclose(columns["targets/target/fixed/accuracy"], right.mean(axis=1), rtol=1e-6)
     assert (columns["targets/target/fixed/gradient_norm"] <= 1e-5).all()
-    assert len(np.unique(pipeline.random_accuracy(run, "target"))) > 1  # Different untrained models.
+    assert len(np.unique(pipeline.random_accuracy(run, "target", "fixed"))) > 1  # Different untrained models.
 
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(make_task, open_writer):
