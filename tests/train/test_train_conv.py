@@ -121,7 +121,6 @@ WIDE = {
     "2x2 tiles": Case((2, 2), (3, 3), channels=(17, 16)),
     "incomplete tiles, asymmetric": Case((5, 7), (3, 3), channels=(16, 16), padding=((0, 2), (3, 1))),
     "one row": Case((1, 6), (3, 3), channels=(16, 16)),
-    "no padding": Case((7, 6), (3, 3), channels=(16, 16), padding=pad(0)),
     "cropped": Case((9, 8), (3, 3), channels=(16, 16), padding=((-1, 1), (2, -2))),
     "transposed": Case((4, 3), (3, 3), (16, 16), (1, 1), ((1, 2), (2, 1)), (2, 2)),
     "stride 2": Case((7, 8), (3, 3), channels=(16, 16), strides=(2, 2)),
@@ -162,7 +161,7 @@ def cases(draw):
 
 
 @given(cases())
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 def test_any_setting_equals_xlas(case):
     assert_equals_reference(case, ways=("winograd",))
 
@@ -239,7 +238,7 @@ def test_no_tile_for_other_windows():
     [
         (Case((5, 4), (3, 3), strides=(2, 1)), "matmul"),
         (Case((5, 4), (3, 3), channels=(4, 8), groups=4), "matmul"),
-        (Case((8, 8), (3, 3), channels=(16, 16)), "winograd"),
+        (Case((2, 2), (3, 3), channels=(16, 16)), "winograd"),
     ],
     ids=["matmul", "depthwise", "winograd"],
 )
@@ -263,7 +262,7 @@ def test_a_model_is_the_same_under_vmap(case, way):
 
 def test_depthwise_sums_are_not_rounded_to_bfloat16():
     # The kernel's gradient adds up every pixel of the batch, here 2048: in bfloat16 it would be off by several percent.
-    case = Case((16, 16), (7, 7), channels=(4, 4), padding=pad(3), groups=4, batch=8)
+    case = Case((16, 16), (5, 5), channels=(4, 4), padding=pad(2), groups=4, batch=8)
     lower = case.draw(jnp.bfloat16)
 
     @jax.jit
