@@ -15,12 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
+from jax.extend.core import primitives
 
 from jdt.train.conv import Way, Window, convolve
 from jdt.types import Array
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# Names differ between JAX versions: "jit" was "pjit", and "checkpoint" is bound as "remat2".
+_JIT, _CHECKPOINT = primitives.jit_p.name, primitives.remat_p.name
 _ELEMENTWISE = frozenset(
     """
     abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh digamma div
@@ -42,16 +45,16 @@ _WINDOWS: dict[str, tuple[Callable[[Array, Array], Array], float]] = {
 class _Laid:
     """An array whose axes are stored in another order: stored axis i is logical axis `order[i]`."""
 
-    stored: Any  # An array, or a literal's value.
+    stored: Any  # A JAX or NumPy array, or a scalar of a jaxpr.
     order: tuple[int, ...]
 
-    def as_order(self, order: tuple[int, ...]) -> Array:
+    def as_order(self, order: tuple[int, ...]) -> Any:
         if order == self.order:
             return self.stored
         return jnp.transpose(self.stored, [self.order.index(axis) for axis in order])
 
     @property
-    def logical(self) -> Array:
+    def logical(self) -> Any:
         return self.as_order(tuple(range(len(self.order))))
 
     def stored_axes(self, axes: Sequence[int]) -> tuple[int, ...]:
@@ -69,7 +72,7 @@ def _plain(array: Any) -> _Laid:
 def batch_last(function: Function, way: Way) -> Function:
     """Return `function` with its convolutions and poolings computed in batch-last layout.
 
-    The result can be jitted, differentiated and vmapped, and takes and returns arrays in the usual layout.
+    The result can be jitted, differentiated (in reverse) and vmapped, and takes and returns arrays in the usual layout.
     Convolutions inside nested jits and rematerialised parts are found too; see `uncovered` for those that are not.
 
     Args:
@@ -106,7 +109,7 @@ def _uncovered_in(jaxpr: Any, *, inside: bool, prefix: str = "") -> Iterator[str
         if name == "conv_general_dilated" and not (inside and _is_covered(equation)):
             yield where or "unnamed"
         for inner in _inner_jaxprs(equation):
-            yield from _uncovered_in(inner, inside=inside and name in ("jit", "pjit", "checkpoint"), prefix=where)
+            yield from _uncovered_in(inner, inside=inside and name in (_JIT, _CHECKPOINT), prefix=where)
 
 
 def _inner_jaxprs(equation: Any) -> Iterator[Any]:
@@ -126,7 +129,14 @@ def _is_covered(equation: Any) -> bool:
         and jnp.issubdtype(image, jnp.floating)
         and image == kernel
         and wanted in (None, image)
+        and equation.outvars[0].aval.size > 0
     )
+
+
+def _is_covered_pool(equation: Any) -> bool:
+    params, out = equation.params, equation.outvars[0].aval
+    dilations = {*params["window_dilation"], *params["base_dilation"]}
+    return dilations == {1} and jnp.issubdtype(out.dtype, jnp.floating) and out.size > 0
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[_Laid], way: Way) -> list[_Laid]:
@@ -146,21 +156,21 @@ def _equation(equation: Any, inputs: list[_Laid], debug_info: Any, way: Way) -> 
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated" and _is_covered(equation):
         return [_convolution(inputs[0], inputs[1], params, way)]
-    if name in ("jit", "pjit"):
+    if name == _JIT:
         inner = params["jaxpr"]
         return _evaluate(inner.jaxpr, inner.consts, inputs, way)
-    if name == "checkpoint":
+    if name == _CHECKPOINT:
         return _checkpoint(inputs, params, way)
-    if name in _WINDOWS and set(params["window_dilation"]) | set(params["base_dilation"]) == {1}:
+    if name in _WINDOWS and _is_covered_pool(equation):
         return [_reduce_window(inputs[0], params, *_WINDOWS[name])]
-    if all(x.order == tuple(sorted(x.order)) for x in inputs):
+    if all(map(_is_usual, inputs)):
         return _as_it_is(equation, inputs, debug_info)
     if name in _ELEMENTWISE:
         # Flax broadcasts [1, 1, 1, C] against images: equal ranks, so one order serves all but the scalars.
-        order = max((x for x in inputs if len(x.order) > 1), key=lambda x: (x.stored.size, not _usual(x))).order
+        order = _leading_order(inputs)
         arrays = [x.as_order(order) if x.order else x.stored for x in inputs]
         return [_Laid(equation.primitive.bind(*arrays, **params), order)]
-    if name == "custom_jvp_call" and _is_relu(params["call_jaxpr"].jaxpr):
+    if name == "custom_jvp_call" and _source(equation) == _relu_source():
         return [_Laid(jax.nn.relu(inputs[0].stored), inputs[0].order)]
     if name in _REDUCTIONS:
         return [_reduction(equation, inputs[0])]
@@ -169,8 +179,13 @@ def _equation(equation: Any, inputs: list[_Laid], debug_info: Any, way: Way) -> 
     return _as_it_is(equation, inputs, debug_info)
 
 
-def _usual(x: _Laid) -> bool:
+def _is_usual(x: _Laid) -> bool:
     return x.order == tuple(range(len(x.order)))
+
+
+def _leading_order(inputs: Sequence[_Laid]) -> tuple[int, ...]:
+    """Order of the largest array, an unusual one among equals."""
+    return max((x for x in inputs if len(x.order) > 1), key=lambda x: (x.stored.size, not _is_usual(x))).order
 
 
 def _as_it_is(equation: Any, inputs: Sequence[_Laid], debug_info: Any) -> list[_Laid]:
@@ -185,19 +200,16 @@ def _as_it_is(equation: Any, inputs: Sequence[_Laid], debug_info: Any) -> list[_
     return [_plain(out) for out in jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(single, ()))(*map(by_atom.get, atoms))]
 
 
-def _is_relu(jaxpr: Any) -> bool:
-    if len(jaxpr.eqns) != 1 or len(jaxpr.invars) != 1:
-        return False
-    (equation,) = jaxpr.eqns
-    if equation.primitive.name in ("jit", "pjit"):
-        return _is_relu(equation.params["jaxpr"].jaxpr)
-    return (
-        equation.primitive.name == "max"
-        and equation.invars[0] is jaxpr.invars[0]
-        and isinstance(equation.invars[1], jex_core.Literal)
-        and np.ndim(equation.invars[1].val) == 0
-        and bool(equation.invars[1].val == 0)
-    )
+def _source(equation: Any) -> str | None:
+    """Name, file and line of the function that an equation with a custom derivative stands for."""
+    return equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info
+
+
+@functools.cache
+def _relu_source() -> str:
+    # Relu is told by where it is defined, since another function of the same values may have another derivative.
+    (equation,) = jax.make_jaxpr(jax.nn.relu)(0.0).eqns
+    return _source(equation) or "unknown"
 
 
 def _convolution(image: _Laid, kernel: _Laid, params: dict[str, Any], way: Way) -> _Laid:
@@ -205,8 +217,8 @@ def _convolution(image: _Laid, kernel: _Laid, params: dict[str, Any], way: Way) 
     batch, channels, *space = numbers.lhs_spec
     out, inside, *window = numbers.rhs_spec
     result = convolve(
-        image.as_order((channels, *space, batch)),
-        kernel.as_order((*window, inside, out)),
+        jnp.asarray(image.as_order((channels, *space, batch))),  # Constants of a jaxpr may be NumPy's.
+        jnp.asarray(kernel.as_order((*window, inside, out))),
         Window(
             tuple(params["window_strides"]),
             tuple(tuple(edge) for edge in params["padding"]),
@@ -222,11 +234,17 @@ def _convolution(image: _Laid, kernel: _Laid, params: dict[str, Any], way: Way) 
 
 
 def _checkpoint(inputs: Sequence[_Laid], params: dict[str, Any], way: Way) -> list[_Laid]:
+    orders: list[tuple[int, ...]] = []
+
     def inner(*arrays: Array) -> list[Array]:
-        return [out.logical for out in _evaluate(params["jaxpr"], (), [_plain(a) for a in arrays], way)]
+        laid = [_Laid(array, x.order) for array, x in zip(arrays, inputs, strict=True)]
+        outs = _evaluate(params["jaxpr"], (), laid, way)
+        orders[:] = [out.order for out in outs]
+        return [out.stored for out in outs]
 
     again = jax.checkpoint(inner, prevent_cse=params["prevent_cse"], policy=params["policy"])  # pyright: ignore
-    return [_plain(out) for out in again(*[x.logical for x in inputs])]
+    outs = again(*[x.stored for x in inputs])
+    return [_Laid(out, order) for out, order in zip(outs, orders, strict=True)]
 
 
 def _reduction(equation: Any, x: _Laid) -> _Laid:
@@ -289,7 +307,7 @@ def _rev(params: dict[str, Any], inputs: Sequence[_Laid]) -> _Laid:
 
 
 def _concatenate(params: dict[str, Any], inputs: Sequence[_Laid]) -> _Laid:
-    order = inputs[0].order
+    order = _leading_order(inputs)
     arrays = [x.as_order(order) for x in inputs]
     return _Laid(jax.lax.concatenate(arrays, order.index(params["dimension"])), order)
 
