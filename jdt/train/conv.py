@@ -20,6 +20,7 @@ Way = Literal["matmul", "winograd"]
 """How a convolution may be computed; `winograd` falls back to `matmul` where its transform does not pay."""
 
 Precision = jax.lax.PrecisionLike
+Matrix = tuple[tuple[float, ...], ...]
 
 _WINOGRAD_OVERHEAD = 1.6
 """Time of a multiplication in the transformed domain, transforms included, against one in a direct product.
@@ -164,40 +165,31 @@ def _fold_strides(x: Array, kernel: Array) -> tuple[Array, Array]:
 
 
 # Winograd's minimal filtering F(m x m, 3 x 3) (Lavin and Gray 2016, arXiv 1509.09308, section 4): an m x m tile of
-# the output costs (m + 2)^2 multiplications instead of 9 m^2. Matrices by m: input, kernel and output transform.
+# the output costs (m + 2)^2 multiplications instead of 9 m^2.
 
 
 class _Transform(NamedTuple):
-    data: tuple[tuple[float, ...], ...]
-    kernel: tuple[tuple[float, ...], ...]
-    output: tuple[tuple[float, ...], ...]
+    """Matrices of the data, kernel and output transforms along one axis."""
+
+    data: Matrix
+    kernel: Matrix
+    output: Matrix
+
+
+def _cook_toom(tile: int, points: Sequence[float]) -> _Transform:
+    """Derive the transforms of F(tile, 3) from interpolation points; infinity is the last one."""
+    others = [[q for q in points if q != p] for p in points]
+    scale = [math.prod(p - q for q in rest) for p, rest in zip(points, others, strict=True)]
+    kernel = [[p**j / s for j in range(3)] for p, s in zip(points, scale, strict=True)] + [[0, 0, 1]]
+    data = [[*np.poly(rest)[::-1], 0] for rest in others] + [list(np.poly(points)[::-1])]
+    output = [[*(p**i for p in points), float(i == tile - 1)] for i in range(tile)]
+    return _Transform(*(tuple(tuple(map(float, row)) for row in matrix) for matrix in (data, kernel, output)))
 
 
 _TRANSFORMS = {
-    2: _Transform(
-        data=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-        kernel=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-        output=((1, 1, 1, 0), (0, 1, -1, -1)),
-    ),
-    4: _Transform(
-        data=(
-            (4, 0, -5, 0, 1, 0),
-            (0, -4, -4, 1, 1, 0),
-            (0, 4, -4, -1, 1, 0),
-            (0, -2, -1, 2, 1, 0),
-            (0, 2, -1, -2, 1, 0),
-            (0, 4, 0, -5, 0, 1),
-        ),
-        kernel=(
-            (1 / 4, 0, 0),
-            (-1 / 6, -1 / 6, -1 / 6),
-            (-1 / 6, 1 / 6, -1 / 6),
-            (1 / 24, 1 / 12, 1 / 6),
-            (1 / 24, -1 / 12, 1 / 6),
-            (0, 0, 1),
-        ),
-        output=((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-    ),
+    2: _cook_toom(2, (0.0, 1.0, -1.0)),
+    # The usual points, 1, -1, 2 and -2, lose twice as many bits. These are fractions of two: exact, and so are sums.
+    4: _cook_toom(4, (0.0, 0.75, -0.75, 1.5, -1.5)),
 }
 
 
