@@ -25,12 +25,8 @@ check: $(INSTALLED) ## Lint, formatting, types, layers and doctests.
 	$(BIN)/python -m pytest tests/test_layers.py tests/test_docs.py
 	$(BIN)/python -m pytest --doctest-modules jdt
 
-bench: $(INSTALLED) ## Run every benchmarks/bench_*.py.
-	@if ls benchmarks/bench_*.py >/dev/null 2>&1; then \
-		for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done; \
-	else \
-		echo "benchmarks/ is empty so far: the first benchmark arrives with the engine's."; \
-	fi
+bench: $(INSTALLED) ## Training speed of small_cnn under every plan, beside PyTorch where it is installed.
+	$(BIN)/python benchmarks/train_throughput.py --network small_cnn --models 16 --json benchmarks/small_cnn.json
 
 clean: ## Remove caches and build outputs; .venv and runs/ stay.
 	rm -rf build dist jdt.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
