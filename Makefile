@@ -16,7 +16,7 @@ demo: $(INSTALLED) ## Influence of 30 source classes on handwritten digits, into
 	$(BIN)/python -m experiments.class_influence --out runs/demo
 
 test: $(INSTALLED) ## Run all tests.
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n auto --dist loadfile
 
 check: $(INSTALLED) ## Lint, formatting, types, layers and doctests.
 	$(BIN)/ruff check .
