@@ -22,7 +22,17 @@ def make_task():
     source, source_test = dataset("source", 0, PER_CLASS), dataset("source test", 1, 5)
     target = pipeline.TargetData("target", dataset("target train", 2, 10), dataset("target test", 3, 12))
 
-    def make(kind="antithetic", *, num_models=8, block_size=2, module=None, targets=(target,), plan="matmul", **kwargs):
+    def make(
+        kind="antithetic",
+        *,
+        num_models=8,
+        block_size=2,
+        module=None,
+        targets=(target,),
+        plan="matmul",
+        num_devices=1,
+        **kwargs,
+    ):
         recipe = train.Recipe(**{"epochs": 2, "batch_size": 8, "learning_rate": 0.05, **kwargs})
         return pipeline.Task(
             source=source,
@@ -36,6 +46,7 @@ def make_task():
             recipe=recipe,
             plan=train.PLANS[plan],
             head=transfer.FixedFeature(),
+            num_devices=num_devices,
         )
 
     return make

@@ -48,6 +48,17 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(make_task, open_writer):
         np.testing.assert_array_equal(everything(parts)[name], value, err_msg=name)
 
 
+@pytest.mark.multidevice
+def test_any_number_of_devices_gives_the_same_store(make_task, open_writer):
+    alone = make_task("fixed-size", num_models=6, block_size=6)
+    reference, _ = finish(alone, open_writer(alone, "1"))
+    for num_devices in (2, 4, 8):
+        task = make_task("fixed-size", num_models=6, block_size=6, num_devices=num_devices)
+        run, _ = finish(task, open_writer(task, str(num_devices)))
+        for name, value in everything(reference).items():
+            np.testing.assert_array_equal(everything(run)[name], value, err_msg=f"{name} on {num_devices} devices")
+
+
 def test_a_shorter_last_block_is_like_any_other(make_task, open_writer):
     task = make_task("fixed-size", num_models=5, block_size=2)
     longer = make_task("fixed-size", num_models=6, block_size=2)
