@@ -257,7 +257,8 @@ def sweep(base: Workload, axis: str | None) -> list[Workload]:
         "models": ("models", 1), "image-size": ("image_size", SMALLEST[base.network]), "devices": ("devices", 1),
     }  # fmt: skip
     field, first = firsts.get(axis or "", ("models", base.models))
-    base = dataclasses.replace(base, devices=len(jax.local_devices()))
+    if axis == "devices":
+        base = dataclasses.replace(base, devices=len(jax.local_devices()))
     last = getattr(base, field)
     values = [first * 2**i for i in range(16) if first * 2**i < last]
     return [dataclasses.replace(base, **{field: value}) for value in [*values, last]]

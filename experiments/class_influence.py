@@ -304,7 +304,7 @@ def conclude(findings: Sequence[jdt.report.TargetFindings], warnings: list[str],
     for found in findings:
         say(jdt.report.findings_table(found))
         untrained = (
-            f", {jdt.report.BASELINES[found.mode]} {found.random_accuracy.mean():.1%}"
+            f", {jdt.report.baseline_words(found.mode)} {found.random_accuracy.mean():.1%}"
             if len(found.random_accuracy)
             else ""
         )

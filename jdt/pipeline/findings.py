@@ -19,7 +19,7 @@ from jdt.estimators import (
 )
 from jdt.evaluate import auroc, pair_correlation, permutation_control, split_half
 from jdt.pipeline.blocks import random_accuracy
-from jdt.report import BASELINES
+from jdt.report import baseline_words
 from jdt.report.content import EstimatorFindings, Figure, PlantedTruth, TargetFindings
 from jdt.types import Bool, Float, UInt8
 
@@ -284,7 +284,7 @@ def feature_gap_warning(found: TargetFindings) -> str | None:
     if gap > max(0.02, spread):
         return None
     return (
-        f"{found.target} ({found.mode}): models reach {found.accuracy.mean():.1%}, {BASELINES[found.mode]} "
+        f"{found.target} ({found.mode}): models reach {found.accuracy.mean():.1%}, {baseline_words(found.mode)} "
         f"{found.random_accuracy.mean():.1%}; with a gap of {100 * gap:.1f} points (spread between models "
         f"{100 * spread:.1f}) source data hardly matter, and influence is mostly noise: train longer, on more data, "
         "or use a network whose random features are worse."

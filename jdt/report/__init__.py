@@ -17,4 +17,4 @@ from jdt.report.page import write_report as write_report
 from jdt.report.terminal import findings_table as findings_table
 from jdt.report.thumbnails import sample_images as sample_images
 from jdt.report.thumbnails import strip_png as strip_png
-from jdt.report.words import BASELINES as BASELINES
+from jdt.report.words import baseline_words as baseline_words

@@ -17,7 +17,7 @@ from jdt.report.select import (
     shown_classes,
     shown_units,
 )
-from jdt.report.words import BASELINES, Scale, clean, percent, scale_of
+from jdt.report.words import Scale, baseline_words, clean, percent, scale_of
 from jdt.store.files import explained, write_bytes
 
 
@@ -170,7 +170,7 @@ def _accuracy_words(findings: TargetFindings) -> tuple[str, str]:
     )
     caption = f"Accuracy of the {len(accuracy)} models on the target."
     if len(baseline):
-        words = BASELINES[findings.mode]
+        words = baseline_words(findings.mode)
         alt += f" The accuracy of {words} is {percent(baseline.mean())}, marked by a dashed line."
         caption += (
             f" Dashed line: {words} (mean of {len(baseline)} models that never saw the source). Influences mean "

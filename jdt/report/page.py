@@ -15,7 +15,7 @@ from jdt.report import summary, tables
 from jdt.report.content import Content, TargetFindings
 from jdt.report.figures import Picture, save_pictures, target_pictures, target_scale
 from jdt.report.select import finite
-from jdt.report.words import BASELINES, MODES, clean, decimal, mode_words, percent
+from jdt.report.words import MODES, baseline_words, clean, decimal, mode_words, percent
 from jdt.store.files import explained, jsonable, write_bytes
 
 
@@ -118,7 +118,7 @@ def _tiles(findings: TargetFindings) -> list[tuple[str, str, str]]:
     if len(models):
         tiles.append(("target accuracy", percent(models.mean()), f"± {decimal(100 * models.std(), 1)} points (s.d.)"))
     if len(untrained):
-        tiles.append((BASELINES[findings.mode], percent(untrained.mean()), f"untrained models: {len(untrained)}"))
+        tiles.append((baseline_words(findings.mode), percent(untrained.mean()), f"untrained models: {len(untrained)}"))
     reliability = found[1].reliability
     tiles.append(("split-half reliability", decimal(reliability.value, 2), found[0]))
     if findings.truth:

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jdt.report.content import TargetFindings
 from jdt.report.select import Effect, effects, finite, first_estimator, known_influence, shown_classes, shown_units
-from jdt.report.words import BASELINES, MINUS, Scale, shorten
+from jdt.report.words import MINUS, Scale, baseline_words, shorten
 
 HEATMAP_UNITS, HEATMAP_CLASSES, RANKED_UNITS = 60, 60, 40
 
@@ -200,7 +200,7 @@ def draw_accuracy(findings: TargetFindings) -> Figure:
     if len(accuracy):
         axes.axvline(accuracy.mean(), color=INK, linewidth=1.4, label=f"mean of models, {accuracy.mean():.1f} %")
     if len(baseline):
-        label = f"{BASELINES[findings.mode]}, {baseline.mean():.1f} %"
+        label = f"{baseline_words(findings.mode)}, {baseline.mean():.1f} %"
         axes.axvline(baseline.mean(), color="#D55E00", linestyle=(0, (5, 2)), linewidth=1.8, label=label)
         axes.scatter(baseline, np.full(len(baseline), 0.06 * top), color="#D55E00", s=16, marker="|", zorder=3)
     axes.set_ylim(0, top * 1.08)

@@ -6,10 +6,10 @@ from jdt.report.content import Content, EstimatorFindings, Figure, PlantedTruth,
 from jdt.report.figures import target_scale
 from jdt.report.select import Effect, effects, extremes, finite, first_estimator
 from jdt.report.words import (
-    BASELINES,
     MINUS,
     NBSP,
     Scale,
+    baseline_words,
     clean,
     decimal,
     figure_interval,
@@ -49,7 +49,7 @@ def target_summary(findings: TargetFindings) -> str:
 def _accuracy_sentence(findings: TargetFindings) -> str:
     models, untrained = finite(findings.accuracy), finite(findings.random_accuracy)
     place = f"{clean(findings.target)} ({mode_words(findings.mode)})"
-    baseline = BASELINES[findings.mode]
+    baseline = baseline_words(findings.mode)
     if not len(models):
         return f"On {place}, no accuracies were measured."
     sentence = (

@@ -16,9 +16,6 @@ NBSP = "\N{NO-BREAK SPACE}"  # Between a number and its unit, so that no line en
 
 MODES = {"fixed": "fixed-feature transfer", "full": "full-network transfer"}
 
-BASELINES = {"fixed": "untrained features", "full": "training from scratch"}
-"""What transfer must beat, by mode: the same on models that never saw the source."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
@@ -112,6 +109,11 @@ def figure_interval(low: float | None, high: float | None) -> str:
 def mode_words(mode: str) -> str:
     """Transfer mode in words."""
     return MODES.get(mode, f"{mode} transfer")
+
+
+def baseline_words(mode: str) -> str:
+    """What transfer must beat, in words: the same transfer of models that never saw the source."""
+    return {"fixed": "untrained features", "full": "training from scratch"}.get(mode, "without the source")
 
 
 def clean(name: str) -> str:

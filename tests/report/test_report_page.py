@@ -129,7 +129,7 @@ def test_summary_says_the_numbers_of_the_content(page, content):
     task = target.estimators["ridge"].task
     pattern = (
         r"(\d+) models, .* reach ([\d.]+) % accuracy on average \(standard deviation ([\d.]+) points, from ([\d.]+) % "
-        r"to ([\d.]+) %\); features of untrained models reach ([\d.]+) %\."
+        r"to ([\d.]+) %\); untrained features: ([\d.]+) %\."
     )
     found = re.search(pattern, text)
     accuracy = target.accuracy.astype(float)

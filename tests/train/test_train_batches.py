@@ -15,6 +15,7 @@ def draw(ids, members, first, *, num_steps=12, batch_size=8, smallest=8, seed=0)
             jnp.asarray(ids),
             jnp.asarray(members),
             jnp.asarray(first),
+            jnp.asarray(0),
             num_steps=num_steps,
             batch_size=batch_size,
             num_passes=passes_touched(num_steps, batch_size, smallest),
