@@ -25,7 +25,7 @@ Matrix = tuple[tuple[float, ...], ...]
 _WINOGRAD_OVERHEAD = 1.6
 """Time of a multiplication in the transformed domain, transforms included, against one in a direct product.
 
-Measured for 3x3 layers of 32 to 256 channels on a CPU: see benchmarks/NOTES.md.
+From product rates of layers with 32 to 128 channels on a CPU: see benchmarks/NOTES.md.
 """
 _WINOGRAD_CHANNELS = 16
 """Fewer channels than these make the transformed products too thin."""
