@@ -1,0 +1,363 @@
+"""LASSO and elastic-net paths of many targets that share one Gram matrix, each with a duality gap as its proof.
+
+Per target, with correlations c = X^T y / m and Gram matrix G = X^T X / m, minimise over w
+
+    1/2 w^T G w - c^T w + l1 |w|_1 + l2/2 |w|^2,    y scaled so that |y|^2 / m = 1.
+
+All targets go down their paths together. At each penalty the start is the line through the last two solutions (a path
+is piecewise linear, so between changes of the support the line is the solution). Then come proximal gradient steps, or
+where the Gram matrix is less well conditioned sweeps of block coordinate descent, matrix products between blocks and
+proximal steps inside them, every two sweeps followed by one step of Anderson acceleration. A target is left alone as
+soon as its gap is proven. Why so, and what was slower:
+benchmarks/NOTES.md.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jdt.linalg.factored import Factored, Gram, largest_eigenvalue, times
+from jdt.linalg.spectrum import matmul
+from jdt.types import Array, Float, Int
+
+CONVERGED, CONSTANT, STALLED, LIMIT = range(4)
+MEANING = {
+    CONVERGED: "converged: the duality gap is proven",
+    CONSTANT: "the target does not vary between models: all weights are zero",
+    STALLED: "the gap stopped shrinking: rounding in this precision, or a nearly singular design",
+    LIMIT: "the sweeps ran out before the gap was proven",
+}
+"""What each status code says."""
+
+PATIENCE = {"float32": 500, "float64": 2000}
+"""Sweeps without a tenth off the largest gap before a penalty counts as stalled: in float32 rounding is likelier."""
+AIM = {"float32": 0.6, "float64": 0.1}
+"""What is aimed at, over what was asked: less for what rounds off on the way back, and in float64, which is for those
+who want exact objectives, a tenth, for a sweep or two."""
+MANY_SWEEPS = 30
+"""Sweeps at one penalty after which moves along the null direction are made exactly."""
+KKT_RESIDUAL = 1e-4
+"""Largest KKT residual that is left, of standardised masks and targets: where weights are small a gap allows more."""
+LAST_PUSH = 10
+"""Sweeps without a tenth off the largest gap after which what was asked will do."""
+
+NARROW = 6.0
+"""Ratio of extreme eigenvalues up to which one block is used (measured: benchmarks/NOTES.md)."""
+
+LANCZOS_STEPS = 30
+
+Keep: TypeAlias = Callable[[Any, Int[Array, ""], "Solved"], Any]
+"""Takes what was kept so far, the number of the penalty and its solutions; returns what is kept."""
+
+
+class Solved(NamedTuple):
+    """Solutions at one penalty (or with a leading penalties axis, at all), on the device or back on the host.
+
+    Attributes:
+      weights: float `[units, targets]`.
+      gap: float `[targets]`: primal minus dual objective over the null objective 1/2.
+      status: int32 `[targets]`, see `MEANING`.
+    """
+
+    weights: Any
+    gap: Any
+    status: Any
+
+
+class Blocks(NamedTuple):
+    """How coordinates are divided for sweeps.
+
+    Attributes:
+      steps: `[blocks]` length of a proximal gradient step inside each block.
+      null: `[units]` a direction v with G v = 0 and positive entries, or None. Subsets of one size have one: the fit
+        stays the same along it and only the penalty decides, so that plain descent hardly moves.
+      null_step: Step length of all coordinates together, for moves along `null`.
+    """
+
+    steps: Any  # Float[Array, " blocks"], of numpy or JAX; so are the others
+    null: Any
+    null_step: Any
+
+
+def plan_blocks(
+    gram: Float[np.ndarray, "units units"] | Factored,
+    *,
+    null: Float[np.ndarray, " units"] | None,
+    block_size: int = 256,
+) -> Blocks:
+    """Divide the coordinates in blocks and find each block's step length.
+
+    Where the spectrum of the Gram matrix is narrow there is one block: a proximal gradient step on all coordinates is
+    then as good as a sweep, and cheaper. Otherwise there are blocks of `block_size`, at least four. A factored Gram
+    matrix has no blocks to take out.
+
+    Args:
+      gram: Unit diagonal (or zero, for constant units), float64.
+      null: See `Blocks`.
+      block_size: Coordinates a block, at most.
+    """
+    if isinstance(gram, Factored):
+        step = np.array(_step(0.0, 1.05 * largest_eigenvalue(gram)))
+        return Blocks(step[None], None, step)
+    # Lifts the null direction out of the way.
+    lifted = gram if null is None else gram + np.outer(null, null) / (null @ null)
+    least, largest = _extremes(lifted)
+    narrow = largest <= NARROW * least
+    num_blocks = 1 if narrow else min(len(gram), max(4, -(-len(gram) // block_size)))
+    steps = [
+        _step(*((least, largest) if narrow else _extremes(gram[first:last, first:last])))
+        for first, last in _edges(len(gram), num_blocks)
+    ]
+    return Blocks(np.array(steps), null, np.array(_step(least, largest)))
+
+
+def _step(least: float, largest: float) -> float:
+    # Contracts the outermost directions equally; below 2 / largest, so that no step raises the objective.
+    return 2.0 / (max(least, 0.1 * largest) + largest) if largest > 0 else 1.0
+
+
+def _extremes(matrix: Float[np.ndarray, "units units"]) -> tuple[float, float]:
+    """Least and largest eigenvalue: exact for small matrices, within a few per cent by Lanczos for others."""
+    if len(matrix) <= 64:
+        values = np.linalg.eigvalsh(matrix)
+        return float(values[0]), float(values[-1])
+    vector = np.random.default_rng(0).normal(size=len(matrix))
+    basis, diagonal, beside = np.zeros((LANCZOS_STEPS, len(matrix))), [], []
+    for i in range(LANCZOS_STEPS):
+        length = float(np.linalg.norm(vector))
+        if length < 1e-10:  # All directions that the start has a share in are found.
+            break
+        basis[i] = vector / length
+        beside.append(length)
+        vector = matrix @ basis[i]
+        diagonal.append(float(vector @ basis[i]))
+        for _ in range(2):  # Once more for what rounding left of the earlier directions.
+            vector = vector - (basis[: i + 1] @ vector) @ basis[: i + 1]
+    values = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside[1:], 1) + np.diag(beside[1:], -1))
+    return 0.95 * float(values[0]), 1.02 * float(values[-1])
+
+
+def follow_path(
+    gram: Gram,
+    blocks: Blocks,
+    correlations: Float[Array, "units targets"],
+    penalties: Float[Array, "penalties targets"],
+    keep: Keep,
+    kept: Any,
+    *,
+    l1_ratio: float,
+    gap: float,
+    max_sweeps: int,
+    inner: int = 2,
+) -> Any:
+    """Solve at every penalty in turn and hand each solution to `keep`.
+
+    Args:
+      gram: X^T X / m.
+      blocks: From `plan_blocks`.
+      correlations: X^T y / m of targets scaled to |y|^2 / m = 1 (all zero: a constant target).
+      penalties: Falling along the first axis.
+      keep: Called as `kept = keep(kept, k, solved)` for each penalty k.
+      kept: What it starts from.
+      l1_ratio: l1 = penalty * l1_ratio, l2 = penalty * (1 - l1_ratio). Static.
+      gap: Proven for each target and penalty, over the null objective.
+      max_sweeps: Limit for one penalty.
+      inner: Proximal steps inside a block a sweep.
+
+    Returns:
+      `kept` after the last penalty.
+    """
+    varies = jnp.abs(correlations).max(axis=0) > 0
+
+    def at_penalty(carry: tuple[Any, ...], k: Int[Array, ""]) -> tuple[tuple[Any, ...], None]:
+        (w, g), (w_before, g_before), kept = carry
+        l1 = penalties[k] * l1_ratio
+        l2 = penalties[k] * (1.0 - l1_ratio) if l1_ratio < 1.0 else None
+        last, second_last = penalties[jnp.maximum(k - 1, 0)], penalties[jnp.maximum(k - 2, 0)]
+        moved = second_last - last
+        ahead = jnp.where((moved > 0) & (k >= 2), (last - penalties[k]) / jnp.where(moved > 0, moved, 1.0), 0.0)
+        start = (w + ahead * (w - w_before), g + ahead * (g - g_before))
+        found = _solve(
+            gram, blocks, correlations, l1, l2, start,
+            gap=gap, max_sweeps=max_sweeps, inner=inner,
+        )  # fmt: skip
+        proven = _gap(found.w, found.g, correlations, l1, l2)
+        status = jnp.where(proven <= gap, CONVERGED, jnp.where(found.sweeps >= max_sweeps, LIMIT, STALLED))
+        status = jnp.where(varies, status, CONSTANT).astype(jnp.int32)
+        kept = keep(kept, k, Solved(found.w, jnp.where(varies, proven, 0.0), status))
+        return ((found.w, found.g), (w, g), kept), None
+
+    start = (jnp.zeros_like(correlations), correlations)
+    return lax.scan(at_penalty, (start, start, kept), jnp.arange(len(penalties)))[0][-1]
+
+
+class _State(NamedTuple):
+    w: Float[Array, "units targets"]
+    g: Float[Array, "units targets"]  # c - G w, within the rounding of this round's sweeps
+    gap: Float[Array, " targets"]  # Or the KKT residual in its place, see `distance`
+    rounds: Int[Array, ""]  # Of sweeps, each ended by a proof
+    sweeps: Int[Array, ""]
+    best: Float[Array, ""]  # Largest gap, when last a tenth was taken off it
+    since: Int[Array, ""]  # Sweeps since then
+
+
+def _solve(
+    gram: Gram, blocks: Blocks, c: Array, l1: Array, l2: Array | None, start: tuple[Array, Array], *,
+    gap: float, max_sweeps: int, inner: int,
+) -> _State:  # fmt: skip
+    whole = len(blocks.steps) == 1
+    rows = [] if isinstance(gram, Factored) or whole else _cut(gram, len(blocks.steps))
+    patience, asked, gap = PATIENCE[c.dtype.name], gap, gap * AIM[c.dtype.name]
+    accelerated = bool(rows) or isinstance(gram, Factored)
+
+    def descend(w: Array, g: Array, tries: Array) -> tuple[Array, Array]:
+        if blocks.null is not None and l2 is None:
+            w = _shift(w, g, blocks.null, blocks.null_step, l1, tries)
+        if rows:
+            return _sweep(rows, blocks.steps, w, g, l1, l2, inner)
+        w = _proximal(w + blocks.steps[0] * g, blocks.steps[0], l1, l2)
+        return w, c - times(gram, w)
+
+    def distance(w: Array, g: Array) -> Array:
+        # The gap, or where the KKT residual is further from its limit, as far as that.
+        return jnp.maximum(_gap(w, g, c, l1, l2), _residual(w, g, l1, l2) * (asked / KKT_RESIDUAL))
+
+    def advance(s: _State) -> _State:
+        tries = jnp.where(s.sweeps < MANY_SWEEPS, 1, 16)
+        w, g = descend(s.w, s.g, tries)
+        if accelerated:
+            w2, g2 = descend(w, g, tries)
+            # Without acceleration every sweep lowers the objective: a penalty that takes long is sure to converge.
+            share = jnp.where(s.sweeps < patience, _share(w - s.w, w2 - w), 0.0)
+            w, g = w2 - share * (w2 - w), g2 - share * (g2 - g)
+        moving = s.gap > gap
+        w, g = jnp.where(moving, w, s.w), jnp.where(moving, g, s.g)
+        found, swept = distance(w, g), 1 + accelerated
+        better = found.max() < 0.9 * s.best
+        return _State(
+            w, g, found, s.rounds, s.sweeps + swept,
+            jnp.where(better, found.max(), s.best), jnp.where(better, 0, s.since + swept),
+        )  # fmt: skip
+
+    def unproven(s: _State) -> Array:
+        limit = jnp.where((s.gap <= asked).all(), LAST_PUSH, patience)
+        return (s.gap > gap).any() & (s.sweeps < max_sweeps) & (s.since < limit)
+
+    def prove(s: _State) -> _State:
+        s = lax.while_loop(unproven, advance, s)
+        if whole:
+            return s._replace(rounds=s.rounds + 1)  # Every sweep has made g from weights alone.
+        # Rounding adds up in g: what is reported is proven from the weights alone.
+        g = c - times(gram, s.w)
+        return s._replace(g=g, gap=distance(s.w, g), rounds=s.rounds + 1)
+
+    w, g = start
+    first, zero = distance(w, g), jnp.asarray(0)
+    return lax.while_loop(
+        lambda s: (s.rounds == 0) | unproven(s), prove, _State(w, g, first, zero, zero, first.max(), zero)
+    )
+
+
+def _share(first: Float[Array, "units targets"], second: Float[Array, "units targets"]) -> Float[Array, " targets"]:
+    """How much of the second change to take back, so that what the two changes have in common cancels.
+
+    Anderson acceleration of depth one, restarted every two sweeps (Walker & Ni, 2011). Gradients are linear in the
+    weights, so that the combination of two sweeps costs no product.
+    """
+    difference = second - first
+    size = (difference**2).sum(axis=0)
+    return jnp.clip((difference * second).sum(axis=0) / jnp.where(size > 0, size, 1.0), -2.0, 0.5)
+
+
+class _Rows(NamedTuple):
+    """Rows of the Gram matrix that one block meets, cut once: a slice inside the loop is copied at every sweep."""
+
+    first: int
+    last: int
+    before: Array  # Columns of the blocks before it
+    own: Array
+    after: Array  # Its own columns and those of the blocks behind it
+
+
+def _cut(gram: Array, num_blocks: int) -> list[_Rows]:
+    return [_Rows(a, b, gram[a:b, :a], gram[a:b, a:b], gram[a:b, a:]) for a, b in _edges(len(gram), num_blocks)]
+
+
+def _edges(size: int, num_blocks: int) -> list[tuple[int, int]]:
+    return list(itertools.pairwise(round(i * size / num_blocks) for i in range(num_blocks + 1)))
+
+
+def _sweep(
+    rows: list[_Rows], steps: Array, w: Array, g: Array, l1: Array, l2: Array | None, inner: int
+) -> tuple[Array, Array]:
+    """Update one block after another, each from the gradient that the ones before it leave."""
+    changes: list[Array] = []
+    entering: list[Array] = []
+    for row, step in zip(rows, steps, strict=True):
+        now, before = g[row.first : row.last], w[row.first : row.last]
+        if row.first:
+            now = now - matmul(row.before, jnp.concatenate(changes))
+        entering.append(now)
+        u = before
+        for i in range(inner):
+            new = _proximal(u + step * now, step, l1, l2)
+            if i < inner - 1:
+                now = now - matmul(row.own, new - u)
+            u = new
+        changes.append(u - before)
+    change = jnp.concatenate(changes)
+    leaving = [now - matmul(row.after, change[row.first :]) for row, now in zip(rows, entering, strict=True)]
+    return w + change, jnp.concatenate(leaving)
+
+
+def _proximal(u: Array, step: Array, l1: Array, l2: Array | None) -> Array:
+    soft = u - jnp.clip(u, -step * l1, step * l1)
+    return soft if l2 is None else soft / (1.0 + step * l2)
+
+
+def _shift(w: Array, g: Array, null: Array, step: Array, l1: Array, tries: Array) -> Array:
+    """Move along a direction that leaves the fit alone, to where a proximal step would stay level along it.
+
+    The proximal map of min_t |z - t v|_1 is a soft threshold about t v with sum_i v_i clip(u_i - t v_i, +-l) = 0, the
+    location that Huber's loss gives. Each try is Newton's, where it at least halves the sum, and else one so short that
+    the sum keeps its sign, for Newton's can swing to and fro for ever. One is enough as long as sweeps follow.
+    """
+    u, v, limit = w + step * g, null[:, None], step * l1
+    largest = (v**2).max()
+
+    def closer(_: Any, t: Array) -> Array:
+        at = u - t * v
+        now = (v * jnp.clip(at, -limit, limit)).sum(axis=0)
+        newton = t + now / jnp.maximum((v**2 * (jnp.abs(at) < limit)).sum(axis=0), largest)
+        safe = t + now / jnp.maximum((v**2 * (at * jnp.sign(now) > -limit)).sum(axis=0), largest)
+        then = (v * jnp.clip(u - newton * v, -limit, limit)).sum(axis=0)
+        return jnp.where(jnp.abs(then) <= 0.5 * jnp.abs(now), newton, safe)
+
+    return w - lax.fori_loop(0, tries, closer, jnp.zeros_like(l1)) * v
+
+
+def _residual(w: Array, g: Array, l1: Array, l2: Array | None) -> Float[Array, " targets"]:
+    """Largest entry of the least subgradient: how far each weight is from its optimality (KKT) condition."""
+    g = g if l2 is None else g - l2 * w
+    return jnp.where(w == 0, jnp.abs(g) - l1, jnp.abs(g - l1 * jnp.sign(w))).max(axis=0)
+
+
+def _gap(w: Array, g: Array, c: Array, l1: Array, l2: Array | None) -> Float[Array, " targets"]:
+    """Primal minus dual objective over the null objective, the dual point being the residual, scaled to be feasible.
+
+    The l2 term counts as further rows sqrt(l2) I of X with zero outputs (Zou & Hastie, 2005, section 2.2).
+    """
+    fitted = (c * w).sum(axis=0)
+    residual = 1.0 - fitted - (w * g).sum(axis=0)
+    if l2 is not None:
+        residual, g = residual + l2 * (w * w).sum(axis=0), g - l2 * w
+    residual = jnp.maximum(residual, 1e-30)
+    feasible = l1 / jnp.maximum(jnp.abs(g).max(axis=0), 1e-3 * l1)
+    scale = jnp.where(l1 > 0, jnp.minimum(feasible, 1.0), 0.0)
+    primal = 0.5 * residual + l1 * jnp.abs(w).sum(axis=0)
+    dual = scale * (1.0 - fitted) - 0.5 * scale**2 * residual
+    return jnp.where(l1 > 0, jnp.maximum(primal - dual, 0.0) / 0.5, 0.0)
