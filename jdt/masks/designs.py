@@ -5,6 +5,7 @@ section 3.1 draws fixed-size subsets without a seed and has to store them).
 """
 
 import dataclasses
+import functools
 import math
 from typing import Literal, get_args
 
@@ -14,10 +15,13 @@ import numpy as np
 
 from jdt import checks
 from jdt.keys import key_for
+from jdt.masks.balance import balanced_rows, group_size
 from jdt.types import Array, Bool, Float, Int, PRNGKey
 
-DesignKind = Literal["fixed-size", "bernoulli", "antithetic"]
+DesignKind = Literal["fixed-size", "bernoulli", "antithetic", "balanced", "balanced-pairs"]
 KINDS: tuple[DesignKind, ...] = get_args(DesignKind)
+PAIRED: frozenset[str] = frozenset({"antithetic", "balanced-pairs"})
+"""Kinds whose models 2i and 2i+1 are a mask and its complement."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +32,16 @@ class Design:
     * `bernoulli`: every unit independently with probability `fraction`; an empty draw is drawn again.
     * `antithetic`: models 2i and 2i+1 keep a fixed-size half and its complement and share initialisation, batch
       order seeds and augmentation seeds, so that a unit's effect is a difference within a pair.
+    * `balanced`: fixed-size subsets that make up for each other within groups of consecutive models: every unit is
+      kept about equally often, and so is every pair of units (`jdt.masks.balance`). Each row alone is a uniform
+      fixed-size subset, and each model has its own randomness. Groups have four models a unit and balance grows row
+      by row: any first part of one is balanced, the better the longer. Standard errors of differences of means do not
+      know of it and are too wide.
+    * `balanced-pairs`: antithetic pairs whose first rows are those of the balanced design.
 
     Attributes:
       kind: One of `KINDS`.
-      fraction: Share of the units kept, strictly between 0 and 1. Antithetic pairs need 0.5.
+      fraction: Share of the units kept, strictly between 0 and 1. Pairs need 0.5.
       seed: Root seed of the study, 0 to 2**31 - 1.
     """
 
@@ -44,29 +54,29 @@ class Design:
         checks.require_fraction("fraction", self.fraction)
         if not 0 <= self.seed < 2**31:
             raise checks.UserError(f"seed is {self.seed}, but it must lie between 0 and 2147483647 (31 bits).")
-        if self.kind == "antithetic" and self.fraction != 0.5:
+        if self.is_paired and self.fraction != 0.5:
             raise checks.UserError(
-                f"fraction is {self.fraction}, but the antithetic design pairs a subset with its complement: "
+                f"fraction is {self.fraction}, but the {self.kind} design pairs a subset with its complement: "
                 "use fraction=0.5, or design=fixed-size."
             )
 
     @property
     def is_paired(self) -> bool:
         """Whether models 2i and 2i+1 are a mask and its complement with equal randomness."""
-        return self.kind == "antithetic"
+        return self.kind in PAIRED
 
     def kept(self, num_units: int) -> int:
         """Units kept by one row: `round(fraction * num_units)`, at least 1 and at most `num_units - 1`."""
         return min(max(1, math.floor(self.fraction * num_units + 0.5)), num_units - 1)
 
     def randomness_id(self, model_id: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-        """Id from which a model's initialisation, order and augmentation derive: shared within antithetic pairs."""
+        """Id from which a model's initialisation, order and augmentation derive: shared within pairs."""
         return model_id // 2 if self.is_paired else model_id
 
     def smallest_subset(self, unit_sizes: Int[np.ndarray, " units"]) -> int:
         """Fewest examples that a row is expected to hold, from the design alone (no row is drawn).
 
-        Exact for fixed-size and antithetic rows (the `kept` smallest units); for Bernoulli rows six standard
+        Exact for fixed-size, balanced and antithetic rows (the `kept` smallest units); for Bernoulli rows six standard
         deviations below the mean, and never less than the smallest unit.
         """
         ordered = np.sort(unit_sizes)
@@ -89,7 +99,7 @@ def check_num_models(design: Design, num_models: int) -> None:
         )
     if design.is_paired and num_models % 2:
         raise checks.UserError(
-            f"num-models is {num_models}, which is odd, but the antithetic design trains models in pairs: "
+            f"num-models is {num_models}, which is odd, but the {design.kind} design trains models in pairs: "
             f"use {num_models + 1}, or design=fixed-size."
         )
 
@@ -117,8 +127,11 @@ def sample(design: Design, model_ids: Int[np.ndarray, " models"], num_units: int
     if num_units < 2:
         raise checks.UserError(f"there is {num_units} unit, but subsets need at least 2 units to choose from.")
     model_ids = np.asarray(model_ids)
-    root, rows = key_for(design.seed, "mask"), jnp.asarray(design.randomness_id(model_ids))
-    if design.kind == "bernoulli":
+    ids = design.randomness_id(model_ids)
+    root, rows = key_for(design.seed, "mask"), jnp.asarray(ids)
+    if design.kind in ("balanced", "balanced-pairs"):
+        mask = _balanced(design.seed, ids, design.kept(num_units), num_units)
+    elif design.kind == "bernoulli":
         # The type of the fraction is that of the draws: float32 whether or not 64-bit types are enabled.
         mask = np.array(_bernoulli_rows(root, rows, jnp.float32(design.fraction), num_units=num_units))
     else:
@@ -126,6 +139,32 @@ def sample(design: Design, model_ids: Int[np.ndarray, " models"], num_units: int
     if design.is_paired:
         mask ^= (model_ids % 2 == 1)[:, None]
     return mask
+
+
+def _balanced(
+    seed: int, ids: Int[np.ndarray, " models"], kept: int, num_units: int
+) -> Bool[np.ndarray, "models units"]:
+    group, place = np.divmod(ids, group_size(num_units))
+    mask = np.zeros((len(ids), num_units), bool)
+    for g in np.unique(group):
+        inside = group == g
+        # Rows rest on earlier rows only; lengths that are powers of two let the cache serve the blocks of a run.
+        length = min(max(64, 1 << int(place[inside].max()).bit_length()), group_size(num_units))
+        mask[inside] = _balanced_group(seed, int(g), length, kept, num_units)[place[inside]]
+    return mask
+
+
+@functools.lru_cache(maxsize=8)
+def _balanced_group(seed: int, group: int, length: int, kept: int, num_units: int) -> Bool[np.ndarray, "models units"]:
+    ids = group * group_size(num_units) + jnp.arange(length)
+    rows = balanced_rows(np.asarray(_orders(key_for(seed, "mask"), ids, num_units=num_units)), kept)
+    rows.flags.writeable = False
+    return rows
+
+
+@jax.jit(static_argnames="num_units")
+def _orders(root: PRNGKey, ids: Int[Array, " models"], *, num_units: int) -> Int[Array, "models units"]:
+    return jax.vmap(lambda i: jax.random.permutation(jax.random.fold_in(root, i), num_units))(ids)
 
 
 @jax.jit(static_argnames="num_units")

@@ -12,16 +12,18 @@ from jdt.masks import KINDS, Design, check_num_models, sample
 
 SEEDS = st.integers(0, 2**31 - 1)
 every_design = pytest.mark.parametrize("kind", KINDS)
+paired_designs = pytest.mark.parametrize("kind", ["antithetic", "balanced-pairs"])
 
 
 def rows(kind, seed=0, *, fraction=0.5, models=10, units=12):
     return sample(Design(kind, fraction, seed), np.arange(models), units)
 
 
+@pytest.mark.parametrize("kind", ["fixed-size", "balanced"])
 @settings(max_examples=25, deadline=None)
-@given(SEEDS, st.sampled_from([2, 9]), st.floats(0.01, 0.99))
-def test_fixed_size_rows_have_exactly_the_kept_number(seed, units, fraction):
-    design = Design("fixed-size", fraction, seed)
+@given(seed=SEEDS, units=st.sampled_from([2, 9]), fraction=st.floats(0.01, 0.99))
+def test_rows_of_one_size_have_exactly_the_kept_number(kind, seed, units, fraction):
+    design = Design(kind, fraction, seed)
     kept = design.kept(units)
     assert 1 <= kept <= units - 1
     assert abs(kept - fraction * units) <= 0.5 or kept in (1, units - 1)
@@ -42,10 +44,11 @@ def test_bernoulli_rows_keep_the_fraction_on_average(fraction):
     assert abs(mask.mean() - expected) < 4 * math.sqrt(fraction * (1 - fraction) / (models * units))
 
 
+@paired_designs
 @settings(max_examples=25, deadline=None)
-@given(SEEDS, st.sampled_from([5, 12]))
-def test_antithetic_pairs_are_complements_with_equal_randomness(seed, units):
-    design = Design("antithetic", seed=seed)
+@given(seed=SEEDS, units=st.sampled_from([5, 12]))
+def test_pairs_are_complements_with_equal_randomness(kind, seed, units):
+    design = Design(kind, seed=seed)
     ids = np.arange(8)
     mask, randomness = sample(design, ids, units), design.randomness_id(ids)
     assert design.is_paired
@@ -55,7 +58,7 @@ def test_antithetic_pairs_are_complements_with_equal_randomness(seed, units):
     assert (mask[0::2].sum(axis=1) == design.kept(units)).all()
 
 
-@pytest.mark.parametrize("kind", ["fixed-size", "bernoulli"])
+@pytest.mark.parametrize("kind", ["fixed-size", "bernoulli", "balanced"])
 def test_other_designs_give_every_model_its_own_randomness(kind):
     design = Design(kind)
     assert not design.is_paired
@@ -89,14 +92,14 @@ def test_seeds_and_models_differ(kind):
 @every_design
 def test_every_unit_is_kept_equally_often(kind):
     models, units = 4000, 15
-    ids = 2 * np.arange(models) if kind == "antithetic" else np.arange(models)  # One row of each pair.
+    ids = 2 * np.arange(models) if Design(kind).is_paired else np.arange(models)  # One row of each pair.
     design = Design(kind, seed=5)
     rate = sample(design, ids, units).mean(axis=0)
     expected = 0.5 if kind == "bernoulli" else design.kept(units) / units
     assert (abs(rate - expected) < 4 * math.sqrt(expected * (1 - expected) / models)).all()
 
 
-@pytest.mark.parametrize("kind", ["fixed-size", "antithetic"])
+@pytest.mark.parametrize("kind", ["fixed-size", "antithetic", "balanced", "balanced-pairs"])
 @settings(max_examples=25, deadline=None)
 @given(sizes=st.sampled_from([2, 11]).flatmap(lambda n: st.lists(st.integers(1, 50), min_size=n, max_size=n)))
 def test_the_smallest_subset_is_a_tight_lower_bound(kind, sizes):
@@ -104,7 +107,7 @@ def test_the_smallest_subset_is_a_tight_lower_bound(kind, sizes):
     design = Design(kind, seed=2)
     held = sample(design, np.arange(64), len(sizes)) @ sizes
     assert design.smallest_subset(sizes) <= held.min()
-    fewest = len(sizes) // 2 if kind == "antithetic" else (len(sizes) + 1) // 2
+    fewest = len(sizes) // 2 if design.is_paired else (len(sizes) + 1) // 2
     assert design.smallest_subset(sizes) == sum(sorted(sizes.tolist())[:fewest])
 
 
@@ -129,13 +132,14 @@ def test_seeds_that_keys_cannot_hold_are_refused(seed):
 
 def test_unknown_designs_are_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # As in users' programs.
-    with pytest.raises(UserError, match="unknown design 'latin'; known: fixed-size, bernoulli, antithetic"):
+    with pytest.raises(UserError, match="unknown design 'latin'; known: fixed-size, bernoulli, antithetic, balanced, "):
         Design("latin")
 
 
-def test_antithetic_needs_one_half():
+@paired_designs
+def test_pairs_need_one_half(kind):
     with pytest.raises(UserError, match=r"fraction is 0\.3, .*complement: use fraction=0\.5, or design=fixed-size"):
-        Design("antithetic", 0.3)
+        Design(kind, 0.3)
 
 
 @pytest.mark.parametrize("units", [0, 1])
@@ -152,8 +156,9 @@ def test_fewer_than_two_models_are_refused(kind, models):
         check_num_models(Design(kind), models)
 
 
-def test_an_odd_number_of_antithetic_models_is_refused():
+@paired_designs
+def test_an_odd_number_of_paired_models_is_refused(kind):
     with pytest.raises(UserError, match=r"num-models is 7, which is odd.*use 8, or design=fixed-size"):
-        check_num_models(Design("antithetic"), 7)
-    check_num_models(Design("antithetic"), 8)
+        check_num_models(Design(kind), 7)
+    check_num_models(Design(kind), 8)
     check_num_models(Design("fixed-size"), 7)
