@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from jdt import transfer as transfer
     from jdt.checks import UserError as UserError
     from jdt.estimators import DifferenceOfMeans as DifferenceOfMeans
+    from jdt.estimators import HoldOut as HoldOut
     from jdt.estimators import Influences as Influences
+    from jdt.estimators import KFold as KFold
+    from jdt.estimators import Lasso as Lasso
     from jdt.estimators import Ridge as Ridge
+    from jdt.estimators import lasso_path as lasso_path
     from jdt.estimators import load_influences as load_influences
     from jdt.store import open_run as open_run
 
@@ -36,7 +40,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DifferenceOfMeans",
+    "HoldOut",
     "Influences",
+    "KFold",
+    "Lasso",
     "Ridge",
     "UserError",
     "checks",
@@ -46,6 +53,7 @@ __all__ = [
     "devices",
     "estimators",
     "evaluate",
+    "lasso_path",
     "load_influences",
     "masks",
     "models",
@@ -62,7 +70,11 @@ _HOMES = {
     "UserError": "jdt.checks",
     "DifferenceOfMeans": "jdt.estimators",
     "Influences": "jdt.estimators",
+    "HoldOut": "jdt.estimators",
+    "KFold": "jdt.estimators",
+    "Lasso": "jdt.estimators",
     "Ridge": "jdt.estimators",
+    "lasso_path": "jdt.estimators",
     "load_influences": "jdt.estimators",
     "open_run": "jdt.store",
 }

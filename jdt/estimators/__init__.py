@@ -8,17 +8,29 @@
 
 from typing import Protocol, runtime_checkable
 
+from jdt.estimators.design import DATA_STATUS as DATA_STATUS
 from jdt.estimators.design import complete_pairs as complete_pairs
 from jdt.estimators.design import finite_models as finite_models
 from jdt.estimators.design import is_relative as is_relative
 from jdt.estimators.difference import DifferenceOfMeans as DifferenceOfMeans
 from jdt.estimators.influences import Influences as Influences
 from jdt.estimators.influences import Ranked as Ranked
+from jdt.estimators.influences import build_influences as build_influences
+from jdt.estimators.lasso import HoldOut as HoldOut
+from jdt.estimators.lasso import KFold as KFold
+from jdt.estimators.lasso import Lasso as Lasso
+from jdt.estimators.paths import LassoPath as LassoPath
+from jdt.estimators.paths import explain_status as explain_status
+from jdt.estimators.paths import lasso_path as lasso_path
 from jdt.estimators.ridge import Ridge as Ridge
+from jdt.estimators.saga import SagaParity as SagaParity
 from jdt.estimators.saved import Level as Level
 from jdt.estimators.saved import influence_path as influence_path
 from jdt.estimators.saved import load_influences as load_influences
 from jdt.estimators.saved import save_influences as save_influences
+from jdt.estimators.tiles import Joined as Joined
+from jdt.estimators.tiles import targets_at_once as targets_at_once
+from jdt.estimators.tiles import tiles as tiles
 from jdt.types import Masks, Outputs
 
 
@@ -36,5 +48,5 @@ class Estimator(Protocol):
         ...
 
 
-TABLE: tuple[Estimator, ...] = (Ridge(), DifferenceOfMeans())
+TABLE: tuple[Estimator, ...] = (Ridge(), DifferenceOfMeans(), Lasso())
 """All estimators, the one shown first first; tests and tables walk it."""

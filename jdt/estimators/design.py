@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from jdt import checks
-from jdt.types import Bool, Float, Masks, Outputs
+from jdt.types import Bool, Float, Int, Masks, Outputs
 
 
 def check_rows(
@@ -63,6 +63,32 @@ def complete_pairs(model_ids: np.ndarray, *, paired: bool) -> Bool[np.ndarray, "
     [True, True, False, True, True]
     """
     return np.isin(model_ids ^ 1, model_ids) if paired else np.ones(len(model_ids), bool)
+
+
+DATA_STATUS = ("ordinary", "output is constant", "no unit varies")
+"""What the codes of `data_status` mean; influences are 0 wherever the code is not, and unknown where no unit varies."""
+
+
+def constant_units(masks: Bool[np.ndarray, "models units"]) -> Bool[np.ndarray, " units"]:
+    """Which units every model keeps or none does: their influence cannot be told.
+
+    >>> constant_units(np.array([[1, 0, 1], [1, 0, 0]], bool)).tolist()
+    [True, True, False]
+    """
+    return np.asarray(masks.all(axis=0) | ~masks.any(axis=0))
+
+
+def data_status(
+    masks: Bool[np.ndarray, "models units"], outputs: Float[np.ndarray, "models targets"]
+) -> Int[np.ndarray, " targets"]:
+    """Code for each target of what is odd about its data, an index into `DATA_STATUS`.
+
+    >>> data_status(np.array([[1], [0]], bool), np.array([[1.0, 2.0], [1.0, 3.0]])).tolist()
+    [1, 0]
+    """
+    if constant_units(masks).all():
+        return np.full(outputs.shape[1], 2)
+    return np.where(outputs.max(axis=0) == outputs.min(axis=0), 1, 0)
 
 
 def is_relative(masks: Bool[np.ndarray, "models units"]) -> bool:

@@ -1,14 +1,13 @@
 """Difference of means: outputs of the models that keep a unit, minus outputs of those that do not."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdt.estimators.design import check_rows, is_relative, mean_over_models
-from jdt.estimators.influences import Influences
+from jdt.estimators.design import check_rows, mean_over_models
+from jdt.estimators.influences import Influences, build_influences
 from jdt.linalg import matmul
 from jdt.types import Array, Float, Masks, Outputs
 
@@ -33,7 +32,8 @@ class DifferenceOfMeans:
           paired: Whether rows 2i and 2i+1 are an antithetic pair.
 
         Returns:
-          Influences with t intervals; degrees of freedom are those of the smaller side, so never too many.
+          Influences with t intervals; degrees of freedom `[units, 1]` are those of the smaller side, so never too many,
+          or `[1, 1]` the number of pairs less one. `info` holds what `build_influences` adds.
 
         Raises:
           UserError: If the inputs do not fit each other.
@@ -43,19 +43,10 @@ class DifferenceOfMeans:
         influence, error, degrees = (np.asarray(x) for x in fit(jnp.asarray(masks), jnp.asarray(values)))
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.where((error > 0) & np.isfinite(error), influence / error, 0.0)
-        info: dict[str, Any] = {"relative": is_relative(masks), "paired": paired}
-        return Influences(
-            influence=influence,
-            standard_error=error,
-            z=z.astype(influence.dtype),
-            degrees_of_freedom=degrees,
-            intercept=mean_over_models(outputs) - masks.mean(axis=0, dtype=outputs.dtype) @ influence,
-            unit_names=tuple(str(u) for u in range(masks.shape[1])),
-            target_names=tuple(str(t) for t in range(outputs.shape[1])),
-            estimator=self.name,
-            num_models=len(masks),
-            info=info,
-        )
+        return build_influences(
+            self.name, masks, outputs, influence, paired=paired, standard_error=error,
+            z=z.astype(influence.dtype), degrees_of_freedom=degrees,
+        )  # fmt: skip
 
 
 @jax.jit
@@ -74,7 +65,7 @@ def _unpaired(masks: Array, centred: Float[Array, "models targets"]) -> tuple[Ar
     mean_in, error_in = moments(kept, sums, squares)
     mean_out, error_out = moments(dropped, totals - sums, total_squares - squares)
     influence = jnp.where((kept > 0) & (dropped > 0), mean_in - mean_out, 0.0)
-    degrees = jnp.maximum(jnp.minimum(kept, dropped)[:, 0] - 1, 1)
+    degrees = jnp.maximum(jnp.minimum(kept, dropped) - 1, 1)
     return influence, jnp.sqrt(error_in + error_out), degrees
 
 
@@ -86,4 +77,4 @@ def _paired(masks: Array, outputs: Float[Array, "models targets"]) -> tuple[Arra
     influence = matmul(signs.T, differences) / num_pairs
     spread = jnp.maximum((differences**2).sum(axis=0) - num_pairs * influence**2, 0.0) / max(num_pairs - 1, 1)
     error = jnp.sqrt(spread / num_pairs) if num_pairs > 1 else jnp.full_like(influence, jnp.inf)
-    return influence, error, jnp.full(masks.shape[1], max(num_pairs - 1, 1), outputs.dtype)
+    return influence, error, jnp.full((1, 1), max(num_pairs - 1, 1), outputs.dtype)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from jdt import checks
-from jdt.estimators.influences import Influences
+from jdt.estimators.influences import GRIDS, Influences
 from jdt.store import open_run, read_group, safe_name, write_group
 
 Level = Literal["example", "class", "task"]
@@ -29,17 +29,20 @@ def save_influences(
 ) -> None:
     """Write one estimator's influences of one target at every level, as one Zarr group, atomically.
 
-    Arrays: `influence`, `standard_error`, `z` `[unit, example]`, `intercept` `[example]`, `degrees_of_freedom`
-    `[unit]`, and what the method reports per example; the same with `class_` for target classes (the mean output of
-    a class) and `task_` for the whole target.
+    Arrays: `influence`, `standard_error`, `z` `[unit, example]`, `degrees_of_freedom` `[unit or 1, example or 1]` (an
+    axis of length 1 is called `each_unit` or `each_example`: the same for each), `intercept` `[example]`, and what the
+    method reports per example; the same with `class_` for target classes (the mean output of a class) and `task_` for
+    the whole target. What the estimator does not give is not there.
     """
     arrays: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {}
     for level, found in levels.items():
         prefix, axis = _PREFIX[level], _TARGET_AXIS[level]
-        for name in ("influence", "standard_error", "z"):
-            arrays[prefix + name] = (np.asarray(getattr(found, name), np.float32), ("unit", axis))
+        sizes = found.influence.shape
+        for name, values in found.grids().items():
+            named = zip(("unit", axis), values.shape, sizes, strict=True)
+            axes = tuple(one if length == size else f"each_{one}" for one, length, size in named)
+            arrays[prefix + name] = (np.asarray(values, np.float32), axes)
         arrays[f"{prefix}intercept"] = (np.asarray(found.intercept, np.float32), (axis,))
-        arrays[f"{prefix}degrees_of_freedom"] = (np.asarray(found.degrees_of_freedom, np.float32), ("unit",))
         for name, value in found.info.items():
             if isinstance(value, np.ndarray):
                 arrays[prefix + name] = (np.asarray(value, np.float32), (axis,))
@@ -74,7 +77,7 @@ def load_influences(
       target: Which target of the run; may be left out when there is only one.
       mode: `fixed` or `full`.
       output: `confidence` or `margin`; by default the one that the run's report shows.
-      estimator: `ridge` or `difference`.
+      estimator: Name of the estimator, e.g. `ridge` or `difference`.
       level: `example` (one column a target test image), `class` (mean output of each target class) or `task`.
 
     Returns:
@@ -98,7 +101,9 @@ def load_influences(
         "class": group.strings["class_name"],
         "task": (str(group.attributes.get("target", "task")),),
     }[level]
-    core = ("influence", "standard_error", "z", "intercept", "degrees_of_freedom")
+    core: dict[str, Any] = {name: group.arrays.get(prefix + name) for name in (*GRIDS, "intercept")}
+    if (degrees := core["degrees_of_freedom"]) is not None and degrees.ndim == 1:
+        core["degrees_of_freedom"] = degrees[:, None]  # Runs of version 0.1 have one number a unit.
     others = {
         name.removeprefix(prefix): value
         for name, value in group.arrays.items()
@@ -106,7 +111,7 @@ def load_influences(
         and (level != "example" or not name.startswith(("class_", "task_")))
     }  # fmt: skip
     return Influences(
-        **{name: group.arrays[prefix + name] for name in core},
+        **core,
         unit_names=group.strings["unit_name"],
         target_names=columns,
         estimator=str(group.attributes["estimator"]),

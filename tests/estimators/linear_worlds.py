@@ -100,8 +100,11 @@ def penalty_unit(masks, *, paired):
     return values[values > 1e-9 * values.max()].mean()
 
 
-def brute_ridge_errors(masks, outputs, penalty, *, paired, relative):
-    """Wahba's standard error and the sampling deviation of ridge weights at one penalty, for each target."""
+def brute_ridge_errors(masks, outputs, penalty, noise, effect, *, paired, relative):
+    """Root of the expected squared error of ridge weights, and their sampling deviation by the residual variance.
+
+    Weights are W y = W (X beta + e): off by (W X - I) beta and W e, with beta and e of variances `effect` and `noise`.
+    """
     x = masks.astype(float)
     rows = x[0::2] - x[1::2] if paired else x - x.mean(axis=0)
     values = outputs[0::2] - outputs[1::2] if paired else outputs - outputs.mean(axis=0)
@@ -111,8 +114,8 @@ def brute_ridge_errors(masks, outputs, penalty, *, paired, relative):
     centring = np.eye(len(rows)) - (0 if paired else 1 / len(rows))
     unfitted = (centring - hat) @ (centring - hat)  # The residual sum is noise^T unfitted noise.
     variance = ((values - hat @ values) ** 2).sum(axis=0) / np.trace(unfitted)
-    degrees = np.trace(unfitted) ** 2 / np.trace(unfitted @ unfitted)
-    no_mean = np.eye(units) - np.ones((units, units)) / units if relative else np.eye(units)
-    posterior = np.diag(no_mean @ inverse @ no_mean)[:, None]
-    sampling = np.diag(inverse @ rows.T @ rows @ inverse)[:, None]
-    return np.sqrt(variance * posterior), np.sqrt(variance * sampling), degrees
+    weights = inverse @ rows.T
+    lost = weights @ rows - np.eye(units)
+    lost = lost @ (np.eye(units) - np.ones((units, units)) / units) if relative else lost
+    reach, bias = ((x**2).sum(axis=1)[:, None] for x in (weights, lost))
+    return np.sqrt(noise * reach + effect * bias), np.sqrt(variance * reach)

@@ -24,7 +24,7 @@ def test_means_and_welch_errors_are_those_of_a_plain_loop(kind, seed):
     np.testing.assert_allclose(found.influence, influence, atol=1e-10)
     np.testing.assert_allclose(found.standard_error, error, rtol=1e-8)
     kept = masks.sum(axis=0)
-    np.testing.assert_array_equal(found.degrees_of_freedom, np.maximum(np.minimum(kept, 14 - kept) - 1, 1))
+    np.testing.assert_array_equal(found.degrees_of_freedom[:, 0], np.maximum(np.minimum(kept, 14 - kept) - 1, 1))
     narrow = DifferenceOfMeans().fit(masks, outputs)
     assert narrow.influence.dtype == np.float32
     np.testing.assert_allclose(narrow.influence, influence, atol=1e-4)

@@ -9,21 +9,27 @@ from scipy import stats
 
 from jdt.checks import UserError
 from jdt.estimators import Influences, Ranked, Ridge, influence_path, load_influences, save_influences
-from jdt.store import Schema, Target, create_or_open
+from jdt.store import Schema, Target, create_or_open, write_group
 
 UNITS = ("beagle", "collie é", "tabby", "oak")
+SHAPES = ("one number", "per unit", "per target", "per unit and target")
 
 
-def influences(targets=("cat", "dog"), *, units=UNITS, seed=0, info=None):
+def influences(targets=("cat", "dog"), *, units=UNITS, seed=0, info=None, shape="per target"):
     rng = np.random.default_rng(seed)
     value, error = rng.normal(size=(2, len(units), len(targets))).astype(np.float32)
+    degrees = dict(zip(SHAPES, ((1, 1), (len(units), 1), (1, len(targets)), value.shape), strict=True))
     return Influences(
         influence=value, standard_error=abs(error), z=value / abs(error),
-        degrees_of_freedom=rng.uniform(3, 50, len(units)).astype(np.float32),
+        degrees_of_freedom=rng.uniform(3, 50, degrees[shape]).astype(np.float32),
         intercept=rng.normal(size=len(targets)).astype(np.float32),
         unit_names=units, target_names=tuple(targets), estimator="ridge", output="margin",
         num_models=40, info=info or {},
     )  # fmt: skip
+
+
+def without_errors(found):
+    return dataclasses.replace(found, standard_error=None, z=None, degrees_of_freedom=None, estimator="lasso")
 
 
 class TestRankings:
@@ -44,6 +50,11 @@ class TestRankings:
         assert np.isnan([(r.standard_error, r.z) for r in ranked]).all()
         assert ranked[0].influence > found.top(harmful=True)[0].influence
 
+    def test_without_standard_errors_they_rank_alike_with_nan_for_what_is_not_known(self):
+        ranked, by_error = (f.top("dog") for f in (without_errors(influences()), influences()))
+        assert [r[:2] for r in ranked] == [r[:2] for r in by_error]
+        assert np.isnan([(r.standard_error, r.z) for r in ranked]).all()
+
     def test_ties_keep_the_order_of_the_units(self):
         found = dataclasses.replace(influences(), influence=np.zeros((4, 2), np.float32))
         assert [r.unit for r in found.top(0)] == list(UNITS)
@@ -58,13 +69,15 @@ class TestRankings:
 
 
 class TestIntervals:
-    @settings(max_examples=25, deadline=None)
+    @pytest.mark.parametrize("shape", SHAPES)
+    @settings(max_examples=10, deadline=None)
     @given(st.floats(0.01, 0.999))
-    def test_they_are_students_around_the_influence(self, level):
-        found = influences()
+    def test_they_are_students_around_the_influence(self, shape, level):
+        found = influences(shape=shape)
         low, high = found.interval(level)
+        degrees = found.degrees_of_freedom + np.zeros((4, 2))
         for u in range(4):
-            reach = stats.t(df=found.degrees_of_freedom[u]).ppf(0.5 + level / 2) * found.standard_error[u]
+            reach = stats.t(df=degrees[u]).ppf(0.5 + level / 2) * found.standard_error[u]
             np.testing.assert_allclose(high[u], found.influence[u] + reach, rtol=1e-5)
             np.testing.assert_allclose(low[u], found.influence[u] - reach, rtol=1e-5)
 
@@ -72,6 +85,10 @@ class TestIntervals:
     def test_levels_lie_between_0_and_1(self, level):
         with pytest.raises(UserError, match=f"level is {level}, .*strictly between 0 and 1"):
             influences().interval(level)
+
+    def test_without_standard_errors_they_are_refused_with_a_remedy(self):
+        with pytest.raises(UserError, match=r"estimator 'lasso' gives no standard errors.*use estimator=\"ridge\""):
+            without_errors(influences()).interval()
 
 
 class TestExport:
@@ -89,22 +106,29 @@ class TestExport:
         found = influences()
         data = found.to_xarray()
         assert float(data["influence"].sel(unit="tabby", target="dog")) == found.influence[2, 1]
-        assert data["standard_error"].dims == data["z"].dims == ("unit", "target")
-        assert data["degrees_of_freedom"].dims == ("unit",)
+        for name in ("standard_error", "z", "degrees_of_freedom"):
+            assert data[name].dims == ("unit", "target")
+        assert (data["degrees_of_freedom"] == found.degrees_of_freedom).all()
         assert data["intercept"].dims == ("target",)
         assert data.coords["unit"].values.tolist() == list(UNITS)
         assert data.attrs == {"estimator": "ridge", "output": "margin", "num_models": 40}
+
+    def test_what_an_estimator_does_not_give_is_left_out(self, tmp_path):
+        found = without_errors(influences())
+        assert set(found.to_xarray().data_vars) == {"influence", "intercept"}
+        with np.load(found.to_npz(tmp_path / "lasso"), allow_pickle=False) as arrays:
+            assert set(arrays) == {"influence", "intercept", "unit", "target"}
 
 
 CLASSES = ("cat", "dog", "ship")
 COLUMNS = {"example": tuple("01234"), "class": CLASSES, "task": ("pets",)}
 
 
-def levels(seed=0):
+def levels(seed=0, *, shape="per target"):
     found = {}
     for i, (level, targets) in enumerate(COLUMNS.items()):
         info = {"relative": True, "penalty": np.arange(len(targets), dtype=np.float32) + i}
-        found[level] = influences(targets, seed=seed + i, info=info)
+        found[level] = influences(targets, seed=seed + i, info=info, shape=shape)
     return found
 
 
@@ -121,14 +145,32 @@ def assert_equal(read, saved):
 
 
 class TestSaved:
+    @pytest.mark.parametrize("shape", SHAPES)
     @pytest.mark.parametrize("level", COLUMNS)
-    def test_every_level_is_read_as_it_was_saved(self, tmp_path, level):
-        found = levels()
+    def test_every_level_is_read_as_it_was_saved(self, tmp_path, level, shape):
+        found = levels(shape=shape)
         save(tmp_path / "ridge.zarr", found)
         read = load_influences(tmp_path / "ridge.zarr", level=level)
         assert_equal(read, found[level])
         assert (read.info["target"], read.info["left_out"]) == ("pets", [3])
         assert not [name for name in read.info if name.startswith(("class_", "task_"))]
+
+    def test_what_an_estimator_does_not_give_is_none_when_read_again(self, tmp_path):
+        found = {level: without_errors(one) for level, one in levels().items()}
+        save(tmp_path / "lasso.zarr", found)
+        for level, saved in found.items():
+            assert_equal(load_influences(tmp_path / "lasso.zarr", level=level), saved)
+
+    def test_degrees_of_freedom_of_one_number_a_unit_are_read_as_such(self, tmp_path):
+        one = levels(shape="per unit")["example"]
+        arrays = {name: (getattr(one, name), ("unit", "example")) for name in ("influence", "standard_error", "z")}
+        arrays["degrees_of_freedom"] = (one.degrees_of_freedom[:, 0], ("unit",))
+        arrays["intercept"] = (one.intercept, ("example",))
+        strings = {"unit_name": (UNITS, "unit"), "class_name": (CLASSES, "class")}
+        attributes = {"estimator": "ridge", "output": "margin", "num_models": 40}
+        write_group(tmp_path / "ridge.zarr", arrays, strings=strings, attributes=attributes)
+        read = load_influences(tmp_path / "ridge.zarr")
+        np.testing.assert_array_equal(read.interval(), one.interval())
 
     def test_what_ridge_reports_is_kept(self, tmp_path):
         rng = np.random.default_rng(0)
