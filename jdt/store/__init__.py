@@ -9,14 +9,18 @@ rows data. A reader hands back masks, outputs and names of the complete models, 
 """
 
 from jdt.store.create import create_or_open as create_or_open
+from jdt.store.files import write_bytes as write_bytes
 from jdt.store.files import write_json as write_json
 from jdt.store.groups import Group as Group
 from jdt.store.groups import read_group as read_group
 from jdt.store.groups import write_group as write_group
+from jdt.store.importers import import_datamodels as import_datamodels
+from jdt.store.importers import is_foreign as is_foreign
 from jdt.store.reader import Run as Run
 from jdt.store.reader import open_run as open_run
 from jdt.store.reader import saved_run as saved_run
 from jdt.store.records import Damage as Damage
+from jdt.store.schema import ACCURACY as ACCURACY
 from jdt.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from jdt.store.schema import Schema as Schema
 from jdt.store.schema import Target as Target

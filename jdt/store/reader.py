@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +16,7 @@ from jdt.store import records as block_records
 from jdt.store.arrays import open_columns, read_checked
 from jdt.store.files import read_json
 from jdt.store.records import Damage, load_run_file
-from jdt.store.schema import OUTPUTS, Layout, Target, labels_digest, safe_name
+from jdt.store.schema import Column, Layout, Target, labels_digest, safe_name
 from jdt.store.strings import read_int32, read_strings
 from jdt.types import Bool, Float, Int32, Shaped
 
@@ -89,22 +89,35 @@ class Run:
         return self.column("mask")
 
     def outputs(
-        self, target: str, mode: str = "fixed", output: str = "margin"
+        self, target: str, mode: str = "fixed", output: str = "margin", *, examples: slice = slice(None)
     ) -> Float[np.ndarray, "models examples"] | Int32[np.ndarray, "models examples"]:
         """What the complete models say about every example of a target.
 
         Args:
           target: Target name.
           mode: Kind of transfer.
-          output: `margin` or `confidence` (float32), or `prediction` (int32).
+          output: `margin` or `confidence` (float32), `prediction` (int32), or what an imported run holds instead.
+          examples: Only these; of the others no more than a few blocks are in memory at a time.
 
         Raises:
           UserError: Where there is no such target, mode or output, or a chunk is damaged.
         """
+        return self._gather(self.output_column(target, mode, output), (slice(None), examples))
+
+    def output_column(self, target: str, mode: str, output: str) -> str:
+        """Name of the column of an output.
+
+        Raises:
+          UserError: Where the run has no such target, mode or output; what it has is listed.
+        """
         require_known("target", target, self.layout.num_examples)
         require_known("mode", mode, self.modes)
-        require_known("output", output, OUTPUTS)
-        return self.column(f"targets/{target}/{mode}/{output}")
+        if output not in self.layout.example_outputs:
+            raise UserError(
+                f"{self.path} holds no output {output!r}, only {', '.join(self.layout.example_outputs)}: ask for what "
+                "it holds" + ("." if self.layout.outputs is None else ", or import this one as well.")
+            )
+        return f"targets/{target}/{mode}/{output}"
 
     def column(self, name: str) -> Shaped[np.ndarray, "models ..."]:
         """The rows of the complete models of any column, e.g. `source/accuracy`, checked against the records.
@@ -112,32 +125,48 @@ class Run:
         Raises:
           UserError: Where there is no such column, or a chunk is damaged (naming block, column and file).
         """
+        return self._gather(name, ())
+
+    def blocks(self, name: str) -> Iterator[Shaped[np.ndarray, "models ..."]]:
+        """The complete blocks of a column, one after the other, checked like `column`; memory holds a few at a time.
+
+        Raises:
+          UserError: Where there is no such column, at once; where a chunk is damaged, when its block is due.
+        """
         columns, store = self.layout.columns(), self.path / "store.zarr"
         require_known("column", name, columns)
-        column, array = columns[name], open_columns(store, [columns[name]], writable=False)[name]
-        rows = np.empty((len(self.complete), *column.shape[1:]), column.dtype)
-        waiting: collections.deque[tuple[Mapping[str, Any], Any]] = collections.deque()
-        filled = 0
+        return self._read_blocks(columns[name], open_columns(store, [columns[name]], writable=False)[name])
 
-        def finish() -> None:
-            nonlocal filled
+    def _read_blocks(self, column: Column, array: Any) -> Iterator[np.ndarray]:
+        waiting: collections.deque[tuple[Mapping[str, Any], Any]] = collections.deque()
+
+        def finish() -> np.ndarray:
             record, future = waiting.popleft()
-            block = record["block"]
             values, reason = read_checked(
-                future, record["checksums"][name], array=array, column=column, block=block, store=store
-            )
+                future, record["checksums"][column.name], array=array, column=column, block=record["block"],
+                store=self.path / "store.zarr",
+            )  # fmt: skip
             if values is None:
-                _refuse(self.path, Damage(block, name, reason))
-            rows[filled : filled + len(values)] = values
-            filled += len(values)
+                _refuse(self.path, Damage(record["block"], column.name, reason))
+            return values
 
         for record in self._records:
             first, stop = record["models"]
             waiting.append((record, array[first:stop].read()))
             if len(waiting) > _READ_AHEAD:
-                finish()
+                yield finish()
         while waiting:
-            finish()
+            yield finish()
+
+    def _gather(self, name: str, part: tuple[slice, ...]) -> np.ndarray:
+        """The rows of all complete blocks, of each the part that is asked for."""
+        blocks, filled = self.blocks(name), 0
+        column = self.layout.columns()[name]
+        widths = [len(range(*s.indices(n))) for s, n in zip(part[1:], column.shape[1:], strict=False)]
+        rows = np.empty((len(self.complete), *(widths or column.shape[1:])), column.dtype)
+        for values in blocks:
+            rows[filled : filled + len(values)] = values[part]
+            filled += len(values)
         return rows
 
     def _target(self, name: str) -> Target:
@@ -191,11 +220,12 @@ def _layout(description: Mapping[str, Any], root: Path) -> Layout:
         counts: Sequence[int] = [description[key] for key in ("num_models", "block_size", "num_units")]
         examples = {str(name): target["num_examples"] for name, target in description["targets"].items()}
         modes = tuple(map(str, description["modes"]))
+        outputs = None if description.get("outputs") is None else tuple(map(str, description["outputs"]))
         if not all(type(count) is int and count >= 0 for count in [*counts, *examples.values()]):
             raise TypeError("sizes must be whole numbers")
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{root}/run.json is damaged: its schema cannot be read ({error}).") from error
-    return Layout(counts[0], counts[1], counts[2], examples, modes)
+    return Layout(counts[0], counts[1], counts[2], examples, modes, outputs)
 
 
 def _refuse(root: Path, damage: Damage) -> NoReturn:

@@ -18,6 +18,9 @@ from jdt.types import Int32
 SCHEMA_VERSION = 1
 MAX_EXAMPLES_PER_CHUNK = 4096
 OUTPUTS = ("margin", "confidence", "prediction")
+"""What jdt's own training stores for every target example; a run made elsewhere may hold fewer, or others."""
+ACCURACY = "accuracy"
+_SCALARS = {ACCURACY, "gradient_norm", "loss"}  # One number a model, not one an example.
 _RESERVED = {"zarr.json", "label", "class_name", "c"}
 CODECS = (
     {"name": "zstd", "configuration": {"level": 3, "checksum": False}},
@@ -74,13 +77,18 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The shape of a run, without its names: enough to find and to read every column."""
+    """The shape of a run, without its names: enough to find and to read every column.
+
+    `outputs` is None where jdt trained the models: then there are `OUTPUTS`, accuracies and losses. Otherwise a mode of
+    a target holds these outputs and nothing else, and there is nothing about the source but the masks.
+    """
 
     num_models: int
     block_size: int
     num_units: int
     num_examples: Mapping[str, int]
     modes: tuple[str, ...]
+    outputs: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         require_at_least("num_models", self.num_models, 1)
@@ -88,9 +96,20 @@ class Layout:
         for mode in self.modes:
             if safe_name(mode) != mode:
                 raise UserError(f"mode {mode!r} cannot name a folder: call it for example {safe_name(mode)!r}.")
-        for kind, names in (("target", [*self.num_examples]), ("mode", [*self.modes])):
+        for name in self.outputs or ():
+            if safe_name(name) != name or name in _SCALARS - {ACCURACY}:
+                raise UserError(f"output {name!r} cannot name an array of [models, examples]: choose another name.")
+        if self.outputs is not None and not self.example_outputs:
+            raise UserError("a run must hold at least one output of every example, such as margin: name one.")
+        names_of = {"target": self.num_examples, "mode": self.modes, "output": self.outputs or ()}
+        for kind, names in names_of.items():
             if len({safe_name(name).lower() for name in names}) < len(names):  # Some file systems ignore case.
                 raise UserError(f"two {kind} names lead to one file name, rename one: {', '.join(names)}.")
+
+    @property
+    def example_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that have a value for every example of a target."""
+        return OUTPUTS if self.outputs is None else tuple(name for name in self.outputs if name != ACCURACY)
 
     @property
     def num_blocks(self) -> int:
@@ -118,20 +137,23 @@ class Layout:
                 chunks = (self.block_size, max(1, math.ceil(width[1] / max(1, parts))))
             return Column(name, path or name, dtype, dims, shape, chunks)
 
-        columns = [
-            column("mask", "bool", ("unit", self.num_units)),
-            column("source/accuracy", "float32"),
-            column("source/loss", "float32"),
-        ]
+        columns = [column("mask", "bool", ("unit", self.num_units))]
+        if self.outputs is None:
+            columns += [column("source/accuracy", "float32"), column("source/loss", "float32")]
         for target, size in self.num_examples.items():
             for mode in self.modes:
                 name, path = f"targets/{target}/{mode}/", f"targets/{safe_name(target)}/{safe_name(mode)}/"
-                for output in OUTPUTS:
+                for output in self.example_outputs:
                     dtype = "int32" if output == "prediction" else "float32"
                     columns.append(column(name + output, dtype, ("example", size), path + output))
-                for scalar in ("accuracy", CONVERGENCE.get(mode, "loss")):
+                for scalar in self._scalars(mode):
                     columns.append(column(name + scalar, "float32", None, path + scalar))
         return {item.name: item for item in columns}
+
+    def _scalars(self, mode: str) -> tuple[str, ...]:
+        if self.outputs is None:
+            return ACCURACY, CONVERGENCE.get(mode, "loss")
+        return tuple(name for name in self.outputs if name == ACCURACY)
 
     def bytes_per_block(self) -> int:
         """Size of one full block before compression, for messages about disk space."""
@@ -144,8 +166,8 @@ class Target:
     """A target data set as the store keeps it.
 
     Attributes:
-      labels: True class of each example, int32 `[examples]`.
-      class_names: Names of the classes that labels index.
+      labels: True class of each example, int32 `[examples]`; -1 where nobody knows it.
+      class_names: Names of the classes that labels index; none where no label is known.
     """
 
     labels: Int32[np.ndarray, " examples"]
@@ -155,6 +177,8 @@ class Target:
         labels = np.asarray(self.labels)
         if labels.ndim != 1 or labels.dtype != np.int32:
             raise UserError(f"target labels are {labels.dtype}{list(labels.shape)}, but must be int32 [examples].")
+        if labels.size and labels.min() < -1:
+            raise UserError(f"a target label is {labels.min()}, but must be a class or -1 for an unknown one.")
         if labels.size and labels.max() >= len(self.class_names):
             raise UserError(
                 f"a target label is {labels.max()}, but there are only {len(self.class_names)} class names."
@@ -173,6 +197,8 @@ class Schema:
       unit_names: What each mask column switches.
       targets: Target name -> labels and class names.
       modes: Kinds of transfer, each a group below its target.
+      outputs: What every mode of every target holds, `accuracy` being one number a model and all else one an example;
+        None for all that jdt's own training makes.
     """
 
     num_models: int
@@ -180,6 +206,7 @@ class Schema:
     unit_names: tuple[str, ...]
     targets: Mapping[str, Target]
     modes: tuple[str, ...] = ("fixed",)
+    outputs: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit_names", tuple(map(str, self.unit_names)))
@@ -190,7 +217,7 @@ class Schema:
     def layout(self) -> Layout:
         """The sizes alone."""
         examples = {name: len(target.labels) for name, target in self.targets.items()}
-        return Layout(self.num_models, self.block_size, len(self.unit_names), examples, self.modes)
+        return Layout(self.num_models, self.block_size, len(self.unit_names), examples, self.modes, self.outputs)
 
     def columns(self) -> dict[str, Column]:
         """Every column with a row for each model, by name."""
@@ -217,6 +244,7 @@ class Schema:
             "unit_names": fingerprint(self.unit_names),
             "modes": list(self.modes),
             "targets": targets,
+            **({} if self.outputs is None else {"outputs": list(self.outputs)}),
         }
 
     def static_files(self) -> dict[str, bytes]:
@@ -224,9 +252,10 @@ class Schema:
         # The group attribute `coordinates` makes xarray show these arrays as labels of their dimension.
         files = {
             "zarr.json": group_bytes({"schema_version": SCHEMA_VERSION, "coordinates": "unit_name"}),
-            "source/zarr.json": group_bytes({}),
             "targets/zarr.json": group_bytes({}),
         } | _below("unit_name", string_files(self.unit_names, "unit"))
+        if self.outputs is None:
+            files["source/zarr.json"] = group_bytes({})
         for name, target in self.targets.items():
             group, label = f"targets/{safe_name(name)}", int32_files(target.labels, "example")
             files[f"{group}/zarr.json"] = group_bytes({"name": name, "coordinates": "label class_name"})
