@@ -26,7 +26,12 @@ BlockProgress = Callable[[int, float], None]
 
 
 def train_missing_blocks(
-    task: Task, writer: store.RunWriter, blocks: Sequence[int], *, progress: BlockProgress | None = None
+    task: Task,
+    writer: store.RunWriter,
+    blocks: Sequence[int],
+    *,
+    progress: BlockProgress | None = None,
+    enough: Callable[[int], bool] | None = None,
 ) -> list[int]:
     """Train, transfer and store the given blocks, one after the other.
 
@@ -35,6 +40,8 @@ def train_missing_blocks(
       writer: The run's store.
       blocks: Block numbers, usually `writer.missing_blocks()`.
       progress: Called with (block, share done).
+      enough: Asked before each block, with the number of models in all other blocks than those still to be trained;
+        where it says so, the rest stay missing.
 
     Returns:
       Ids of models that were marked because their training became NaN or infinite.
@@ -47,7 +54,11 @@ def train_missing_blocks(
         source = task.pool
     spans = task.schema().blocks()
     marked: list[int] = []
+    done = task.num_models - sum(len(spans[block]) for block in blocks)
     for block in blocks:
+        if enough is not None and enough(done):
+            break
+        done += len(spans[block])
         start = time.perf_counter()
         model_ids = np.asarray(spans[block])
         arrays, record = _run_block(task, source, block, model_ids, progress)

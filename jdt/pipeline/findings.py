@@ -7,24 +7,30 @@ from typing import Any
 import numpy as np
 
 from jdt import checks, store
-from jdt.estimators import (
-    TABLE,
-    Estimator,
-    Influences,
-    Level,
-    complete_pairs,
-    finite_models,
-    influence_path,
-    save_influences,
+from jdt.estimators import TABLE, Estimator, Influences, Level, influence_path, save_influences
+from jdt.evaluate import (
+    aggregate,
+    auroc,
+    by_class,
+    models_needed,
+    pair_correlation,
+    permutation_control,
+    reliability_curve,
+    significance,
+    split_half,
+    whole_task,
 )
-from jdt.evaluate import auroc, pair_correlation, permutation_control, split_half
+from jdt.evaluate.reliability import halved_sizes
 from jdt.pipeline.blocks import random_accuracy
+from jdt.pipeline.rows import OUTPUTS, Rows, usable_rows
 from jdt.report import baseline_words
 from jdt.report.content import EstimatorFindings, Figure, PlantedTruth, TargetFindings
-from jdt.types import Bool, Float, UInt8
+from jdt.types import Float, UInt8
 
-OUTPUTS = ("confidence", "margin")
-"""Outputs that influences are estimated for."""
+WANTED_RELIABILITY = 0.9
+"""Findings say how many models would reach it."""
+FALSE_DISCOVERY = 0.05
+"""Findings count influences that are significant at this false discovery rate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,50 +56,6 @@ class Truth:
         return auroc(influence.mean(axis=1)[compared], kinds[compared] == self.helpful)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
-    """The models of a run that estimators can use.
-
-    Attributes:
-      masks: bool `[models, units]`.
-      outputs: Output name -> float32 `[models, examples]`.
-      accuracy: float32 `[models]`.
-      left_out: Ids of complete models that cannot be used: diverged ones, and the partners of such in pairs.
-      paired: Whether rows 2i and 2i+1 are an antithetic pair.
-    """
-
-    masks: Bool[np.ndarray, "models units"]
-    outputs: Mapping[str, Float[np.ndarray, "models examples"]]
-    accuracy: Float[np.ndarray, " models"]
-    left_out: tuple[int, ...]
-    paired: bool
-
-
-def usable_rows(run: store.Run, target: str, mode: str) -> Rows:
-    """Read the models of a run that estimators can use: complete, finite, and when paired, with their partner.
-
-    Raises:
-      UserError: If fewer than 2 are left.
-    """
-    paired = run.config["design"]["kind"] == "antithetic"
-    together = complete_pairs(run.complete, paired=paired)
-    outputs = {name: run.outputs(target, mode, name)[together] for name in OUTPUTS}
-    usable = finite_models(np.concatenate(list(outputs.values()), axis=1), paired=paired)
-    if usable.sum() < 2:
-        raise checks.UserError(
-            f"{int(usable.sum())} of {len(run.complete)} trained models can be used for target {target!r}, but an "
-            "effect is a difference between models: lower --recipe.learning-rate if they diverged, or train more."
-        )
-    kept = np.flatnonzero(together)[usable]
-    return Rows(
-        masks=run.mask()[kept],
-        outputs={name: values[usable] for name, values in outputs.items()},
-        accuracy=run.column(f"targets/{target}/{mode}/accuracy")[kept],
-        left_out=tuple(int(i) for i in np.setdiff1d(run.complete, run.complete[kept])),
-        paired=paired,
-    )
-
-
 def estimate_target(
     run: store.Run,
     target: str,
@@ -107,7 +69,8 @@ def estimate_target(
 ) -> tuple[TargetFindings, tuple[int, ...]]:
     """Estimate, save and judge the influences on one target.
 
-    Influences of both outputs and all estimators are saved in the run; the findings are about `output`.
+    Influences of both outputs (those of them that the run holds) and all estimators are saved in the run; the findings
+    are about `output`.
 
     Args:
       run: A run with at least 2 complete models.
@@ -121,29 +84,46 @@ def estimate_target(
 
     Returns:
       The findings, and the ids of models left out.
+
+    Raises:
+      UserError: If the run does not hold the output, or no class of the target is known, or fewer than 2 models can be
+        used.
     """
+    checks.require_known("output", output, OUTPUTS)
+    run.output_column(target, mode, output)  # Refuses what the run does not hold before anything is read.
+    if not run.targets[target].class_names:
+        raise checks.UserError(
+            f"no class of target {target!r} is known in {run.path}, and findings are about classes: import it with "
+            "labels, or fit examples and task alone with experiments.fit_datamodels."
+        )
     rows = usable_rows(run, target, mode)
-    labels, names = run.targets[target].labels, run.targets[target].class_names
-    present = np.unique(labels)
-    class_names = tuple(names[c] for c in present)
+    classes = by_class(run.targets[target].labels, run.targets[target].class_names)
     found: dict[str, EstimatorFindings] = {}
-    for name in dict.fromkeys((output, *OUTPUTS)):
-        values = rows.outputs[name].astype(np.float64)
-        by_class = np.stack([values[:, labels == c].mean(axis=1) for c in present], axis=1)
+    for name in dict.fromkeys((output, *rows.outputs)):
+        outputs: dict[Level, tuple[np.ndarray, tuple[str, ...]]] = {
+            "example": (rows.outputs[name], tuple(str(i) for i in range(rows.outputs[name].shape[1]))),
+            "class": (aggregate(rows.outputs[name], classes), classes.names),
+            "task": (aggregate(rows.outputs[name], whole_task(len(classes.of_target), target)), (target,)),
+        }
         for estimator in estimators:
             if progress is not None:
                 progress(f"{estimator.name} on {target}/{mode}/{name}")
-            levels = _fit_levels(estimator, rows, values, by_class, run.unit_names, class_names, target, name)
+            levels: dict[Level, Influences] = {
+                level: dataclasses.replace(
+                    estimator.fit(rows.masks, values, paired=rows.paired),
+                    unit_names=run.unit_names, target_names=names, output=name,
+                )
+                for level, (values, names) in outputs.items()
+            }  # fmt: skip
             save_influences(
                 influence_path(run.path, target, mode, name, estimator.name),
                 levels,
-                class_names=class_names,
+                class_names=classes.names,
                 attributes={"target": target, "mode": mode, "left_out": list(rows.left_out)},
             )
             if name == output:
-                found[estimator.name] = _judge(estimator, rows, by_class, levels)
-    first = estimators[0]
-    by_class = np.stack([rows.outputs[output][:, labels == c].mean(axis=1) for c in present], axis=1)
+                found[estimator.name] = _judge(estimator, rows, outputs["class"][0], levels)
+    first, by_class_means = estimators[0], aggregate(rows.outputs[output], classes)
     findings = TargetFindings(
         target=target,
         mode=mode,
@@ -151,40 +131,25 @@ def estimate_target(
         accuracy=rows.accuracy,
         random_accuracy=random_accuracy(run, target, mode),
         estimators=found,
-        class_images={name: class_images[name] for name in class_names if name in class_images},
-        pair_correlation=_pair_correlations(rows, by_class, found[first.name].classes) if rows.paired else {},
-        truth=_look_for(truth, first, rows, by_class.mean(axis=1, keepdims=True)) if truth is not None else None,
+        class_images={name: class_images[name] for name in classes.names if name in class_images},
+        pair_correlation=_pair_correlations(rows, by_class_means, found[first.name].classes) if rows.paired else {},
+        truth=_look_for(truth, first, rows, by_class_means.mean(axis=1, keepdims=True)) if truth is not None else None,
     )
     return findings, rows.left_out
-
-
-def _fit_levels(
-    estimator: Estimator,
-    rows: Rows,
-    values: Float[np.ndarray, "models examples"],
-    by_class: Float[np.ndarray, "models classes"],
-    unit_names: tuple[str, ...],
-    class_names: tuple[str, ...],
-    target: str,
-    output: str,
-) -> dict[Level, Influences]:
-    def fit(outputs: np.ndarray, names: tuple[str, ...]) -> Influences:
-        found = estimator.fit(rows.masks, outputs, paired=rows.paired)
-        return dataclasses.replace(found, unit_names=unit_names, target_names=names, output=output)
-
-    return {
-        "example": fit(values, tuple(str(i) for i in range(values.shape[1]))),
-        "class": fit(by_class, class_names),
-        "task": fit(values.mean(axis=1, keepdims=True), (target,)),
-    }
 
 
 def _judge(
     estimator: Estimator, rows: Rows, by_class: Float[np.ndarray, "models classes"], levels: Mapping[Level, Influences]
 ) -> EstimatorFindings:
-    value, low, high = split_half(estimator, rows.masks, by_class, paired=rows.paired)
     z = levels["class"].z
     count = len(rows.masks)
+    # Without theory for its errors an estimator is one that iterates: a tenth as fast, it gets fewer splits and sizes.
+    splits, growth_splits, sizes = (5, 5, 1) if z is None else (20, 10, 3)
+    value, low, high = split_half(estimator, rows.masks, by_class, paired=rows.paired, repeats=splits)
+
+    def needed(reliability: float) -> float:
+        return models_needed(reliability, count, WANTED_RELIABILITY, paired=rows.paired)
+
     return EstimatorFindings(
         classes=levels["class"],
         task=levels["task"],
@@ -192,11 +157,31 @@ def _judge(
             value, low, high, count, "correlation",
             f"split-half reliability of class-level {estimator.name} influence, Spearman-Brown corrected",
         ),
-        z_variance=Figure(
+        growth=reliability_curve(
+            estimator, rows.masks, by_class, paired=rows.paired, repeats=growth_splits,
+            sizes=halved_sizes(count, paired=rows.paired)[-1 - sizes : -1],
+        ),
+        models_needed=Figure(
+            needed(value), needed(high), needed(low), count, "models",
+            f"models for split-half reliability {WANTED_RELIABILITY} (Spearman-Brown)",
+        ),
+        significant={} if z is None else _significant(levels),
+        z_variance=None if z is None else Figure(
             float(z.var()), None, None, count, "1 is noise",
             f"variance of z of class-level {estimator.name} influence over units and classes",
         ),
     )  # fmt: skip
+
+
+def _significant(levels: Mapping[Level, Influences]) -> dict[str, Figure]:
+    task, classes = significance(levels["task"], FALSE_DISCOVERY), significance(levels["class"], FALSE_DISCOVERY)
+    count, beyond = levels["task"].num_models, f"beyond noise (q < {FALSE_DISCOVERY})"
+    text = f"of {task.tested:,} units {beyond} on the whole task"
+    of_classes = f"of {classes.tested:,} influences on target classes {beyond}"
+    return {
+        "task": Figure(task.count, None, None, count, "units", text),
+        "class": Figure(classes.count, None, None, count, "influences", of_classes),
+    }
 
 
 def _pair_correlations(
@@ -245,16 +230,20 @@ def summary_of(findings: Sequence[TargetFindings], figures: Mapping[str, Figure]
     summary = dict(figures)
     for found in findings:
         prefix = f"{found.target}/{found.mode}/"
-        summary[f"{prefix}accuracy"] = mean_figure(
-            found.accuracy, "accuracy", "target accuracy, mean over models with its 95 % interval"
-        )
+        if np.isfinite(found.accuracy).any():
+            summary[f"{prefix}accuracy"] = mean_figure(
+                found.accuracy, "accuracy", "target accuracy, mean over models with its 95 % interval"
+            )
         if len(found.random_accuracy):
             summary[f"{prefix}random_accuracy"] = mean_figure(
                 found.random_accuracy, "accuracy", "target accuracy of models that never saw the source"
             )
         for name, one in found.estimators.items():
             summary[f"{prefix}{name}/reliability"] = one.reliability
-            summary[f"{prefix}{name}/z_variance"] = one.z_variance
+            summary[f"{prefix}{name}/models_needed"] = one.models_needed
+            summary |= {f"{prefix}{name}/significant/{level}": figure for level, figure in one.significant.items()}
+            if one.z_variance is not None:
+                summary[f"{prefix}{name}/z_variance"] = one.z_variance
         for name, figure in found.pair_correlation.items():
             summary[f"{prefix}pair_correlation/{name}"] = figure
         if found.truth is not None:

@@ -40,7 +40,10 @@ def test_influences_are_saved_for_every_output_estimator_and_level(finished):
                 loaded = jdt.load_influences(run.path, output=output, estimator=estimator.name, level=level)
                 direct = estimator.fit(run.mask(), values, paired=True)
                 np.testing.assert_allclose(loaded.influence, direct.influence, rtol=1e-4, atol=1e-6)
-                np.testing.assert_allclose(loaded.standard_error, direct.standard_error, rtol=1e-3, atol=1e-6)
+                if direct.standard_error is None:
+                    assert loaded.standard_error is loaded.z is loaded.degrees_of_freedom is None
+                else:
+                    np.testing.assert_allclose(loaded.standard_error, direct.standard_error, rtol=1e-3, atol=1e-6)
                 assert loaded.unit_names == ("a", "b", "c", "d")
     assert jdt.load_influences(run.path, level="class").target_names == ("a", "b", "c", "d")
     assert jdt.load_influences(run.path).output == "confidence"
@@ -74,8 +77,26 @@ def test_the_summary_is_json_with_intervals(finished):
     accuracy = summary["target/fixed/accuracy"]
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
     assert accuracy["n"] == 12
-    expected = ("truth/auroc", "truth/control", "pair_correlation/raw")
+    expected = (
+        "truth/auroc", "truth/control", "pair_correlation/raw", "ridge/models_needed", "ridge/significant/task",
+        "ridge/significant/class", "difference/reliability",
+    )  # fmt: skip
     assert {f"target/fixed/{name}" for name in expected} <= set(summary)
+
+
+def test_what_is_significant_and_how_many_models_it_takes(finished):
+    _, found = finished
+    for one in found.estimators.values():
+        tested = {} if one.classes.z is None else {"task": one.task, "class": one.classes}
+        assert one.significant.keys() == tested.keys()
+        for level, influences in tested.items():
+            called = jdt.evaluate.significance(influences)
+            assert one.significant[level].value == called.count <= called.tested
+            assert one.significant[level].text.startswith(f"of {called.tested} ")
+        needed, reliability = one.models_needed, one.reliability
+        assert needed.value == jdt.evaluate.models_needed(reliability.value, 12, 0.9, paired=True)
+        assert needed.low <= needed.value <= needed.high
+        assert one.growth.sizes.tolist() == []  # Half of six pairs are too few to be halved.
 
 
 def test_a_small_feature_gap_is_warned_about(finished):
