@@ -14,6 +14,10 @@ from jdt.report.content import PlantedTruth as PlantedTruth
 from jdt.report.content import TargetFindings as TargetFindings
 from jdt.report.figures import write_figures as write_figures
 from jdt.report.page import write_report as write_report
+from jdt.report.plots import KIND_COLOURS as KIND_COLOURS
+from jdt.report.plots import drawing as drawing
+from jdt.report.plots import png_bytes as png_bytes
+from jdt.report.summary import evidence_words as evidence_words
 from jdt.report.terminal import findings_table as findings_table
 from jdt.report.thumbnails import sample_images as sample_images
 from jdt.report.thumbnails import strip_png as strip_png

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jdt.estimators import Influences
+from jdt.evaluate import ReliabilityCurve
 from jdt.types import Float, UInt8
 
 
@@ -39,13 +40,20 @@ class EstimatorFindings:
       classes: Influence of every unit on every target class (the mean output of its test images).
       task: Influence of every unit on the whole task: one column.
       reliability: Split-half reliability over units, of class-level influence, at this number of models.
-      z_variance: Variance of class-level z over units and classes: 1 is pure noise.
+      growth: The same at fewer models; may hold no sizes.
+      models_needed: How many models would have a high reliability; infinite where nothing was reliable.
+      significant: How many influences are beyond noise: `task`, of units on the whole task, and `class`, of units on
+        target classes. `text` continues the number. Empty where there is no z.
+      z_variance: Variance of class-level z over units and classes: 1 is pure noise; None where there is no z.
     """
 
     classes: Influences
     task: Influences
     reliability: Figure
-    z_variance: Figure
+    growth: ReliabilityCurve
+    models_needed: Figure
+    significant: Mapping[str, Figure]
+    z_variance: Figure | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

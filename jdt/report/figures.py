@@ -16,8 +16,9 @@ from jdt.report.select import (
     known_influence,
     shown_classes,
     shown_units,
+    typical_sizes,
 )
-from jdt.report.words import Scale, baseline_words, clean, percent, scale_of
+from jdt.report.words import Scale, baseline_words, clean, decimal, percent, scale_of
 from jdt.store.files import explained, write_bytes
 
 
@@ -26,7 +27,7 @@ class Picture:
     """One figure.
 
     Attributes:
-      name: Safe part of a file name: "influence", "ranking" or "accuracy".
+      name: Safe part of a file name: "influence", "ranking", "accuracy" or "reliability".
       png: The image.
       alt: What the picture shows, for readers who cannot see it.
       caption: How to read it.
@@ -43,17 +44,18 @@ class Picture:
 
 def target_scale(findings: TargetFindings) -> Scale:
     """How the influences of a target are written."""
-    return scale_of(findings.output, findings.estimators[first_estimator(findings)].classes.standard_error)
+    return scale_of(findings.output, typical_sizes(findings.estimators[first_estimator(findings)].classes))
 
 
 def target_pictures(findings: TargetFindings) -> tuple[Picture, ...]:
-    """All figures of one target: heatmap, ranking, accuracies."""
+    """All figures of one target: heatmap, ranking, accuracies, reliability."""
     scale = target_scale(findings)
     with plots.drawing():
         return (
             _picture("influence", plots.draw_heatmap(findings, scale), *_heatmap_words(findings, scale)),
             _picture("ranking", plots.draw_ranking(findings, scale), *_ranking_words(findings, scale)),
             _picture("accuracy", plots.draw_accuracy(findings), *_accuracy_words(findings)),
+            _picture("reliability", plots.draw_reliability(findings), *_reliability_words(findings)),
         )
 
 
@@ -104,9 +106,7 @@ def _heatmap_words(findings: TargetFindings, scale: Scale) -> tuple[str, str]:
     units, before_gap = shown_units(found.task, plots.HEATMAP_UNITS)
     columns = shown_classes(found.classes, plots.HEATMAP_CLASSES)
     values = known_influence(found.classes)[np.ix_(units, columns)]
-    z = found.classes.z[np.ix_(units, columns)]
     known = np.isfinite(values)
-    marked = int((known & (np.abs(z) > 2)).sum())
 
     def cell(index: int) -> str:
         row, column = np.unravel_index(index, values.shape)
@@ -118,9 +118,14 @@ def _heatmap_words(findings: TargetFindings, scale: Scale) -> tuple[str, str]:
         alt += f" Most helpful: {cell(int(np.nanargmax(values)))}. Most harmful: {cell(int(np.nanargmin(values)))}."
     caption = (
         f"Influence of each source unit (row) on the {scale.output} of each target class (column), by {name}. Units "
-        f"are sorted by their influence on the whole task. Dots mark the {marked} of {int(known.sum())} cells with "
-        f"|z| > 2; about {round(0.0455 * known.sum())} would be marked if there were nothing but noise."
+        "are sorted by their influence on the whole task."
     )
+    if found.classes.z is not None:
+        marked = int((known & (np.abs(found.classes.z[np.ix_(units, columns)]) > 2)).sum())
+        caption += (
+            f" Dots mark the {marked} of {int(known.sum())} cells with |z| > 2; about {round(0.0455 * known.sum())} "
+            "would be marked if there were nothing but noise."
+        )
     if before_gap < len(units):
         caption += (
             f" Shown are the {before_gap} most helpful and the {len(units) - before_gap} most harmful of "
@@ -139,14 +144,16 @@ def _ranking_words(findings: TargetFindings, scale: Scale) -> tuple[str, str]:
     task = findings.estimators[names[0]].task
     order = by_influence(task)
     num_known = int(is_known(task, 0).sum())
-    alt = f"Dot plot of the influence of source units on the whole task {clean(findings.target)}, with error bars."
+    bars = task.standard_error is not None
+    alt = f"Dot plot of the influence of source units on the whole task {clean(findings.target)}"
+    alt += ", with error bars." if bars else "."
     if num_known:
         best, worst = order[0], order[num_known - 1]
         first, last = (
             f"{clean(task.unit_names[u])} ({scale.effect(float(task.influence[u, 0]))})" for u in (best, worst)
         )
         alt += f" It runs from {first} at the top to {last} at the bottom."
-    caption = f"Influence of source units on the whole task by {names[0]}, with 95 % intervals."
+    caption = f"Influence of source units on the whole task by {names[0]}{', with 95 % intervals' if bars else ''}."
     if len(names) > 1:
         caption += f" Hollow diamonds: the same by {names[1]}."
     units, before_gap = shown_units(task, plots.RANKED_UNITS)
@@ -176,4 +183,18 @@ def _accuracy_words(findings: TargetFindings) -> tuple[str, str]:
             f" Dashed line: {words} (mean of {len(baseline)} models that never saw the source). Influences mean "
             "little where the models are not clearly better than that."
         )
+    return alt, caption
+
+
+def _reliability_words(findings: TargetFindings) -> tuple[str, str]:
+    known = {name: e for name, e in findings.estimators.items() if np.isfinite(e.reliability.value)}
+    if not known:
+        return "Empty plot: too few models to be halved.", "There are too few models to tell the reliability."
+    points = "; ".join(f"{name} {decimal(e.reliability.value, 2)}" for name, e in known.items())
+    number = next(iter(known.values())).reliability.n
+    alt = f"Split-half reliability against the number of models. With {number:,} models: {points}."
+    caption = (
+        "Split-half reliability of class-level influence from fewer models, as random subsets of them give it (bars: "
+        "95 % of subsets and splits), and dashed, what the Spearman-Brown formula expects of more."
+    )
     return alt, caption

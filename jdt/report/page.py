@@ -15,7 +15,7 @@ from jdt.report import summary, tables
 from jdt.report.content import Content, TargetFindings
 from jdt.report.figures import Picture, save_pictures, target_pictures, target_scale
 from jdt.report.select import finite
-from jdt.report.words import MODES, baseline_words, clean, decimal, mode_words, percent
+from jdt.report.words import ABSENT, MODES, baseline_words, clean, decimal, mode_words, percent
 from jdt.store.files import explained, jsonable, write_bytes
 
 
@@ -99,12 +99,14 @@ def _section(content: Content, findings: TargetFindings, pictures: tuple[Picture
     }
 
 
-def _reliability_row(name: str, found: summary.EstimatorFindings) -> dict[str, str]:
+def _reliability_row(name: str, found: summary.EstimatorFindings) -> dict[str, Any]:
+    models_needed = summary.models_needed_words(found).capitalize()
     return {
         "name": name,
         "reliability": summary.with_interval(found.reliability),
-        "reliability_sentence": summary.reliability_sentence(found),
-        "z_variance": summary.with_interval(found.z_variance),
+        "reliability_sentence": f"{summary.reliability_sentence(found)} {models_needed}.",
+        "significant": [(f"{figure.value:,.0f}", figure.text) for figure in found.significant.values()],
+        "z_variance": summary.with_interval(found.z_variance) if found.z_variance else ABSENT,
         "z_variance_sentence": summary.z_variance_sentence(found),
         "n": f"{found.reliability.n:,}",
     }

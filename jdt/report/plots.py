@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from jdt.evaluate import spearman_brown
 from jdt.report.content import TargetFindings
 from jdt.report.select import Effect, effects, finite, first_estimator, known_influence, shown_classes, shown_units
 from jdt.report.words import MINUS, Scale, baseline_words, shorten
@@ -63,7 +64,7 @@ def draw_heatmap(findings: TargetFindings, scale: Scale) -> Figure:
     columns = shown_classes(estimator.classes, HEATMAP_CLASSES)
     grid = np.ix_(units, columns)
     values = known_influence(estimator.classes)[grid] * scale.factor
-    z = np.where(np.isfinite(values), estimator.classes.z[grid], 0.0)
+    z = np.zeros_like(values) if estimator.classes.z is None else estimator.classes.z[grid]
     limit, clipped = _colour_limit(values)
 
     size = (2.6 + max(0.46 if len(columns) <= 12 else 0.24, 4.4 / len(columns)) * len(columns), 1.9 + 0.2 * len(units))
@@ -71,7 +72,7 @@ def draw_heatmap(findings: TargetFindings, scale: Scale) -> Figure:
     axes = figure.add_subplot()
     colours = matplotlib.colormaps["RdBu"].with_extremes(bad="#d9d9d9")
     image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
-    rows, cells = np.nonzero(np.abs(z) > 2)
+    rows, cells = np.nonzero(np.isfinite(values) & (np.abs(z) > 2))
     dark = np.abs(values[rows, cells]) > 0.55 * limit
     axes.scatter(cells, rows, s=9, c=np.where(dark, "white", INK), linewidths=0)
     for row, cell in zip(*np.nonzero(~np.isfinite(values)), strict=True):
@@ -93,7 +94,8 @@ def draw_heatmap(findings: TargetFindings, scale: Scale) -> Figure:
     bar = figure.colorbar(
         image, ax=axes, location="bottom", shrink=0.75, aspect=45, pad=0.01, extend="both" if clipped else "neither"
     )
-    bar.set_label(f"influence ({scale.unit_words}): blue helps, red harms; dot: |z| > 2")
+    dots = "" if estimator.classes.z is None else "; dot: |z| > 2"
+    bar.set_label(f"influence ({scale.unit_words}): blue helps, red harms{dots}")
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     _signed_ticks(bar.ax)
     return figure
@@ -141,7 +143,7 @@ def draw_ranking(findings: TargetFindings, scale: Scale) -> Figure:
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     _signed_ticks(axes)
-    _ranking_legend(figure, axes, names, looks)
+    _ranking_legend(figure, axes, names, looks, bars=task.standard_error is not None)
     return figure
 
 
@@ -150,6 +152,8 @@ def _kind_look(index: int) -> tuple[str, str]:
 
 
 def _sign_colour(effect: Effect) -> str:
+    if effect.standard_error is None:
+        return HELPS if effect.influence > 0 else HARMS
     return HELPS if effect.low > 0 else HARMS if effect.high < 0 else UNCLEAR
 
 
@@ -175,11 +179,14 @@ def _limit_to_effects(axes: Axes, rows: list[Effect], others: list[Effect], scal
         axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 
-def _ranking_legend(figure: Figure, axes: Axes, names: list[str], looks: dict[str, tuple[str, str]]) -> None:
+def _ranking_legend(
+    figure: Figure, axes: Axes, names: list[str], looks: dict[str, tuple[str, str]], *, bars: bool
+) -> None:
     if looks:
         entries = [(shorten(kind), colour, marker) for kind, (colour, marker) in looks.items()]
     else:
-        entries = [("helps", HELPS, "o"), ("harms", HARMS, "o"), ("interval contains 0", UNCLEAR, "o")]
+        entries = [("helps", HELPS, "o"), ("harms", HARMS, "o")]
+        entries += [("interval contains 0", UNCLEAR, "o")] if bars else []
     # A leading space: matplotlib leaves out labels that begin with an underscore.
     labels = [f" {label}" for label, _, _ in entries]
     handles = [axes.plot([], [], color=colour, marker=marker, linewidth=1.4)[0] for _, colour, marker in entries]
@@ -209,6 +216,39 @@ def draw_accuracy(findings: TargetFindings) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_reliability(findings: TargetFindings) -> Figure:
+    """Split-half reliability of every estimator against the number of models, and what more models would bring."""
+    figure = Figure(figsize=(6.0, 2.9), layout="constrained")
+    axes = figure.add_subplot()
+    for i, (name, found) in enumerate(findings.estimators.items()):
+        end, growth = found.reliability, found.growth
+        low, high = (end.value if bound is None else bound for bound in (end.low, end.high))
+        points = np.column_stack([growth.sizes, growth.mean, growth.low, growth.high])
+        points = np.vstack([points, [end.n, end.value, low, high]])
+        points = points[np.isfinite(points).all(axis=1)]
+        if not len(points):
+            continue
+        colour, marker = _kind_look(i)
+        sizes, mean, bottom, top = points.T
+        spread = np.maximum([mean - bottom, top - mean], 0.0)
+        axes.errorbar(sizes, mean, spread, color=colour, marker=marker, markersize=5, linewidth=1.4, elinewidth=0.8,
+                      label=f" {shorten(name)}")  # fmt: skip
+        if mean[-1] > 0:
+            factors = np.geomspace(1, 4, 30)
+            expected = [spearman_brown(mean[-1], factor) for factor in factors]
+            axes.plot(sizes[-1] * factors, expected, color=colour, linestyle=(0, (4, 3)), linewidth=1.1)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)
+    axes.set_xlabel("models")
+    axes.set_ylabel("split-half reliability")
+    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
     return figure
 
 

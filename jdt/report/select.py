@@ -1,6 +1,6 @@
 """Which units and classes a report shows: rankings that leave out what the models cannot tell."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,36 +10,48 @@ from jdt.types import Bool, Float, Int
 
 
 class Effect(NamedTuple):
-    """Influence of one unit on one class or task; numbers are NaN where the models cannot tell."""
+    """Influence of one unit on one class or task; numbers are NaN where the models cannot tell.
+
+    An estimator without standard errors gives none (None) and no z either; its interval is NaN.
+    """
 
     unit: str
     influence: float
-    standard_error: float
+    standard_error: float | None
     low: float
     high: float
-    z: float
+    z: float | None
 
 
 def is_known(influences: Influences, column: int) -> Bool[np.ndarray, " units"]:
     """Whether the models can tell a unit's influence: an infinite standard error says that they cannot."""
-    return np.isfinite(influences.influence[:, column]) & ~np.isinf(influences.standard_error[:, column])
+    return np.isfinite(known_influence(influences)[:, column])
 
 
 def known_influence(influences: Influences) -> Float[np.ndarray, "units targets"]:
     """Influences with NaN where the models cannot tell."""
+    if influences.standard_error is None:
+        return influences.influence
     return np.where(np.isinf(influences.standard_error), np.nan, influences.influence)
+
+
+def typical_sizes(influences: Influences) -> Float[np.ndarray, "units targets"]:
+    """What the digits of a report are chosen by: standard errors, or the influences themselves where there are none."""
+    return np.abs(influences.influence) if influences.standard_error is None else influences.standard_error
 
 
 def effects(influences: Influences, column: int) -> list[Effect]:
     """Every unit's effect on one column, in unit order."""
-    low, high = (end[:, column] for end in influences.interval())
-    rows = []
-    for u, known in enumerate(is_known(influences, column)):
-        numbers = (influences.influence[u, column], influences.standard_error[u, column], low[u], high[u])
-        value, error, start, end = (float(x) if known else float("nan") for x in numbers)
-        z = float(influences.z[u, column]) if known else float("nan")
-        rows.append(Effect(influences.unit_names[u], value, error, start, end, z))
-    return rows
+    known = is_known(influences, column)
+    nothing = np.full_like(influences.influence, np.nan)
+    low, high = (nothing, nothing) if influences.standard_error is None else influences.interval()
+
+    def one_a_unit(values: Float[np.ndarray, "units targets"] | None) -> list[Any]:
+        return [None] * len(known) if values is None else np.where(known, values[:, column], np.nan).tolist()
+
+    numbers = (influences.influence, influences.standard_error, low, high, influences.z)
+    columns = [one_a_unit(values) for values in numbers]
+    return [Effect(*row) for row in zip(influences.unit_names, *columns, strict=True)]
 
 
 def by_influence(influences: Influences, column: int = 0) -> Int[np.ndarray, " units"]:

@@ -66,11 +66,14 @@ def _accuracy_sentence(findings: TargetFindings) -> str:
 
 
 def _unit_words(effect: Effect, scale: Scale) -> str:
-    return f"“{clean(effect.unit)}” ({effect_words(effect, scale)}; z{NBSP}{decimal(effect.z, 1)})"
+    z = "" if effect.z is None else f"; z{NBSP}{decimal(effect.z, 1)}"
+    return f"“{clean(effect.unit)}” ({effect_words(effect, scale)}{z})"
 
 
 def effect_words(effect: Effect, scale: Scale) -> str:
-    """An influence with its interval, e.g. "+1.24 pp, 95 % interval +0.63 to +1.85"."""
+    """An influence with its interval if the estimator gives one: "+1.24 pp, 95 % interval +0.63 to +1.85"."""
+    if effect.standard_error is None:
+        return scale.effect(effect.influence)
     if not np.isfinite(effect.low):
         return f"{scale.effect(effect.influence)}, interval unknown"
     return f"{scale.effect(effect.influence)}, 95 % interval {scale.number(effect.low)} to {scale.number(effect.high)}"
@@ -107,6 +110,8 @@ def reliability_sentence(findings: EstimatorFindings) -> str:
 
 def z_variance_sentence(findings: EstimatorFindings) -> str:
     """How to read the variance of z of one estimator."""
+    if findings.z_variance is None:
+        return "This estimator gives no standard errors."
     value = findings.z_variance.value
     if not np.isfinite(value):
         return "Unknown."
@@ -114,6 +119,20 @@ def z_variance_sentence(findings: EstimatorFindings) -> str:
     if value < 1.1:
         return "Close to 1, which is what noise alone gives: single influences cannot be told from noise."
     return f"Noise alone gives 1, so about {percent(share, 0)} of the variance of z comes from real differences."
+
+
+def evidence_words(findings: EstimatorFindings) -> str:
+    """How many influences are beyond noise, and how many models would be reliable, in one line."""
+    parts = [f"{figure.value:.0f} {figure.text}" for figure in findings.significant.values()]
+    return "; ".join([*parts, models_needed_words(findings)])
+
+
+def models_needed_words(findings: EstimatorFindings) -> str:
+    """How many models a high reliability takes, e.g. "about 540 models for split-half reliability 0.9, ..."."""
+    figure = findings.models_needed
+    if not np.isfinite(figure.value):
+        return f"unknown number of {figure.text}"
+    return f"about {figure.value:,.0f} {figure.text}"
 
 
 PAIR_SENTENCE = (

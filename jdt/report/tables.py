@@ -10,7 +10,7 @@ from jdt.report.content import Content, TargetFindings
 from jdt.report.select import Effect, effects, extremes, first_estimator, shown_classes
 from jdt.report.summary import with_interval
 from jdt.report.thumbnails import strip_png
-from jdt.report.words import NBSP, UNKNOWN, Scale, clean, decimal
+from jdt.report.words import ABSENT, NBSP, UNKNOWN, Scale, clean, decimal
 from jdt.types import UInt8
 
 TABLE_CLASSES, OPEN_CLASSES, STRIP_CLASSES, STRIP_IMAGES = 100, 10, 10, 3
@@ -18,7 +18,7 @@ TABLE_CLASSES, OPEN_CLASSES, STRIP_CLASSES, STRIP_IMAGES = 100, 10, 10, 3
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """An influence by one estimator in words: value, value with standard error, interval and z."""
+    """An influence by one estimator in words: value, value with standard error, interval and z (or a dash)."""
 
     effect: str
     error: str
@@ -106,9 +106,13 @@ def class_tables(findings: TargetFindings, scale: Scale, count: int = 3) -> list
 def _cell(effect: Effect, scale: Scale) -> Cell:
     if not np.isfinite(effect.influence):
         return Cell(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
-    error = f"{scale.effect(effect.influence)} ± {scale.number(effect.standard_error, signed=False)}"
+    value = scale.effect(effect.influence)
+    z = ABSENT if effect.z is None else decimal(effect.z, 1, signed=True)
+    if effect.standard_error is None:
+        return Cell(value, value, ABSENT, z)
+    error = f"{value} ± {scale.number(effect.standard_error, signed=False)}"
     interval = f"{scale.number(effect.low)} to {scale.number(effect.high)}" if np.isfinite(effect.low) else UNKNOWN
-    return Cell(scale.effect(effect.influence), error, interval, decimal(effect.z, 1, signed=True))
+    return Cell(value, error, interval, z)
 
 
 def _reach(rows: list[Effect]) -> float:
@@ -142,7 +146,9 @@ def class_strips(content: Content, findings: TargetFindings, scale: Scale) -> li
         rows = effects(classes, column)
         for role, side in zip(("helps", "harms"), extremes(classes, column, 2), strict=True):
             for unit in side:
-                words = f"{scale.effect(rows[unit].influence)}, z{NBSP}{decimal(rows[unit].z, 1, signed=True)}"
+                z = rows[unit].z
+                words = scale.effect(rows[unit].influence)
+                words += "" if z is None else f", z{NBSP}{decimal(z, 1, signed=True)}"
                 key = rows[unit].unit
                 alt = _strip_alt("source unit", key, content.unit_images.get(key))
                 strips.append(Strip(clean(key), role, words, picture(key), alt))

@@ -10,6 +10,8 @@ from jdt.types import Float
 
 UNKNOWN = "unknown"
 
+ABSENT = "\N{EN DASH}"  # Of an estimator that gives no such number.
+
 MINUS = "\N{MINUS SIGN}"
 
 NBSP = "\N{NO-BREAK SPACE}"  # Between a number and its unit, so that no line ends between them.
@@ -52,17 +54,17 @@ _SCALES = {
 }
 
 
-def scale_of(output: str, standard_error: Float[np.ndarray, "units targets"]) -> Scale:
-    r"""The scale for an output, with as many decimals as show two digits of a typical standard error.
+def scale_of(output: str, sizes: Float[np.ndarray, "units targets"]) -> Scale:
+    r"""The scale for an output, with as many decimals as show two digits of a typical size (of standard errors).
 
     >>> scale_of("confidence", np.array([[0.0031, np.inf]])).effect(0.01239)
     '+1.24\xa0pp'
     """
     scale = _SCALES.get(output, Scale(1.0, output, output, f"mean {output}"))
-    errors = standard_error[np.isfinite(standard_error) & (standard_error > 0)] * scale.factor
-    if not errors.size:
+    shown = sizes[np.isfinite(sizes) & (sizes > 0)] * scale.factor
+    if not shown.size:
         return scale
-    return dataclasses.replace(scale, decimals=int(np.clip(1 - math.floor(math.log10(np.median(errors))), 1, 5)))
+    return dataclasses.replace(scale, decimals=int(np.clip(1 - math.floor(math.log10(np.median(shown))), 1, 5)))
 
 
 def decimal(value: float, decimals: int, *, signed: bool = False) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from jdt.estimators import Influences
+from jdt.evaluate import ReliabilityCurve
 from jdt.report import Content, EstimatorFindings, Figure, PlantedTruth, TargetFindings
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -23,7 +24,7 @@ def influences(rng, unit_names, target_names, estimator, *, spread, noise, cente
     values = values.astype(np.float32)  # As the estimators give them.
     error = (rng.uniform(0.8, 1.2, values.shape) * noise).astype(np.float32)
     return Influences(
-        influence=values, standard_error=error, z=values / error, degrees_of_freedom=np.full(len(unit_names), 180.0),
+        influence=values, standard_error=error, z=values / error, degrees_of_freedom=np.full((1, 1), 180.0),
         intercept=np.full(len(target_names), 0.4), unit_names=unit_names, target_names=target_names,
         estimator=estimator, output="confidence", num_models=400,
     )  # fmt: skip
@@ -38,8 +39,13 @@ def estimator_findings(rng, unit_names, class_names, estimator):
         target_names=("task",),
     )  # fmt: skip
     return EstimatorFindings(
-        classes, task, figure(0.81, 0.77, 0.85, unit="correlation"), figure(4.2, 3.9, 4.6, unit="variance")
-    )
+        classes, task, figure(0.81, 0.77, 0.85, unit="correlation"),
+        growth=ReliabilityCurve(np.array([100, 200]), *np.array([[0.52, 0.68], [0.4, 0.6], [0.6, 0.75]])),
+        models_needed=figure(846, 640, 1070, unit="models", text="models for split-half reliability 0.9"),
+        significant={"task": figure(12, unit="units", text="of 30 units have an influence on the whole task"),
+                     "class": figure(143, unit="influences", text="of 300 influences on a class are beyond noise")},
+        z_variance=figure(4.2, 3.9, 4.6, unit="variance"),
+    )  # fmt: skip
 
 
 def close_findings(rng, findings, estimator):

@@ -94,7 +94,7 @@ def test_every_image_is_a_picture(page):
         sizes.append(image.size)
         if "width" in attrs:
             assert image.size == (int(attrs["width"]), int(attrs["height"]))
-    assert len(sizes) == 3 + 10 * 5
+    assert len(sizes) == 4 + 10 * 5
 
 
 def test_names_are_escaped_everywhere(written):
@@ -204,6 +204,22 @@ def test_everything_unknown_still_makes_a_page(written):
     assert "no accuracies were measured" in text
 
 
+def test_an_estimator_without_standard_errors_is_shown_without_them(written):
+    def forget(influences):
+        return dataclasses.replace(influences, standard_error=None, z=None, degrees_of_freedom=None)
+
+    target = with_influences(make_target(units=22, truth=False), forget)
+    found = {name: dataclasses.replace(one, z_variance=None, significant={}) for name, one in target.estimators.items()}
+    target = dataclasses.replace(target, estimators=found)
+    text = words(written(make_content(target, warnings=()))[0])
+    assert "This estimator gives no standard errors." in text
+    assert "0.81 (0.77 to 0.85)" in text
+    for absent in ("unknown", "with error bars", "with 95 % intervals. Hollow", "; z", "Dots mark", " nan"):
+        assert absent not in text, absent
+    best = target.estimators["ridge"].task.top(0, 1)[0]
+    assert re.search(rf"“{best.unit}” \([-+.\d]+ pp\) helps the whole task most", text)
+
+
 def test_optional_parts_are_left_out(written):
     target = make_target(units=22, estimators=("difference",), truth=False)
     target = dataclasses.replace(target, pair_correlation={}, output="margin", mode="full")
@@ -220,7 +236,7 @@ def test_two_targets_with_odd_pictures(written):
     odd = {name: image[:1, :9, :9, :1] for name, image in content.unit_images.items()}
     text, path = written(dataclasses.replace(content, unit_images=odd))
     assert read(text).wrong == []
-    assert len(list((path.parent / "figures").iterdir())) == 6
+    assert len(list((path.parent / "figures").iterdir())) == 8
 
 
 def test_a_large_report_stays_small(written):
@@ -243,7 +259,8 @@ def test_many_classes_are_cut_and_counted(written):
 
 def test_figures_are_files_and_reproducible(tmp_path, content):
     paths = write_figures(tmp_path / "figures", content)
-    assert [p.name for p in paths] == [f"1_cifar10_32_fixed_{x}.png" for x in ("influence", "ranking", "accuracy")]
+    names = ("influence", "ranking", "accuracy", "reliability")
+    assert [p.name for p in paths] == [f"1_cifar10_32_fixed_{name}.png" for name in names]
     before = [p.read_bytes() for p in paths]
     for path in paths:
         pixels = np.asarray(Image.open(path).convert("RGB"))

@@ -108,6 +108,17 @@ def test_terminal_table_names_the_top_units():
                 assert f"{unit} {100 * influence:+.2f} pp (z {z:.1f})" in printed
 
 
+def test_terminal_table_has_no_z_where_there_is_none():
+    def forget(influences):
+        return dataclasses.replace(influences, standard_error=None, z=None, degrees_of_freedom=None)
+
+    findings = with_influences(make_target(units=22), forget)
+    printed = _printed(findings_table(findings, count=2))
+    best = findings.estimators["ridge"].classes.top("cat", 1)[0]
+    assert f"{best.unit} {100 * best.influence:+.1f}" in printed
+    assert "(z " not in printed
+
+
 def test_terminal_table_escapes_markup_and_control_characters():
     names = ["[red]r[/red]", "[/]", "\x1b[31mx", "back\\"] + [f"u{i}" for i in range(6)]
     findings = make_target(names=names, classes=("[bold]c[/bold]",))
