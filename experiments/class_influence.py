@@ -44,11 +44,13 @@ class Config:
     equalize: bool = False
     """Subsample all units to the size of the smallest one."""
     design: jdt.masks.DesignKind = "antithetic"
-    """How subsets are drawn: antithetic pairs, fixed-size or bernoulli."""
+    """How subsets are drawn: antithetic or balanced pairs, fixed-size, balanced or bernoulli."""
     fraction: float = 0.5
     """Share of the units that each model keeps."""
     num_models: int = 128
     """Source models to train."""
+    until_reliability: float | None = None
+    """Stop early, once the influences on every target class have this split-half reliability, e.g. 0.9."""
     seed: int = 0
     """Root of all randomness."""
     model: str = "small_cnn"
@@ -112,6 +114,8 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     """Load the data, make the units, check that everything fits and choose the plan, before anything is written."""
     design = jdt.masks.Design(config.design, config.fraction, config.seed)
     jdt.checks.require_known("plan", config.plan, ["auto", *jdt.train.PLANS])
+    if config.until_reliability is not None:
+        jdt.checks.require_fraction("until-reliability", config.until_reliability)
     num_devices = jdt.devices.resolve_num_devices(config.devices)
 
     def load(name: str, split: str, *, streamed: bool = False) -> jdt.data.Dataset:
@@ -192,6 +196,13 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
     }
 
 
+def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
+    """When to stop before all models are trained; the blocks left out stay missing, and a later run can train them."""
+    if config.until_reliability is None:
+        return None
+    return jdt.pipeline.UntilReliability(config.out, config.until_reliability, config.output)
+
+
 def planted_truth(config: Config, task: jdt.pipeline.Task) -> jdt.pipeline.Truth | None:
     """The embedded digits know which source classes help: upright ones, more than scrambled ones."""
     if config.source != "jdt_digits_source" or config.units != "classes":
@@ -204,11 +215,12 @@ def planted_truth(config: Config, task: jdt.pipeline.Task) -> jdt.pipeline.Truth
     )
 
 
-def main(config: Config) -> None:
-    """Train what is missing, estimate, and write table and report."""
-    start = time.perf_counter()
-    say = jdt.cli.console.print
-    task, choice = load_task(config)
+def train_run(config: Config, task: jdt.pipeline.Task, choice: jdt.train.Choice, say: Callable[..., None]) -> None:
+    """Make or resume the run in `--out` and train what it lacks.
+
+    Raises:
+      UserError: If it holds a run that may not be resumed.
+    """
     if not (config.resume or config.overwrite) and jdt.store.saved_run(config.out) is not None:
         raise jdt.UserError(f"{config.out} already holds a run and --no-resume was given: choose another --out.")
     writer = jdt.store.create_or_open(
@@ -225,7 +237,15 @@ def main(config: Config) -> None:
     spans = task.schema().blocks()
     done = task.num_models - sum(len(spans[block]) for block in missing)
     with jdt.cli.ModelProgress(task.num_models, done, block_size=task.block_size) as progress:
-        jdt.pipeline.train_missing_blocks(task, writer, missing, progress=progress)
+        jdt.pipeline.train_missing_blocks(task, writer, missing, progress=progress, enough=stop_rule(config))
+
+
+def main(config: Config) -> None:
+    """Train what is missing, estimate, and write table and report."""
+    start = time.perf_counter()
+    say = jdt.cli.console.print
+    task, choice = load_task(config)
+    train_run(config, task, choice, say)
     trained = time.perf_counter() - start
 
     run = jdt.store.open_run(config.out)
@@ -265,6 +285,8 @@ def main(config: Config) -> None:
         ),
     )
     conclude(findings, warnings, say)
+    if config.until_reliability is not None:
+        say(jdt.pipeline.verdict(findings, config.until_reliability, len(run.complete), task.num_models), markup=False)
     say(f"{len(run.complete)} models; {trained:.0f} s to train, {time.perf_counter() - start:.0f} s in all.")
     say(f"report: {page}", markup=False, soft_wrap=True)
     say(f'arrays: jdt.load_influences("{config.out}")', markup=False, soft_wrap=True)
@@ -310,10 +332,9 @@ def conclude(findings: Sequence[jdt.report.TargetFindings], warnings: list[str],
         )
         say(f"target accuracy {found.accuracy.mean():.1%} (spread {found.accuracy.std():.1%}){untrained}")
         for name, one in found.estimators.items():
-            say(
-                f"{name}: split-half reliability {one.reliability.value:.2f}, variance of z {one.z_variance.value:.1f} "
-                "(1 is pure noise)"
-            )
+            z = f", variance of z {one.z_variance.value:.1f} (1 is pure noise)" if one.z_variance else ""
+            say(f"{name}: split-half reliability {one.reliability.value:.2f}{z}")
+            say(f"  {jdt.report.evidence_words(one)}", markup=False)
         for name, figure in found.pair_correlation.items():
             say(f"within-pair correlation ({name}): {figure.value:.2f}")
         if found.truth is not None:

@@ -107,6 +107,35 @@ def test_full_transfer_from_a_streamed_pool_ends_in_the_same_places(capfd, tmp_p
     assert "full-network transfer" in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_run_stops_at_a_low_reliability_and_a_later_one_goes_on(capfd, tmp_path):
+    kinds, halves = ("upright", "upside-down", "scrambled"), (range(5), range(5, 10))
+    groups = {f"{kind} {half[0]}": [f"{kind} {d}" for d in half] for kind, half in itertools.product(kinds, halves)}
+    (tmp_path / "groups.json").write_text(json.dumps(groups))
+    out = tmp_path / "run"
+    bounded = (*SMOKE, "--out", out, "--num-models", "12", "--units", f"groups:{tmp_path / 'groups.json'}")
+
+    assert command(*bounded, "--until-reliability", "0.02") == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    assert "or more on every target after 8 of 12 models; asked: 0.02." in printed
+    assert jdt.open_run(out).complete.tolist() == list(range(8))
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["jdt_digits/fixed/ridge/reliability"]["value"] >= 0.02
+    saved, before = (out / "run.json").read_bytes(), {path: path.read_bytes() for path in (out / "blocks").iterdir()}
+
+    assert command(*bounded, "--until-reliability", "0.02") == 0  # Enough are there already.
+    capfd.readouterr()
+    assert {path: path.read_bytes() for path in (out / "blocks").iterdir()} == before
+
+    assert command(*bounded, "--until-reliability", "0.999") == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    assert re.search(
+        r"after 12 of 12 models; asked: 0.999; .*(more: use a new --out with --num-models|cannot be)", printed
+    )
+    assert len(jdt.open_run(out).complete) == 12
+    assert (out / "run.json").read_bytes() == saved
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_another_configuration_is_refused_with_the_difference(finished, capfd):
     out, _ = finished
     before = (out / "run.json").read_bytes()
@@ -161,6 +190,7 @@ def test_a_truncated_chunk_is_named_and_its_block_trained_again(finished, capfd)
         (["--units", "groups:missing.json"], "cannot read the groups file"),
         (["--units", "pixels"], "units is 'pixels'"),
         (["--target", "folder:/no/such/folder"], "/no/such/folder"),
+        (["--until-reliability", "1.0"], "until-reliability is 1.0, but it must lie strictly between 0 and 1"),
         (["--image-size", "0"], "image_size is 0, but it must be at least 1"),
         (["--preset", "small"], "unknown preset 'small'; known: demo, smoke, paper"),
     ],
