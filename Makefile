@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench bench-solvers clean
 
 help: ## Show this list.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(INSTALLED) ## Create .venv and install jdt with its development tools.
 
@@ -27,6 +27,9 @@ check: $(INSTALLED) ## Lint, formatting, types, layers and doctests.
 
 bench: $(INSTALLED) ## Training speed of small_cnn under every plan, beside PyTorch where it is installed.
 	$(BIN)/python benchmarks/train_throughput.py --network small_cnn --models 16 --json benchmarks/small_cnn.json
+
+bench-solvers: $(INSTALLED) ## LASSO paths of 1,000 targets, beside scikit-learn, and celer and skglm where installed.
+	$(BIN)/python benchmarks/solvers.py --json benchmarks/solvers.json
 
 clean: ## Remove caches and build outputs; .venv and runs/ stay.
 	rm -rf build dist jdt.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

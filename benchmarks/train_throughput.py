@@ -21,15 +21,12 @@ precision.
 import argparse
 import contextlib
 import dataclasses
-import importlib.metadata
 import importlib.util
 import json
 import math
 import os
 import pathlib
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
+from machine import aligned, device_name, note, versions
 from workload import EXAMPLES, LEARNING_RATE, MEAN, MOMENTUM, STD, WEIGHT_DECAY, Run, Workload
 
 import jdt.devices
@@ -179,7 +177,7 @@ def measure(workload: Workload, names: list[str], repeats: int) -> list[dict[str
             "flops_per_step": flops,
             "matrix_product_flops_per_second": rate,
             "fraction_of_arithmetic_floor": flops / rate * medians[name] / workload.batch_size,
-            "versions": versions(),
+            "versions": versions("jdt", "jax", "jaxlib", "flax", "torch"),
         }
         for name in names
     ]
@@ -289,33 +287,7 @@ def table(records: list[dict[str, Any]]) -> str:
         ]
         for r in records
     ]  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in [head, *rows])
-
-
-def device_name() -> str:
-    """The accelerator's name, or the processor's with its number of usable cores."""
-    if jax.default_backend() != "cpu":
-        return jax.devices()[0].device_kind
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that are timed."""
-    found = {"python": platform.python_version()}
-    for package in ("jdt", "jax", "jaxlib", "flax", "torch"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
-
-
-def note(text: str) -> None:
-    """Say what happens, beside the table."""
-    print(text, file=sys.stderr, flush=True)
+    return aligned([head, *rows])
 
 
 def parse() -> argparse.Namespace:
