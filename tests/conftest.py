@@ -1,6 +1,7 @@
 """What every test shares: eight CPU devices and a cache of the tests' own; pyproject.toml switches type checks on."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,3 +17,12 @@ def private_cache(tmp_path_factory):
         folder = tmp_path_factory.mktemp("jdt_cache")
         patch.setenv("JDT_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs() -> Iterator[None]:
+    """Drop a file's compiled programs after it: each holds memory maps, and a process may have 65,530 on Linux."""
+    yield
+    import jax
+
+    jax.clear_caches()

@@ -116,6 +116,8 @@ def brute_ridge_errors(masks, outputs, penalty, noise, effect, *, paired, relati
     variance = ((values - hat @ values) ** 2).sum(axis=0) / np.trace(unfitted)
     weights = inverse @ rows.T
     lost = weights @ rows - np.eye(units)
-    lost = lost @ (np.eye(units) - np.ones((units, units)) / units) if relative else lost
+    if relative:  # To the mean of the units that vary: a unit in all models or in none is no part of it.
+        varied = (masks.any(axis=0) & ~masks.all(axis=0)).astype(float)
+        lost = lost @ (np.eye(units) - np.outer(varied, varied) / varied.sum())
     reach, bias = ((x**2).sum(axis=1)[:, None] for x in (weights, lost))
     return np.sqrt(noise * reach + effect * bias), np.sqrt(variance * reach)
