@@ -4,11 +4,11 @@ Per target, with correlations c = X^T y / m and Gram matrix G = X^T X / m, minim
 
     1/2 w^T G w - c^T w + l1 |w|_1 + l2/2 |w|^2,    y scaled so that |y|^2 / m = 1.
 
-All targets go down their paths together. At each penalty the start is the line through the last two solutions (a path
-is piecewise linear, so between changes of the support the line is the solution). Then come proximal gradient steps, or
-where the Gram matrix is less well conditioned sweeps of block coordinate descent, matrix products between blocks and
-proximal steps inside them, every two sweeps followed by one step of Anderson acceleration. A target is left alone as
-soon as its gap is proven. Why so, and what was slower:
+All targets go down their paths together, none further than a penalty ahead of the last. At each penalty the start is
+the line through the last two solutions (a path is piecewise linear, so between changes of the support the line is the
+solution). Then come proximal gradient steps, or where the Gram matrix is less well conditioned sweeps of block
+coordinate descent, matrix products between blocks and proximal steps inside them, every two sweeps followed by one step
+of Anderson acceleration. A target is left alone as soon as its gap is proven. Why so, and what was slower:
 benchmarks/NOTES.md.
 """
 
@@ -22,7 +22,7 @@ from jax import lax
 
 from jdt.linalg.factored import Factored, Gram, largest_eigenvalue, times
 from jdt.linalg.spectrum import matmul
-from jdt.types import Array, Float, Int
+from jdt.types import Array, Bool, Float, Int
 
 CONVERGED, CONSTANT, STALLED, LIMIT = range(4)
 MEANING = {
@@ -34,7 +34,7 @@ MEANING = {
 """What each status code says."""
 
 PATIENCE = {"float32": 500, "float64": 2000}
-"""Sweeps without a tenth off the largest gap before a penalty counts as stalled: in float32 rounding is likelier."""
+"""Sweeps without a tenth off the gap before a penalty counts as stalled: in float32 rounding is likelier."""
 AIM = {"float32": 0.6, "float64": 0.1}
 """What is aimed at, over what was asked: less for what rounds off on the way back, and in float64, which is for those
 who want exact objectives, a tenth, for a sweep or two."""
@@ -42,8 +42,14 @@ MANY_SWEEPS = 30
 """Sweeps at one penalty after which moves along the null direction are made exactly."""
 KKT_RESIDUAL = 1e-4
 """Largest KKT residual that is left, of standardised masks and targets: where weights are small a gap allows more."""
+PROVEN = 0.8
+"""What a proof from the weights alone must reach, over what was asked: sweeps go on from a gradient that they carry
+along, and rounding parts the two."""
 LAST_PUSH = 10
-"""Sweeps without a tenth off the largest gap after which what was asked will do."""
+"""Sweeps without a tenth off the gap after which what was asked will do."""
+SUMMED = 64
+"""Units whose products are summed at a time in a proof: gradients at small penalties are a thousandth of what they are
+the difference of, so that rounding in sums over all units would hide a gap of 1e-5 (benchmarks/NOTES.md)."""
 
 NARROW = 6.0
 """Ratio of extreme eigenvalues up to which one block is used (measured: benchmarks/NOTES.md)."""
@@ -172,94 +178,172 @@ def follow_path(
       `kept` after the last penalty.
     """
     varies = jnp.abs(correlations).max(axis=0) > 0
+    rows = [] if isinstance(gram, Factored) or len(blocks.steps) == 1 else _cut(gram, len(blocks.steps))
+    descent = _Descent(gram, rows, blocks, correlations, penalties, l1_ratio, gap, max_sweeps, inner)
 
-    def at_penalty(carry: tuple[Any, ...], k: Int[Array, ""]) -> tuple[tuple[Any, ...], None]:
-        (w, g), (w_before, g_before), kept = carry
-        l1 = penalties[k] * l1_ratio
-        l2 = penalties[k] * (1.0 - l1_ratio) if l1_ratio < 1.0 else None
-        last, second_last = penalties[jnp.maximum(k - 1, 0)], penalties[jnp.maximum(k - 2, 0)]
-        moved = second_last - last
-        ahead = jnp.where((moved > 0) & (k >= 2), (last - penalties[k]) / jnp.where(moved > 0, moved, 1.0), 0.0)
-        start = (w + ahead * (w - w_before), g + ahead * (g - g_before))
-        found = _solve(
-            gram, blocks, correlations, l1, l2, start,
-            gap=gap, max_sweeps=max_sweeps, inner=inner,
-        )  # fmt: skip
-        proven = _gap(found.w, found.g, correlations, l1, l2)
+    def at_penalty(carry: tuple[_Walk, Any], k: Int[Array, ""]) -> tuple[tuple[_Walk, Any], None]:
+        walk, kept = descent.pass_penalty(carry[0], k), carry[1]
+        found = walk.last
+        proven = _gap(found.w, found.g, correlations, *descent.limits(k))
         status = jnp.where(proven <= gap, CONVERGED, jnp.where(found.sweeps >= max_sweeps, LIMIT, STALLED))
         status = jnp.where(varies, status, CONSTANT).astype(jnp.int32)
-        kept = keep(kept, k, Solved(found.w, jnp.where(varies, proven, 0.0), status))
-        return ((found.w, found.g), (w, g), kept), None
+        return (walk, keep(kept, k, Solved(found.w, jnp.where(varies, proven, 0.0), status))), None
 
-    start = (jnp.zeros_like(correlations), correlations)
-    return lax.scan(at_penalty, (start, start, kept), jnp.arange(len(penalties)))[0][-1]
+    return lax.scan(at_penalty, (descent.start(), kept), jnp.arange(len(penalties), dtype=jnp.int32))[0][-1]
 
 
-class _State(NamedTuple):
+class _Point(NamedTuple):
+    """Where every target is at a penalty.
+
+    Attributes:
+      w: `[units, targets]`.
+      g: `[units, targets]` c - G w, within the rounding of the sweeps since the last proof.
+      distance: `[targets]` from the solution, see `_Descent.distance`; infinite before the first sweep.
+      best: `[targets]` distance when last a tenth was taken off it.
+      since: `[targets]` sweeps since then.
+      sweeps: `[targets]` in all.
+      done: `[targets]` whether they are over. Kept, because XLA would decide it anew for every unit.
+    """
+
     w: Float[Array, "units targets"]
-    g: Float[Array, "units targets"]  # c - G w, within the rounding of this round's sweeps
-    gap: Float[Array, " targets"]  # Or the KKT residual in its place, see `distance`
-    rounds: Int[Array, ""]  # Of sweeps, each ended by a proof
-    sweeps: Int[Array, ""]
-    best: Float[Array, ""]  # Largest gap, when last a tenth was taken off it
-    since: Int[Array, ""]  # Sweeps since then
+    g: Float[Array, "units targets"]
+    distance: Float[Array, " targets"]
+    best: Float[Array, " targets"]
+    since: Int[Array, " targets"]
+    sweeps: Int[Array, " targets"]
+    done: Bool[Array, " targets"]
 
 
-def _solve(
-    gram: Gram, blocks: Blocks, c: Array, l1: Array, l2: Array | None, start: tuple[Array, Array], *,
-    gap: float, max_sweeps: int, inner: int,
-) -> _State:  # fmt: skip
-    whole = len(blocks.steps) == 1
-    rows = [] if isinstance(gram, Factored) or whole else _cut(gram, len(blocks.steps))
-    patience, asked, gap = PATIENCE[c.dtype.name], gap, gap * AIM[c.dtype.name]
-    accelerated = bool(rows) or isinstance(gram, Factored)
+class _Walk(NamedTuple):
+    """Targets on their way down the path.
 
-    def descend(w: Array, g: Array, tries: Array) -> tuple[Array, Array]:
+    Attributes:
+      stage: `[targets]` number of the penalty that `now` is at.
+      now: Where targets are.
+      last: Where they were when they left the penalty before.
+    """
+
+    stage: Int[Array, " targets"]
+    now: _Point
+    last: _Point
+
+
+class _Descent(NamedTuple):
+    """What stays the same all the way, see `follow_path`; `rows` is empty where all units are one block."""
+
+    gram: Gram
+    rows: "list[_Rows]"
+    blocks: Blocks
+    c: Float[Array, "units targets"]
+    penalties: Float[Array, "penalties targets"]
+    l1_ratio: float
+    gap: float
+    max_sweeps: int
+    inner: int
+
+    @property
+    def accelerated(self) -> bool:
+        return bool(self.rows) or isinstance(self.gram, Factored)
+
+    @property
+    def patience(self) -> int:
+        return PATIENCE[self.c.dtype.name]
+
+    def start(self) -> _Walk:
+        """At the first penalty, from weights of zero, which may well be the solution."""
+        w, count = jnp.zeros_like(self.c), jnp.zeros(self.c.shape[1], jnp.int32)
+        far = self.distance(w, self.c, *self.limits(jnp.zeros((), jnp.int32)))
+        at = self.judge(_Point(w, self.c, far, far, count, count, count > 0), AIM[self.c.dtype.name])
+        return _Walk(count, at, at)
+
+    def pass_penalty(self, walk: _Walk, k: Int[Array, ""]) -> _Walk:
+        """Bring all targets past penalty k: `last` is there then, with g from the weights alone."""
+
+        def attempt(s: _Walk) -> _Walk:
+            s = lax.while_loop(lambda s: ((s.stage == k) & ~s.now.done).any(), lambda s: self.advance(s, k), s)
+            s = self.go_on(s, k)
+            if not self.accelerated:
+                return s  # Every sweep has made g from the weights alone.
+            g = self.gradient(s.last.w)
+            # Rounding that added up in g is taken out of what the next penalty began with, too.
+            now = s.now._replace(g=s.now.g + (1.0 + self.ahead(k)) * (g - s.last.g))
+            found = self.distance(s.last.w, g, *self.limits(k))
+            last = self.judge(s.last._replace(g=g, distance=found), PROVEN)
+            return _Walk(jnp.where(last.done, s.stage, k), _where(last.done, now, last), last)
+
+        return lax.while_loop(lambda s: (s.stage == k).any(), attempt, walk)
+
+    def go_on(self, s: _Walk, k: Int[Array, ""]) -> _Walk:
+        """Start targets that are done with penalty k at the next, on the line through their last two solutions."""
+        ready, ahead = (s.stage == k) & s.now.done, self.ahead(k)
+        w, g = (here + ahead * (here - before) for here, before in zip(s.now[:2], s.last[:2], strict=True))
+        far, count = jnp.full_like(s.now.distance, jnp.inf), jnp.zeros_like(s.now.sweeps)
+        start = _Point(w, g, far, far, count, count, count > 0)
+        return _Walk(s.stage + ready, _where(ready, start, s.now), _where(ready, s.now, s.last))
+
+    def advance(self, s: _Walk, k: Int[Array, ""]) -> _Walk:
+        """A sweep for the targets that are not done, two where they are accelerated."""
+        if self.rows:
+            # While others need sweeps at penalty k, targets that are done with it get theirs at the next for nothing.
+            s = self.go_on(s, k)
+        at, swept = s.now, 1 + self.accelerated
+        moving = ~at.done & (s.stage <= jnp.minimum(k + 1, len(self.penalties) - 1))
+        l1, l2 = self.limits(s.stage if self.rows else k)
+        tries = jnp.where(jnp.where(moving, at.sweeps, 0).max() < MANY_SWEEPS, 1, 16)
+        w, g = self.sweep(at.w, at.g, l1, l2, tries)
+        if self.accelerated:
+            w2, g2 = self.sweep(w, g, l1, l2, tries)
+            # Without acceleration every sweep lowers the objective: a penalty that takes long is sure to converge.
+            share = jnp.where(at.sweeps < self.patience, _share(w - at.w, w2 - w), 0.0)
+            w, g = w2 - share * (w2 - w), g2 - share * (g2 - g)
+        found = self.distance(w, g, l1, l2)
+        better = found < 0.9 * at.best
+        best, since = jnp.where(better, found, at.best), jnp.where(better, 0, at.since + swept)
+        new = self.judge(_Point(w, g, found, best, since, at.sweeps + swept, at.done), AIM[self.c.dtype.name])
+        return s._replace(now=_where(moving, new, at))
+
+    def sweep(self, w: Array, g: Array, l1: Array, l2: Array | None, tries: Array) -> tuple[Array, Array]:
+        blocks = self.blocks
         if blocks.null is not None and l2 is None:
             w = _shift(w, g, blocks.null, blocks.null_step, l1, tries)
-        if rows:
-            return _sweep(rows, blocks.steps, w, g, l1, l2, inner)
+        if self.rows:
+            return _sweep(self.rows, blocks.steps, w, g, l1, l2, self.inner)
         w = _proximal(w + blocks.steps[0] * g, blocks.steps[0], l1, l2)
-        return w, c - times(gram, w)
+        return w, self.c - times(self.gram, w)
 
-    def distance(w: Array, g: Array) -> Array:
-        # The gap, or where the KKT residual is further from its limit, as far as that.
-        return jnp.maximum(_gap(w, g, c, l1, l2), _residual(w, g, l1, l2) * (asked / KKT_RESIDUAL))
+    def gradient(self, w: Array) -> Array:
+        """The gradient c - G w from the weights alone, in short sums where the Gram matrix is formed."""
+        if isinstance(self.gram, Factored):
+            return self.c - times(self.gram, w)
+        g = self.c
+        for first, last in _edges(len(w), -(-len(w) // SUMMED)):
+            g = g - matmul(self.gram[:, first:last], w[first:last])
+        return g
 
-    def advance(s: _State) -> _State:
-        tries = jnp.where(s.sweeps < MANY_SWEEPS, 1, 16)
-        w, g = descend(s.w, s.g, tries)
-        if accelerated:
-            w2, g2 = descend(w, g, tries)
-            # Without acceleration every sweep lowers the objective: a penalty that takes long is sure to converge.
-            share = jnp.where(s.sweeps < patience, _share(w - s.w, w2 - w), 0.0)
-            w, g = w2 - share * (w2 - w), g2 - share * (g2 - g)
-        moving = s.gap > gap
-        w, g = jnp.where(moving, w, s.w), jnp.where(moving, g, s.g)
-        found, swept = distance(w, g), 1 + accelerated
-        better = found.max() < 0.9 * s.best
-        return _State(
-            w, g, found, s.rounds, s.sweeps + swept,
-            jnp.where(better, found.max(), s.best), jnp.where(better, 0, s.since + swept),
-        )  # fmt: skip
+    def judge(self, at: _Point, near: float) -> _Point:
+        """Whether sweeps are over: within `near` of what was asked, or without success."""
+        limit = jnp.where(at.distance <= self.gap, LAST_PUSH, self.patience)
+        over = (at.sweeps >= self.max_sweeps) | (at.since >= limit)
+        return at._replace(done=(at.distance <= near * self.gap) | over)
 
-    def unproven(s: _State) -> Array:
-        limit = jnp.where((s.gap <= asked).all(), LAST_PUSH, patience)
-        return (s.gap > gap).any() & (s.sweeps < max_sweeps) & (s.since < limit)
+    def distance(self, w: Array, g: Array, l1: Array, l2: Array | None) -> Float[Array, " targets"]:
+        """The gap, or where the KKT residual is further from its limit, as far as that."""
+        return jnp.maximum(_gap(w, g, self.c, l1, l2), _residual(w, g, l1, l2) * (self.gap / KKT_RESIDUAL))
 
-    def prove(s: _State) -> _State:
-        s = lax.while_loop(unproven, advance, s)
-        if whole:
-            return s._replace(rounds=s.rounds + 1)  # Every sweep has made g from weights alone.
-        # Rounding adds up in g: what is reported is proven from the weights alone.
-        g = c - times(gram, s.w)
-        return s._replace(g=g, gap=distance(s.w, g), rounds=s.rounds + 1)
+    def limits(self, stage: Int[Array, "*targets"]) -> tuple[Array, Array | None]:
+        """Both penalties, l1 and l2 or None, at one stage, or of each target at its own."""
+        k = jnp.minimum(stage, len(self.penalties) - 1)
+        at = jnp.take_along_axis(self.penalties, jnp.atleast_2d(k), axis=0, mode="promise_in_bounds")[0]
+        return at * self.l1_ratio, at * (1.0 - self.l1_ratio) if self.l1_ratio < 1.0 else None
 
-    w, g = start
-    first, zero = distance(w, g), jnp.asarray(0)
-    return lax.while_loop(
-        lambda s: (s.rounds == 0) | unproven(s), prove, _State(w, g, first, zero, zero, first.max(), zero)
-    )
+    def ahead(self, k: Int[Array, ""]) -> Float[Array, " targets"]:
+        """How far it is from penalty k to the next, over how far it was from the one before."""
+        before, here, after = (self.penalties[jnp.clip(k + i, 0, len(self.penalties) - 1)] for i in (-1, 0, 1))
+        return jnp.where(before > here, (here - after) / jnp.where(before > here, before - here, 1.0), 0.0)
+
+
+def _where(which: Bool[Array, " targets"], new: _Point, old: _Point) -> _Point:
+    return _Point(*(jnp.where(which, a, b) for a, b in zip(new, old, strict=True)))
 
 
 def _share(first: Float[Array, "units targets"], second: Float[Array, "units targets"]) -> Float[Array, " targets"]:
