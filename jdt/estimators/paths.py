@@ -1,5 +1,6 @@
 """LASSO and elastic-net paths of all targets on one Gram matrix: standardise, solve in tiles over devices."""
 
+import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -281,10 +282,13 @@ class Solver:
 
         def joined(x: Array) -> np.ndarray:
             found = np.empty((*x.shape[1:-1], num_targets), x.dtype)
-            # Part by part: as one array it would be copied once more, and of a long path there are gigabytes.
-            for shard in x.addressable_shards:
+
+            def put(shard: jax.Shard) -> None:
                 for i, tile in enumerate(np.asarray(shard.data), shard.index[0].start or 0):
                     found[..., i * width : (i + 1) * width] = tile[..., : max(0, num_targets - i * width)]
+
+            # Part by part: as one array it would be copied once more, and of a long path there are gigabytes.
+            list(threads.map(put, x.addressable_shards))
             return found
 
         gram = problem.gram
@@ -296,7 +300,8 @@ class Solver:
             lambda x: x.astype(dtype) if x.dtype == np.float64 else x,
             (gram, blocks, shared, tuple(map(tiled, (problem.correlations, in_scale, *each)))),
         )
-        return jax.tree.map(joined, _compiled(keeper, num_devices, self)(*arrays))
+        with concurrent.futures.ThreadPoolExecutor(num_devices) as threads:
+            return jax.tree.map(joined, _compiled(keeper, num_devices, self)(*arrays))
 
 
 class _Given(NamedTuple):
