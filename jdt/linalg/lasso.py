@@ -289,7 +289,7 @@ class _Descent(NamedTuple):
         at, swept = s.now, 1 + self.accelerated
         moving = ~at.done & (s.stage <= jnp.minimum(k + 1, len(self.penalties) - 1))
         l1, l2 = self.limits(s.stage if self.rows else k)
-        tries = jnp.where(jnp.where(moving, at.sweeps, 0).max() < MANY_SWEEPS, 1, 16)
+        tries = jnp.where(jnp.where(moving, at.sweeps, 0).max() < MANY_SWEEPS, 0, 16)
         w, g = self.sweep(at.w, at.g, l1, l2, tries)
         if self.accelerated:
             w2, g2 = self.sweep(w, g, l1, l2, tries)
@@ -413,15 +413,19 @@ def _shift(w: Array, g: Array, null: Array, step: Array, l1: Array, tries: Array
     u, v, limit = w + step * g, null[:, None], step * l1
     largest = (v**2).max()
 
-    def closer(_: Any, t: Array) -> Array:
+    def newton(t: Array) -> tuple[Array, Array]:
         at = u - t * v
         now = (v * jnp.clip(at, -limit, limit)).sum(axis=0)
-        newton = t + now / jnp.maximum((v**2 * (jnp.abs(at) < limit)).sum(axis=0), largest)
-        safe = t + now / jnp.maximum((v**2 * (at * jnp.sign(now) > -limit)).sum(axis=0), largest)
-        then = (v * jnp.clip(u - newton * v, -limit, limit)).sum(axis=0)
-        return jnp.where(jnp.abs(then) <= 0.5 * jnp.abs(now), newton, safe)
+        return now, t + now / jnp.maximum((v**2 * (jnp.abs(at) < limit)).sum(axis=0), largest)
 
-    return w - lax.fori_loop(0, tries, closer, jnp.zeros_like(l1)) * v
+    def closer(_: Any, t: Array) -> Array:
+        now, far = newton(t)
+        safe = t + now / jnp.maximum((v**2 * ((u - t * v) * jnp.sign(now) > -limit)).sum(axis=0), largest)
+        then = (v * jnp.clip(u - far * v, -limit, limit)).sum(axis=0)
+        return jnp.where(jnp.abs(then) <= 0.5 * jnp.abs(now), far, safe)
+
+    none = jnp.zeros_like(l1)
+    return w - lax.fori_loop(0, tries, closer, jnp.where(tries > 0, none, newton(none)[1])) * v
 
 
 def _residual(w: Array, g: Array, l1: Array, l2: Array | None) -> Float[Array, " targets"]:
@@ -440,7 +444,7 @@ def _gap(w: Array, g: Array, c: Array, l1: Array, l2: Array | None) -> Float[Arr
     if l2 is not None:
         residual, g = residual + l2 * (w * w).sum(axis=0), g - l2 * w
     residual = jnp.maximum(residual, 1e-30)
-    feasible = l1 / jnp.maximum(jnp.abs(g).max(axis=0), 1e-3 * l1)
+    feasible = l1 / jnp.maximum(jnp.maximum(g.max(axis=0), -g.min(axis=0)), 1e-3 * l1)
     scale = jnp.where(l1 > 0, jnp.minimum(feasible, 1.0), 0.0)
     primal = 0.5 * residual + l1 * jnp.abs(w).sum(axis=0)
     dual = scale * (1.0 - fitted) - 0.5 * scale**2 * residual
