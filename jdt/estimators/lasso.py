@@ -90,7 +90,8 @@ class Lasso:
     name = "lasso"
 
     def __post_init__(self) -> None:
-        check_options(self.num_penalties, 1e-3 if self.min_ratio is None else self.min_ratio, self.gap, self.l1_ratio)
+        min_ratio = 1e-3 if self.min_ratio is None else self.min_ratio
+        check_options(self.num_penalties, min_ratio, self.gap, self.l1_ratio, self.max_sweeps)
         if not self.refit and isinstance(self.select, KFold):
             raise checks.UserError(
                 "refit=False keeps the weights of one fit, but KFold makes several: use select=HoldOut(0.1), or refit."

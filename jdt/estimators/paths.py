@@ -94,18 +94,19 @@ def lasso_path(
     >>> [[round(float(weight), 2) for weight in row] for row in found.weights[:, :, 0]]
     [[0.0, 0.0], [1.94, 0.0], [2.0, 0.0]]
     """
-    check_options(num_penalties, min_ratio, gap, l1_ratio)
+    check_options(num_penalties, min_ratio, gap, l1_ratio, max_sweeps)
     masks, outputs = check_rows(masks, outputs, paired=False)
     problem = standardise(Rows.of(masks, outputs))
     penalties = penalty_grid(problem, num_penalties, min_ratio, l1_ratio)
     return Solver(l1_ratio, gap, max_sweeps).path(problem, penalties, outputs.dtype)
 
 
-def check_options(num_penalties: int, min_ratio: float, gap: float, l1_ratio: float) -> None:
+def check_options(num_penalties: int, min_ratio: float, gap: float, l1_ratio: float, max_sweeps: int) -> None:
     """Raise `UserError` unless a path can be drawn with these."""
     checks.require_at_least("num_penalties", num_penalties, 1)
     checks.require_fraction("min_ratio", min_ratio)
     checks.require_fraction("gap", gap)
+    checks.require_at_least("max_sweeps", max_sweeps, 1)
     if not 0.0 < l1_ratio <= 1.0:
         raise checks.UserError(f"l1_ratio is {l1_ratio}, but it must lie above 0 and at most at 1 (1 is the LASSO).")
 

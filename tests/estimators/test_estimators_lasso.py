@@ -268,6 +268,7 @@ def test_its_penalties_are_those_of_the_path():
     ("make", "message"),
     [
         (lambda: Lasso(num_penalties=0), "num_penalties is 0, but it must be at least 1"),
+        (lambda: Lasso(max_sweeps=0), "max_sweeps is 0, but it must be at least 1"),
         (lambda: Lasso(min_ratio=0.0), "min_ratio is 0.0, but it must lie strictly between 0 and 1"),
         (lambda: Lasso(gap=1.0), "gap is 1.0, but it must lie strictly between 0 and 1"),
         (lambda: Lasso(l1_ratio=0.0), "l1_ratio is 0.0, but it must lie above 0 and at most at 1"),

@@ -202,6 +202,7 @@ def test_status_is_explained():
     ("options", "message"),
     [
         ({"num_penalties": 0}, "num_penalties is 0, but it must be at least 1"),
+        ({"max_sweeps": 0}, "max_sweeps is 0, but it must be at least 1"),
         ({"min_ratio": 1.0}, "min_ratio is 1.0, but it must lie strictly between 0 and 1"),
         ({"gap": 0.0}, "gap is 0.0, but it must lie strictly between 0 and 1"),
         ({"l1_ratio": 0.0}, "l1_ratio is 0.0, but it must lie above 0 and at most at 1"),
