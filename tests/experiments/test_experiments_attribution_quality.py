@@ -37,8 +37,10 @@ def test_a_tiny_run_ends_in_figures_a_picture_and_a_page_and_resumes(capfd, tmp_
     assert "http" not in (tmp_path / "attribution_quality.html").read_text(encoding="utf-8")
     assert jdt.open_run(tmp_path / "fixed-size").num_models == 8
     assert jdt.open_run(tmp_path / "balanced").num_models == 4
-    assert command(*TINY, "--out", tmp_path, "--designs", "balanced") == 0
+    assert command(*TINY, "--out", tmp_path, "--designs", "balanced", "--estimators", "ridge") == 0
     assert capfd.readouterr().out.count("nothing to train") == 2
+    again = json.loads((tmp_path / "summary.json").read_text())
+    assert {name: figure for name, figure in summary.items() if "/lasso/" not in name} == again
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ def test_a_tiny_run_ends_in_figures_a_picture_and_a_page_and_resumes(capfd, tmp_
     [
         (["--sizes", "3"], "sizes has 3, but must hold even numbers from 4 to num-models"),
         (["--sizes", "66"], "sizes has 66, but must hold even numbers"),
+        (["--estimators", "rigde"], "estimator is 'rigde'"),
         (["--held-out", "2"], "held-out is 2, but a rank correlation"),
     ],
 )
