@@ -172,7 +172,7 @@ def test_errors_are_those_of_the_weights_and_z_divides_by_the_sampling_deviation
     assert found.info["relative"] == relative
     varied = masks.any(axis=0) & ~masks.all(axis=0)
     np.testing.assert_allclose(found.standard_error[varied], error[varied], rtol=1e-7)
-    np.testing.assert_allclose(found.z[varied], (found.influence / sampling)[varied], rtol=1e-7)
+    np.testing.assert_allclose(found.z[varied], found.influence[varied] / sampling[varied], rtol=1e-7)
     assert not found.z[~varied].any()
     assert found.degrees_of_freedom.tolist() == [[models / 2 if paired else models - 1]]
 
