@@ -48,7 +48,7 @@ def test_a_tiny_run_ends_in_figures_a_picture_and_a_page_and_resumes(capfd, tmp_
     [
         (["--sizes", "3"], "sizes has 3, but must hold even numbers from 4 to num-models"),
         (["--sizes", "66"], "sizes has 66, but must hold even numbers"),
-        (["--estimators", "rigde"], "estimator is 'rigde'"),
+        (["--estimators", "rigde"], "unknown estimator 'rigde'; known: ridge, difference, lasso"),
         (["--held-out", "2"], "held-out is 2, but a rank correlation"),
     ],
 )
