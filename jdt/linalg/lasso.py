@@ -407,9 +407,9 @@ def _shift(w: Array, g: Array, null: Array, step: Array, l1: Array, tries: Array
     """Move along a direction that leaves the fit alone, to where a proximal step would stay level along it.
 
     The proximal map of min_t |z - t v|_1 is a soft threshold about t v with sum_i v_i clip(u_i - t v_i, +-l) = 0, the
-    location that Huber's loss gives. While sweeps follow, one step of Newton's is enough: with `tries` 0 no more is done.
-    But Newton's can swing to and fro for ever. Each of the tries is therefore Newton's where it at least halves the sum,
-    and else one so short that the sum keeps its sign.
+    location that Huber's loss gives. While sweeps follow, one step of Newton's is enough: with `tries` 0 no more is
+    done. But Newton's can swing to and fro for ever. Each of the tries is therefore Newton's where it at least halves
+    the sum, and else one so short that the sum keeps its sign.
     """
     u, v, limit = w + step * g, null[:, None], step * l1
     largest = (v**2).max()
