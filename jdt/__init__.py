@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jdt import devices as devices
     from jdt import estimators as estimators
     from jdt import evaluate as evaluate
+    from jdt import hosts as hosts
     from jdt import masks as masks
     from jdt import models as models
     from jdt import outputs as outputs
@@ -53,6 +54,7 @@ __all__ = [
     "devices",
     "estimators",
     "evaluate",
+    "hosts",
     "lasso_path",
     "load_influences",
     "masks",
