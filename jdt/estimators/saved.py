@@ -1,6 +1,6 @@
 """Influences on disk: `influences/TARGET/MODE/OUTPUT/ESTIMATOR.zarr`, written by the pipeline and read by people."""
 
-import pathlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -8,20 +8,20 @@ import numpy as np
 
 from jdt import checks
 from jdt.estimators.influences import GRIDS, Influences
-from jdt.store import open_run, read_group, safe_name, write_group
+from jdt.store import Place, is_group, open_run, read_group, run_path, safe_name, saved_groups, write_group
 
 Level = Literal["example", "class", "task"]
 _PREFIX: dict[Level, str] = {"example": "", "class": "class_", "task": "task_"}
 _TARGET_AXIS: dict[Level, str] = {"example": "example", "class": "class", "task": "task"}
 
 
-def influence_path(run: str | pathlib.Path, target: str, mode: str, output: str, estimator: str) -> pathlib.Path:
+def influence_path(run: str | os.PathLike[str], target: str, mode: str, output: str, estimator: str) -> Place:
     """Where a run keeps the influences of one target, mode, output and estimator."""
-    return pathlib.Path(run) / "influences" / safe_name(target) / mode / output / f"{estimator}.zarr"
+    return run_path(run) / "influences" / safe_name(target) / mode / output / f"{estimator}.zarr"
 
 
 def save_influences(
-    path: str | pathlib.Path,
+    path: str | os.PathLike[str],
     levels: Mapping[Level, Influences],
     *,
     class_names: Sequence[str],
@@ -62,7 +62,7 @@ def save_influences(
 
 
 def load_influences(
-    path: str | pathlib.Path,
+    path: str | os.PathLike[str],
     *,
     target: str | None = None,
     mode: str = "fixed",
@@ -87,14 +87,14 @@ def load_influences(
       UserError: If the run has no such influences; what exists is listed.
     """
     checks.require_known("level", level, get_args(Level))
-    path = pathlib.Path(path).expanduser()
-    if path.suffix != ".zarr":
-        path = _find(path, target, mode, output, estimator)
-    group = read_group(path)
+    place = run_path(path)
+    if place.suffix != ".zarr":
+        place = _find(place, target, mode, output, estimator)
+    group = read_group(place)
     prefix = _PREFIX[level]
     if f"{prefix}influence" not in group.arrays:
         there = [name for name, start in _PREFIX.items() if f"{start}influence" in group.arrays]
-        raise checks.UserError(f"{path} has no influences at level {level!r}; it has: {', '.join(there)}.")
+        raise checks.UserError(f"{place} has no influences at level {level!r}; it has: {', '.join(there)}.")
     influence = group.arrays[f"{prefix}influence"]
     columns = {
         "example": tuple(str(i) for i in range(influence.shape[1])),
@@ -121,7 +121,7 @@ def load_influences(
     )
 
 
-def _find(root: pathlib.Path, target: str | None, mode: str, output: str | None, estimator: str) -> pathlib.Path:
+def _find(root: Place, target: str | None, mode: str, output: str | None, estimator: str) -> Place:
     run = open_run(root)
     targets = list(run.targets)
     if target is None and len(targets) > 1:
@@ -131,11 +131,8 @@ def _find(root: pathlib.Path, target: str | None, mode: str, output: str | None,
     target = targets[0] if target is None else target
     output = str(run.provenance.get("output", "confidence")) if output is None else output
     path = influence_path(root, target, mode, output, estimator)
-    if not path.is_dir():
-        found = sorted(
-            "/".join(p.relative_to(root / "influences").with_suffix("").parts)
-            for p in (root / "influences").glob("*/*/*/*.zarr")
-        )
+    if not is_group(path):
+        found = ["/".join(parts).removesuffix(".zarr") for parts in saved_groups(root / "influences")]
         raise checks.UserError(
             f"the run {str(root)!r} has no influences {target}/{mode}/{output}/{estimator}; "
             + (f"it has: {', '.join(found)}." if found else "none were estimated yet: finish the run first.")

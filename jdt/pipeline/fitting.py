@@ -1,7 +1,6 @@
 """One output of one target, fitted in tiles of examples and judged on models held out: for runs of any size."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,7 +48,7 @@ class Fitted(NamedTuple):
 
     levels: dict[Level, Influences]
     held_out: HeldOut | None
-    path: pathlib.Path
+    path: store.Place
 
 
 def held_out_models(num_models: int, share: float, *, paired: bool, seed: int = 0) -> Bool[np.ndarray, " models"]:

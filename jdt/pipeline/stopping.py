@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -37,7 +36,7 @@ class UntilReliability:
       UserError: If `threshold` is no fraction.
     """
 
-    path: Path
+    path: store.Place
     threshold: float
     output: str
     estimator: Estimator = TABLE[0]

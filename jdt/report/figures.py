@@ -1,8 +1,8 @@
 """The figures of a report as PNG bytes with what they show in words, and as files."""
 
 import dataclasses
+import os
 import re
-from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from jdt.report.select import (
     typical_sizes,
 )
 from jdt.report.words import Scale, baseline_words, clean, decimal, percent, scale_of
-from jdt.store.files import explained, write_bytes
+from jdt.store.files import Place, explained, run_path, write_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def target_pictures(findings: TargetFindings) -> tuple[Picture, ...]:
         )
 
 
-def write_figures(folder: Path, content: Content) -> list[Path]:
+def write_figures(folder: str | os.PathLike[str], content: Content) -> list[Place]:
     """Write every figure of a report as a PNG file.
 
     Args:
@@ -72,14 +72,13 @@ def write_figures(folder: Path, content: Content) -> list[Path]:
     Raises:
       UserError: Where the disk is full or the folder cannot be written.
     """
-    return save_pictures(Path(folder), content, [target_pictures(findings) for findings in content.targets])
+    return save_pictures(run_path(folder), content, [target_pictures(findings) for findings in content.targets])
 
 
-def save_pictures(folder: Path, content: Content, pictures: list[tuple[Picture, ...]]) -> list[Path]:
+def save_pictures(folder: Place, content: Content, pictures: list[tuple[Picture, ...]]) -> list[Place]:
     """Write figures that have been drawn already."""
     paths = []
     with explained(f"writing {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
         for i, (findings, drawn) in enumerate(zip(content.targets, pictures, strict=True), start=1):
             for picture in drawn:
                 # Numbered, so that names which differ only in unsafe characters stay apart.

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -16,10 +16,10 @@ from jdt.report.content import Content, TargetFindings
 from jdt.report.figures import Picture, save_pictures, target_pictures, target_scale
 from jdt.report.select import finite
 from jdt.report.words import ABSENT, MODES, baseline_words, clean, decimal, mode_words, percent
-from jdt.store.files import explained, jsonable, write_bytes
+from jdt.store.files import Place, explained, jsonable, run_path, write_bytes
 
 
-def write_report(path: Path, content: Content) -> Path:
+def write_report(path: str | os.PathLike[str], content: Content) -> Place:
     """Write the page, and its figures as PNG files to `figures/` beside it.
 
     Args:
@@ -32,7 +32,7 @@ def write_report(path: Path, content: Content) -> Path:
     Raises:
       UserError: If the content does not fit together, or where the disk is full or the path cannot be written.
     """
-    path = Path(path)
+    path = run_path(path)
     for findings in content.targets:
         _check(findings)
     pictures = [target_pictures(findings) for findings in content.targets]

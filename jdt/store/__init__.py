@@ -9,10 +9,14 @@ rows data. A reader hands back masks, outputs and names of the complete models, 
 """
 
 from jdt.store.create import create_or_open as create_or_open
+from jdt.store.files import Place as Place
+from jdt.store.files import run_path as run_path
 from jdt.store.files import write_bytes as write_bytes
 from jdt.store.files import write_json as write_json
 from jdt.store.groups import Group as Group
+from jdt.store.groups import is_group as is_group
 from jdt.store.groups import read_group as read_group
+from jdt.store.groups import saved_groups as saved_groups
 from jdt.store.groups import write_group as write_group
 from jdt.store.importers import import_datamodels as import_datamodels
 from jdt.store.importers import is_foreign as is_foreign

@@ -2,13 +2,22 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jdt.checks import UserError
-from jdt.store.files import access_is_denied, disk_is_full, error_number, explained, one_line
+from jdt.store.files import (
+    Place,
+    access_is_denied,
+    disk_is_full,
+    error_number,
+    exists,
+    explained,
+    is_passing,
+    one_line,
+    store_spec,
+)
 from jdt.store.schema import Column, Layout
 from jdt.types import Shaped
 
@@ -18,20 +27,20 @@ if TYPE_CHECKING:
 _EXHAUSTED = {12, 23, 24}  # ENOMEM, ENFILE, EMFILE: the reader's trouble, which says nothing about the data.
 
 
-def open_array(path: Path, *, writable: bool) -> Any:
+def open_array(path: Place, *, writable: bool) -> Any:
     """Start opening an existing Zarr v3 array; returns a TensorStore future."""
     import tensorstore as ts
 
     spec = {
         "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": f"{path.absolute()}/"},
+        "kvstore": store_spec(path),
         # A chunk of nothing but fill values is a file too, so that a missing file can be named as the damage.
         "store_data_equal_to_fill_value": True,
     }
     return ts.open(spec, open=True, read=True, write=writable)
 
 
-def open_columns(store: Path, columns: Iterable[Column], *, writable: bool) -> dict[str, "ts.TensorStore"]:
+def open_columns(store: Place, columns: Iterable[Column], *, writable: bool) -> dict[str, "ts.TensorStore"]:
     """Open columns at once.
 
     Raises:
@@ -51,7 +60,10 @@ def open_columns(store: Path, columns: Iterable[Column], *, writable: bool) -> d
                     f"cannot open the array {store / column.path} ({one_line(error)}): "
                     "run the same command again with the same --out: it is mended."
                 ) from error
-        if tuple(array.shape) != column.shape or array.dtype.numpy_dtype != np.dtype(column.dtype):
+        rows, *others = array.shape or (0,)
+        # More rows than there should be: another process is letting the run grow at this moment.
+        fits = rows >= column.shape[0] and (*others,) == column.shape[1:]
+        if not fits or array.dtype.numpy_dtype != np.dtype(column.dtype):
             raise UserError(
                 f"the array {store / column.path} is {array.dtype.name}{list(array.shape)}, but run.json says "
                 f"{column.dtype}{list(column.shape)}: run the same command again with the same --out: it is mended."
@@ -72,7 +84,7 @@ def checksum(values: Shaped[np.ndarray, "..."]) -> str:
 
 
 def read_checked(
-    future: Any, expected: str, *, array: "ts.TensorStore", column: Column, block: int, store: Path
+    future: Any, expected: str, *, array: "ts.TensorStore", column: Column, block: int, store: Place
 ) -> tuple[Shaped[np.ndarray, "models ..."] | None, str]:
     """Finish reading a block of a column.
 
@@ -80,18 +92,18 @@ def read_checked(
       The values and an empty string, or None and what is wrong, naming the chunk file.
 
     Raises:
-      UserError: Where reading fails for a reason that is not damage (permission, too many open files).
+      UserError: Where reading fails for a reason that is not damage (permission, network, too many open files).
     """
     try:
         values = future.result()
     except (ValueError, OSError) as error:
-        if access_is_denied(error) or error_number(error) in _EXHAUSTED:
+        if access_is_denied(error) or error_number(error) in _EXHAUSTED or is_passing(error):
             raise UserError(f"cannot read {store / column.path} ({one_line(error)}).") from error
         return None, f"{_unreadable_file(array, column, block, store)} ({_cause(error)})"
     if checksum(values) == expected:
         return values, ""
     files = column.chunk_files(block)
-    missing = [name for name in files if not (store / name).is_file()]
+    missing = [name for name in files if not exists(store / name)]
     if missing:
         return None, f"chunk file {store.name}/{missing[0]} is missing"
     return None, f"the values in {store.name}/{files[0]} are not those that were recorded"
@@ -102,7 +114,7 @@ def _cause(error: Exception) -> str:
     return one_line(error).split('": ')[-1].split(" [")[0]
 
 
-def _unreadable_file(array: "ts.TensorStore", column: Column, block: int, store: Path) -> str:
+def _unreadable_file(array: "ts.TensorStore", column: Column, block: int, store: Place) -> str:
     """Find the chunk file that does not decode by reading the chunks one by one."""
     rows = slice(block * column.chunks[0], min((block + 1) * column.chunks[0], column.shape[0]))
     for i, name in enumerate(column.chunk_files(block)):

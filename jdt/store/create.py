@@ -1,22 +1,36 @@
-"""Create a run directory, resume the one that is there, or say why not."""
+"""Create a run directory, resume the one that is there or let it grow, or say why not."""
 
-import errno
+import json
 import os
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from jdt.checks import UserError
 from jdt.config import difference, fingerprint
-from jdt.store.files import explained, is_temporary, json_bytes, jsonable, remove_abandoned, write_bytes
-from jdt.store.records import load_run_file, now
+from jdt.store.files import (
+    Place,
+    explained,
+    json_bytes,
+    jsonable,
+    names_in,
+    read_content,
+    remove_abandoned,
+    remove_tree,
+    run_path,
+    write_bytes,
+)
+from jdt.store.records import RunFile, load_run_file, now, read_run_file, sealed
 from jdt.store.schema import SCHEMA_VERSION, Schema
 from jdt.store.writer import RunWriter
 
+PLAN_FILE = "plan.json"
+"""What a run is expected to take, which may be there before the run is."""
 # What --overwrite removes, in this order: run.json last, so that a removal cut short can be repeated.
-OWN_FILES = ("blocks", "store.zarr", "influences", "summary.json", "figures", "report.html", "run.json")
-_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # Said by some network file systems.
+OWN_FILES = (
+    "blocks", "store.zarr", "influences", "checkpoints", "summary.json", "figures", "report.html", "reporter.json",
+    "run.json",
+)  # fmt: skip
+_ATTEMPTS = 5
 
 
 def create_or_open(
@@ -27,11 +41,14 @@ def create_or_open(
     schema: Schema,
     overwrite: bool = False,
 ) -> RunWriter:
-    """Create a run directory, or resume the one that is there with the same configuration.
+    """Create a run directory, or go on with the one that is there with the same configuration.
+
+    Any number of processes may do so at the same moment: one of them makes the run, the others join it or are refused.
+    With more models than the run has, it grows: what is there stays, as the first models of the larger run.
 
     Args:
-      path: The run directory; its parents are made.
-      config: What was asked for; a resumed run must have the same.
+      path: The run directory, local or `gs://bucket/folder`; its parents are made.
+      config: What was asked for, without the number of models; a resumed run must have the same.
       provenance: How it came about (versions, device, commit); kept as it was when the run began.
       schema: Names and sizes of the columns.
       overwrite: Remove the files of a run that is there (and no others) and begin anew.
@@ -40,18 +57,16 @@ def create_or_open(
       A writer; `missing_blocks()` says what is left to do.
 
     Raises:
-      UserError: Where the directory holds something else, a run of another configuration or schema version, or a
-        damaged `run.json`; or where it cannot be written.
+      UserError: Where the directory holds something else, a run of another configuration or schema version, one with
+        more models, or a damaged `run.json`; or where it cannot be written.
     """
-    root, asked = Path(path), jsonable(config)
-    if "://" in os.fspath(path):
-        raise UserError(f"{path} is not a local path: mount the bucket and pass the folder.")
+    root, asked = run_path(path), jsonable(config)
     with explained(f"creating the run directory {root}"):
-        root.mkdir(parents=True, exist_ok=True)
         _refuse_other_directories(root)
-        if overwrite and (root / "run.json").exists():
-            _remove_run(root)
-        saved = {
+        if overwrite and read_run_file(root).value is not None:
+            for name in OWN_FILES:
+                remove_tree(root / name)
+        begun = {
             "schema_version": SCHEMA_VERSION,
             "config": asked,
             "config_fingerprint": fingerprint(asked),
@@ -59,60 +74,83 @@ def create_or_open(
             "created": now(),
             "schema": schema.describe(),
         }
-        if not (root / "run.json").exists():
-            _write_first(root / "run.json", json_bytes(saved))
-        saved = load_run_file(root)
-        _require_same(root, saved, asked, schema)
+        there = read_run_file(root)
+        if there.value is None:  # Or another process is faster: then its run is the one that is there.
+            write_bytes(root / "run.json", json_bytes(sealed(begun)), replacing=there.version)
+        run = load_run_file(root)
+        _require_same(root, run.saved, asked, schema)
         for folder, deep in ((root, False), (root / "blocks", False), (root / "store.zarr", True)):
             remove_abandoned(folder, deep=deep)
-        (root / "blocks").mkdir(exist_ok=True)
+        growing = {f"{column.path}/zarr.json" for column in schema.columns().values()}
         for name, content in schema.static_files().items():
-            _ensure(root / "store.zarr" / name, content)
-    writer = RunWriter(root, schema, saved["config_fingerprint"])
+            _ensure(root / "store.zarr" / name, content, may_be_larger=name in growing)
+        _grow(root, run, asked, schema)
+    writer = RunWriter(root, schema, run.saved["config_fingerprint"])
     writer.missing_blocks()  # Verifies what is there, so that `damaged` is known at once.
     return writer
 
 
-def _write_first(path: Path, content: bytes) -> None:
-    """Write `run.json` unless another host just has."""
-    try:
-        write_bytes(path, content, exclusive=True)
-    except FileExistsError:
-        return
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        write_bytes(path, content)
+def _grow(root: Place, run: RunFile, asked: Mapping[str, Any], schema: Schema) -> None:
+    """Let `run.json` say that there are more models; the arrays have been enlarged before.
+
+    A kill in between leaves arrays with more rows than models, which every reader accepts.
+    """
+    for _ in range(_ATTEMPTS):
+        before = run.saved["schema"]["num_models"]
+        if before == schema.num_models:
+            return
+        history = [*run.saved.get("grown", []), {"from": before, "to": schema.num_models, "when": now()}]
+        saved = {key: value for key, value in run.saved.items() if key != "digest"}
+        larger = {**saved, "schema": schema.describe(), "grown": history}
+        if write_bytes(root / "run.json", json_bytes(sealed(larger)), replacing=run.version):
+            return
+        run = load_run_file(root)  # Another process was faster: is what it made still what is asked for?
+        _require_same(root, run.saved, asked, schema)
+    raise UserError(f"{root}/run.json changes all the time: wait until other processes have started, and try again.")
 
 
-def _ensure(path: Path, content: bytes) -> None:
-    """Write a static file unless it is there as it should be."""
-    if path.is_file() and path.read_bytes() == content:
+def _ensure(path: Place, content: bytes, *, may_be_larger: bool) -> None:
+    """Write a static file unless it is there as it should be, or describes an array that another process enlarged."""
+    there = read_content(path).value
+    if there == content or (may_be_larger and there is not None and _is_larger(there, content)):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
 
 
-def _refuse_other_directories(root: Path) -> None:
-    if not (root / "run.json").exists() and any(not is_temporary(entry) for entry in root.iterdir()):
+def _is_larger(there: bytes, content: bytes) -> bool:
+    """Whether two descriptions of an array differ in its rows alone, and `there` has more of them."""
+    try:
+        found, wanted = json.loads(there), json.loads(content)
+    except (ValueError, RecursionError):  # Damaged, hence to be written again.
+        return False
+    shape = found.get("shape") if isinstance(found, dict) else None
+    if not (isinstance(shape, list) and shape and type(shape[0]) is int):
+        return False
+    rows = wanted["shape"][0]
+    return shape[0] > rows and {**found, "shape": [rows, *shape[1:]]} == wanted
+
+
+def _refuse_other_directories(root: Place) -> None:
+    there = set(names_in(root)) - {PLAN_FILE}
+    if there and "run.json" not in there:
         raise UserError(
             f"{root} is not empty and holds no run.json: not a jdt run, so it is left alone; choose another --out."
         )
 
 
-def _remove_run(root: Path) -> None:
-    for name in OWN_FILES:
-        path = root / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _require_same(root: Path, saved: Mapping[str, Any], asked: Mapping[str, Any], schema: Schema) -> None:
-    for kind, before, wanted in (("config", saved["config"], asked), ("data", saved["schema"], schema.describe())):
-        if changes := difference(before, wanted):
+def _require_same(root: Place, saved: Mapping[str, Any], asked: Mapping[str, Any], schema: Schema) -> None:
+    """Refuse a run of another configuration or other data; more models than it has are fine."""
+    wanted, before = dict(schema.describe()), dict(saved["schema"])
+    asked_models, models = wanted.pop("num_models"), before.pop("num_models", None)
+    config = {key: value for key, value in saved["config"].items() if key != "num_models"}  # Version 1 had it there.
+    for kind, old, new in (("config", config, asked), ("data", before, wanted)):
+        if changes := difference(old, new):
             raise UserError(
                 f"{root} holds a run with another {kind}: {'; '.join(changes)}; pass another --out, or --overwrite to "
                 "replace it."
             )
+    if type(models) is not int or models > asked_models:
+        raise UserError(
+            f"{root} holds a run of {models} models, and {asked_models} are asked for, but a run only grows: pass "
+            f"--num-models {models} or more, or another --out."
+        )

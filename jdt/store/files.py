@@ -1,40 +1,91 @@
-"""Small files written whole or not at all, temporary names that tell who wrote them, and errors a user can act on."""
+"""Files of a run, on a local disk or in a bucket: written whole or not at all, and errors that a user can act on.
+
+Every file goes through TensorStore's key-value stores, local ones included, so that both have one code path: atomic
+replacement, and writing under the condition that a file is still the one that was read. `etils.epath` names those in
+buckets.
+"""
 
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import math
 import os
 import re
-import secrets
 import shutil
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from jdt.checks import UserError
 from jdt.config import to_plain
 
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
-_PROCESS = secrets.token_hex(4)  # Tells this process from an earlier one with the same number (containers reuse 1).
-_TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9-]+)\.(\d+)\.([0-9a-f]{8})\.tmp")
-_LOCK_SUFFIX = ".__lock"  # TensorStore writes a chunk under this name, locked, and renames it.
-_FOREIGN_TEMPORARY_AGE = 3600.0  # Seconds: another host's temporary file is written within moments or never.
+if TYPE_CHECKING:
+    import tensorstore as ts
+
+Place = Path | epath.Path
+"""A local path, or one in a bucket (`gs://`); `run_path` makes them."""
+
+_BUCKET = "gs://"
+# Somewhat over a minute in all; TensorStore's own setting takes a quarter of an hour to say that there is no network.
+_RETRIES = {"gcs_request_retries": {"max_retries": 10, "initial_delay": "1s", "max_delay": "10s"}}
+_LOCK_SUFFIX = ".__lock"  # TensorStore writes a local file under this name, locked, and renames it.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+# What a storage error of TensorStore begins with, where the operating system gives no number: those of buckets.
+_STATUS = re.compile(
+    r"(NOT_FOUND|PERMISSION_DENIED|UNAUTHENTICATED|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL"
+    r"|UNKNOWN)\b"
+)
+_NUMBER_OF = {
+    "NOT_FOUND": errno.ENOENT, "PERMISSION_DENIED": errno.EACCES, "UNAUTHENTICATED": errno.EACCES,
+    "RESOURCE_EXHAUSTED": errno.EDQUOT,
+}  # fmt: skip
+
+
+def run_path(path: str | os.PathLike[str]) -> Place:
+    """The place that a path names: a local one, or `gs://bucket/folder`.
+
+    >>> str(run_path("gs://bucket/runs") / "demo")
+    'gs://bucket/runs/demo'
+
+    Raises:
+      UserError: If it is of another kind, or names a whole bucket.
+    """
+    # `pathlib` makes gs:/bucket of gs://bucket, and users have pathlib paths.
+    text = re.sub(r"^gs:/(?!/)", _BUCKET, os.fspath(path))
+    if "://" in text and not text.startswith(_BUCKET):
+        raise UserError(f"{text} is neither a local path nor gs://: mount it and pass the folder, or use a bucket.")
+    if text.startswith(_BUCKET) and not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]+[a-z0-9]/+[^/].*", text):
+        raise UserError(f"{text} is not the folder of a bucket: pass for example gs://bucket/runs/demo.")
+    return epath.Path(text) if text.startswith(_BUCKET) else Path(text).expanduser()
+
+
+def is_local(path: Place) -> bool:
+    """Whether a place is on a local disk."""
+    return not str(path).startswith(_BUCKET)
+
+
+def store_spec(folder: Place) -> dict[str, Any]:
+    """TensorStore's description of a folder as a key-value store."""
+    if is_local(folder):
+        return {"driver": "file", "path": f"{os.path.abspath(folder)}/"}
+    bucket, _, path = str(folder).removeprefix(_BUCKET).partition("/")
+    return {"driver": "gcs", "bucket": bucket, "path": f"{path.rstrip('/')}/", **_RETRIES}
 
 
 def error_number(error: Exception) -> int | None:
     """The operating system's error number behind an `OSError` or behind the text of a TensorStore error."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(found.group(1)) if found else None
+    if found := re.search(r"os_error_code='(\d+)'", str(error)):
+        return int(found.group(1))
+    status = _STATUS.match(str(error))
+    return None if status is None else _NUMBER_OF.get(status.group(1), errno.EIO)
 
 
 def disk_is_full(error: Exception) -> bool:
@@ -48,10 +99,18 @@ def access_is_denied(error: Exception) -> bool:
     return error_number(error) in _DENIED or "permission_denied" in str(error).lower()
 
 
+def is_passing(error: Exception) -> bool:
+    """Whether a bucket could not be asked, which says nothing about what it holds."""
+    return re.match(r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|RESOURCE_EXHAUSTED)\b", str(error)) is not None
+
+
 def one_line(error: Exception) -> str:
     """The short form of an error: the system's words, or the first line of a TensorStore message."""
+    text = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    if _STATUS.match(text) and "os_error_code" not in str(error):
+        return text  # A bucket's own words say more than the number they are given.
     code = error_number(error)
-    return os.strerror(code) if code else (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return os.strerror(code) if code else text
 
 
 @contextlib.contextmanager
@@ -96,45 +155,125 @@ def jsonable(value: Any) -> Any:
     return plain if plain is value else jsonable(plain)
 
 
-def temporary_path(path: Path) -> Path:
-    """A hidden sibling of `path` whose name says which process on which host writes it."""
-    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{_PROCESS}.tmp")
+class Content(NamedTuple):
+    """A file as it was read: its bytes, None where there was none, and which version of it that was."""
+
+    value: bytes | None
+    version: bytes
 
 
-def is_temporary(path: Path) -> bool:
-    """Whether the name of `path` is one that `temporary_path` gives."""
-    return _TEMPORARY.fullmatch(path.name) is not None
+@functools.lru_cache(maxsize=16)
+def _opened(bucket: str) -> "ts.KvStore":
+    import tensorstore as ts
+
+    root = {"driver": "gcs", "bucket": bucket, **_RETRIES} if bucket else {"driver": "file", "path": "/"}
+    return ts.KvStore.open(root).result()
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names inside a directory survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _place(path: Place) -> tuple["ts.KvStore", bytes]:
+    """The key-value store that holds a path, and its key there."""
+    if is_local(path):
+        return _opened(""), os.fsencode(os.path.abspath(path)).lstrip(b"/")
+    bucket, _, key = str(path).removeprefix(_BUCKET).partition("/")
+    return _opened(bucket), key.encode()
+
+
+def _done(future: Any) -> Any:
+    """The result of a TensorStore future, with its storage errors as `OSError`."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return future.result()
+    except ValueError as error:
+        number = error_number(error)
+        if number is None:
+            raise
+        raise OSError(number, one_line(error)) from error
 
 
-def write_bytes(path: Path, content: bytes, *, exclusive: bool = False) -> None:
-    """Write a file atomically: readers see the old file or the whole new one, also after a kill or a power cut.
+def read_content(path: Place) -> Content:
+    """Read a file that may be missing, with the version to pass to `write_bytes`.
 
     Raises:
-      FileExistsError: With `exclusive`, where `path` exists already.
-      OSError: As the system reports it; no temporary file is left.
+      OSError: As the system or the bucket reports it.
     """
-    temporary = temporary_path(path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if exclusive:
-            os.link(temporary, path)  # Unlike a rename, fails where another host was faster.
+    store, key = _place(path)
+    found = _done(store.read(key))
+    return Content(found.value if found.state == "value" else None, found.stamp.generation)
+
+
+def read_bytes(path: Place) -> bytes:
+    """Read a file.
+
+    Raises:
+      FileNotFoundError: Where there is none.
+      OSError: As the system or the bucket reports it.
+    """
+    value = read_content(path).value
+    if value is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return value
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, replacing: bytes | None = None) -> bool:
+    """Write a file atomically: readers see the old file or the whole new one, also after a kill or a power cut.
+
+    Args:
+      path: Where to; missing parent directories are made.
+      content: What to write.
+      replacing: Write only if the file is still of this version (see `read_content`).
+
+    Returns:
+      Whether it was written; with `replacing`, False where somebody else was faster.
+
+    Raises:
+      OSError: As the system or the bucket reports it.
+    """
+    store, key = _place(run_path(path))
+    return bool(_done(store.write(key, content, if_equal=replacing)).generation)
+
+
+def exists(path: Place) -> bool:
+    """Whether there is such a file (not: such a folder)."""
+    return read_content(path).value is not None
+
+
+def remove(path: Place) -> None:
+    """Remove a file, if there is one."""
+    store, key = _place(path)
+    _done(store.write(key, None))
+
+
+def remove_tree(path: Place) -> None:
+    """Remove a folder, or a file, and all that is in it, if there is one."""
+    if is_local(path):  # Keys know no folders, and empty ones would stay.
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
         else:
-            os.replace(temporary, path)
-        sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        return
+    import tensorstore as ts
+
+    store, key = _place(path)
+    _done(store.write(key, None))
+    _done(store.delete_range(ts.KvStore.KeyRange(key + b"/", key + b"0")))  # "0" follows "/".
+
+
+def names_in(folder: Place) -> list[str]:
+    """Names of the files and folders directly inside a folder, sorted, without unfinished ones; none if it is missing.
+
+    Raises:
+      OSError: As the system or the bucket reports it.
+    """
+    if is_local(folder):
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(name for name in os.listdir(folder) if not name.endswith(_LOCK_SUFFIX))
+        return []
+    import tensorstore as ts
+
+    store, key = _place(folder)
+    prefix = key.rstrip(b"/") + b"/"
+    keys = _done(store.list(ts.KvStore.KeyRange(prefix, prefix[:-1] + b"0"), strip_prefix_length=len(prefix)))
+    return sorted({name.partition(b"/")[0].decode() for name in keys})
 
 
 def json_bytes(value: Any) -> bytes:
@@ -152,25 +291,20 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     Raises:
       UserError: Where the disk is full or the path cannot be written.
     """
-    path = Path(path)
     with explained(f"writing {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json_bytes(value))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def parse_json(content: bytes, path: Place) -> dict[str, Any]:
+    """Decode a JSON object that was read from `path`.
 
     Raises:
-      FileNotFoundError: Where there is no such file.
-      UserError: Where the file cannot be read or does not hold a JSON object.
+      UserError: Where it is not a JSON object.
     """
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({one_line(error)}).") from error
+        value = json.loads(content)
+    except RecursionError as error:
+        raise UserError(f"{path} is damaged: its JSON is nested too deeply.") from error
     except ValueError as error:  # Both JSON and UTF-8 errors.
         raise UserError(f"{path} is damaged: it is not valid JSON ({one_line(error)}).") from error
     if not isinstance(value, dict):
@@ -178,56 +312,53 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _is_alive(process: int) -> bool:
+def read_json(path: Place) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+      FileNotFoundError: Where there is no such file.
+      UserError: Where the file cannot be read or does not hold a JSON object.
+    """
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # Somebody else's, hence alive.
-        return True
-    return True
+        content = read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({one_line(error)}).") from error
+    return parse_json(content, path)
 
 
-def _is_abandoned(path: Path) -> bool:
-    """Whether the writer of a temporary file or directory is gone."""
-    match = _TEMPORARY.fullmatch(path.name)
-    if match is None:
-        return False
-    host, process, token = match.group(1), int(match.group(2)), match.group(3)
-    if host != _HOST:
-        return time.time() - path.stat().st_mtime > _FOREIGN_TEMPORARY_AGE
-    if process == os.getpid():
-        return token != _PROCESS
-    return not _is_alive(process)
+def remove_abandoned(root: Place, *, deep: bool) -> list[str]:
+    """Remove what killed processes left half-written in `root`, or also below it; files of live writers stay.
+
+    A bucket has no such files: an upload that broke off is not there.
+
+    Returns:
+      Names of the removed files.
+    """
+    removed: list[str] = []
+    if not is_local(root):
+        return removed
+    for folder, _, files in os.walk(root):
+        for name in files:
+            path = os.path.join(folder, name)
+            # Finished, or removed by another process, in the meantime: then it is not there.
+            with contextlib.suppress(FileNotFoundError):
+                if name.endswith(_LOCK_SUFFIX) and _remove_free_lock(path):
+                    removed.append(os.path.relpath(path, root))
+        if not deep:
+            break
+    return removed
 
 
-def _remove_free_lock(path: Path) -> None:
-    """Remove TensorStore's unfinished chunk unless a live process holds its lock."""
+def _remove_free_lock(path: str) -> bool:
+    """Remove TensorStore's unfinished file unless a live process holds its lock."""
     with open(path, "rb+") as file:
         try:
             # TensorStore takes an open-file-description lock or, on other systems, flock: try both kinds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            return  # Being written right now, by another host or process of the same run.
-        path.unlink(missing_ok=True)  # While held: a writer that waits sees that its file is gone and starts afresh.
-
-
-def remove_abandoned(root: Path, *, deep: bool) -> None:
-    """Remove what killed processes left half-written in `root`, or also below it; files of live writers stay."""
-    for folder, folders, files in os.walk(root):
-        for name in list(folders):
-            path = Path(folder, name)
-            if is_temporary(path):
-                folders.remove(name)
-                if _is_abandoned(path):
-                    shutil.rmtree(path, ignore_errors=True)
-        for name in files:
-            path = Path(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # Finished, or removed by another host, in the meantime.
-                if name.endswith(_LOCK_SUFFIX):
-                    _remove_free_lock(path)
-                elif _is_abandoned(path):
-                    path.unlink()
-        if not deep:
-            return
+            return False  # Being written right now, by another host or process of the same run.
+        os.unlink(path)  # While held: a writer that waits sees that its file is gone and starts afresh.
+    return True

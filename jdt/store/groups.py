@@ -3,9 +3,7 @@
 import math
 import os
 import re
-import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,19 +12,22 @@ from jdt.checks import UserError
 from jdt.config import fingerprint
 from jdt.store.arrays import checksum, open_array
 from jdt.store.files import (
+    Place,
+    exists,
     explained,
-    is_temporary,
+    names_in,
     one_line,
     read_json,
-    remove_abandoned,
-    sync_directory,
-    temporary_path,
+    remove,
+    remove_tree,
+    run_path,
     write_bytes,
 )
 from jdt.store.schema import CODECS, MAX_EXAMPLES_PER_CHUNK
 from jdt.store.strings import array_metadata, group_bytes, metadata_bytes, read_strings, string_files
 
 _CHECKSUMS = "jdt_checksums"
+_DEPTH = 4
 _RESERVED = ("coordinates", _CHECKSUMS)
 _REMEDY = "compute it again"
 
@@ -46,7 +47,7 @@ def write_group(
     strings: Mapping[str, tuple[Sequence[str], str]],
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write a group beside its place, then move it there; a group that was there is replaced.
+    """Write a group, the file that makes it one last; a group that was there is removed first.
 
     Args:
       path: For example `runs/demo/influences/cifar10/fixed/margin/ridge.zarr`.
@@ -57,18 +58,14 @@ def write_group(
     Raises:
       UserError: Where a name or array does not fit, the disk is full or may not be written.
     """
-    path = Path(path)
+    path = run_path(path)
     arrays = {name: (np.asarray(values), tuple(dims)) for name, (values, dims) in arrays.items()}
     _require_consistent(arrays, strings, attributes)
-    temporary = temporary_path(path)
     with explained(f"writing {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(path.parent, deep=False)
-        try:
-            _write_files(temporary, arrays, strings, attributes)
-            _replace_folder(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        # In this order a kill leaves a group without metadata, which is no group and is computed again.
+        remove(path / "zarr.json")
+        remove_tree(path)
+        _write_files(path, arrays, strings, attributes)
 
 
 def read_group(path: str | os.PathLike[str]) -> Group:
@@ -80,7 +77,7 @@ def read_group(path: str | os.PathLike[str]) -> Group:
     Raises:
       UserError: Where there is no such group, or a file in it is damaged.
     """
-    path = Path(path)
+    path = run_path(path)
     try:
         attributes = dict(read_json(path / "zarr.json").get("attributes", {}))
     except (FileNotFoundError, NotADirectoryError):
@@ -91,6 +88,25 @@ def read_group(path: str | os.PathLike[str]) -> Group:
     arrays = {name: _read_array(path, name, value) for name, value in checksums.items() if name not in coordinates}
     strings = {name: _read_names(path, name, value) for name, value in checksums.items() if name in coordinates}
     return Group(arrays, strings, attributes)
+
+
+def is_group(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a group; what a kill left half-written is none."""
+    return exists(run_path(path) / "zarr.json")
+
+
+def saved_groups(folder: Place) -> list[tuple[str, str, str, str]]:
+    """Where in `folder` groups were written, four names below it, e.g. target, mode, output and estimator."""
+
+    def below(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if len(parts) == _DEPTH:
+            yield from [parts] if is_group(folder.joinpath(*parts)) else []
+            return
+        for name in names_in(folder.joinpath(*parts)):
+            yield from below((*parts, name))
+
+    with explained(f"listing {folder}"):
+        return [(a, b, c, d) for a, b, c, d in below(())]
 
 
 def _is_name(name: str) -> bool:
@@ -119,7 +135,7 @@ def _require_consistent(
 
 
 def _write_files(
-    folder: Path,
+    folder: Place,
     arrays: Mapping[str, tuple[np.ndarray, tuple[str, ...]]],
     strings: Mapping[str, tuple[Sequence[str], str]],
     attributes: Mapping[str, Any],
@@ -133,15 +149,14 @@ def _write_files(
     own = {"coordinates": " ".join(strings)} if strings else {}
     checksums = {name: checksum(values) for name, (values, _) in arrays.items()}
     checksums |= {name: fingerprint(tuple(values)) for name, (values, _) in strings.items()}
-    files["zarr.json"] = group_bytes({**attributes, **own, _CHECKSUMS: checksums})
     for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / name, content)
     opened = {name: open_array(folder / name, writable=True) for name in arrays}
     writes = [opened[name].result().write(values) for name, (values, _) in arrays.items()]
     failures = [error for write in writes if (error := write.exception()) is not None]  # Waits for every one.
     if failures:
         raise failures[0]
+    write_bytes(folder / "zarr.json", group_bytes({**attributes, **own, _CHECKSUMS: checksums}))
 
 
 def _metadata(values: np.ndarray, dims: tuple[str, ...]) -> dict[str, Any]:
@@ -154,27 +169,14 @@ def _metadata(values: np.ndarray, dims: tuple[str, ...]) -> dict[str, Any]:
     return array_metadata(values.shape, chunks, dims, data_type=values.dtype.name, fill=fill, codecs=codecs)
 
 
-def _replace_folder(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; a kill between the two renames leaves no group, which is computed again."""
-    old = temporary_path(path.with_name(path.name + ".old"))
-    if path.exists():
-        os.replace(path, old)
-    os.replace(new, path)
-    sync_directory(path.parent)
-    if old.is_dir():
-        shutil.rmtree(old)
-    elif is_temporary(old):
-        old.unlink(missing_ok=True)
-
-
-def _read_names(group: Path, name: str, expected: str) -> tuple[str, ...]:
+def _read_names(group: Place, name: str, expected: str) -> tuple[str, ...]:
     values = read_strings(group / name)
     if fingerprint(values) != expected:
         raise UserError(f"the names in {group / name} are damaged: not those that were written: {_REMEDY}.")
     return values
 
 
-def _read_array(group: Path, name: str, expected: str) -> np.ndarray:
+def _read_array(group: Place, name: str, expected: str) -> np.ndarray:
     with explained(f"reading {group / name}"):
         try:
             values = open_array(group / name, writable=False).result().read().result()

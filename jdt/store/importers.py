@@ -11,6 +11,7 @@ from jdt.checks import UserError
 from jdt.store.arrays import checksum
 from jdt.store.create import create_or_open
 from jdt.store.datamodels_log import Log, open_log, read_rows
+from jdt.store.files import is_local, run_path
 from jdt.store.reader import Run, open_run, saved_run
 from jdt.store.schema import ACCURACY, Schema, Target
 
@@ -19,7 +20,8 @@ _BLOCK_BYTES = 32 * 2**20
 
 def is_foreign(path: str | os.PathLike[str]) -> bool:
     """Whether a directory holds `.npy` files and no run of jdt, so that it may be a log directory."""
-    return not (Path(path) / "run.json").exists() and any(Path(path).glob("*.npy"))
+    place = run_path(path)
+    return is_local(place) and not (place / "run.json").exists() and any(place.glob("*.npy"))
 
 
 def import_datamodels(

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,7 +13,7 @@ from jdt.checks import UserError, require_known
 from jdt.config import fingerprint
 from jdt.store import records as block_records
 from jdt.store.arrays import open_columns, read_checked
-from jdt.store.files import read_json
+from jdt.store.files import Place, explained, read_json, run_path
 from jdt.store.records import Damage, load_run_file
 from jdt.store.schema import Column, Layout, Target, labels_digest, safe_name
 from jdt.store.strings import read_int32, read_strings
@@ -36,7 +35,7 @@ class Run:
       layout: Sizes of its columns.
     """
 
-    path: Path
+    path: Place
     schema_version: int
     config: Mapping[str, Any]
     provenance: Mapping[str, Any]
@@ -163,7 +162,12 @@ class Run:
         blocks, filled = self.blocks(name), 0
         column = self.layout.columns()[name]
         widths = [len(range(*s.indices(n))) for s, n in zip(part[1:], column.shape[1:], strict=False)]
-        rows = np.empty((len(self.complete), *(widths or column.shape[1:])), column.dtype)
+        try:
+            rows = np.empty((len(self.complete), *(widths or column.shape[1:])), column.dtype)
+        except (MemoryError, ValueError) as error:  # ValueError: more than there are addresses.
+            raise UserError(
+                f"{name} of {self.path} is {list(column.shape)}, more than the memory holds: ask for fewer examples."
+            ) from error
         for values in blocks:
             rows[filled : filled + len(values)] = values[part]
             filled += len(values)
@@ -190,14 +194,16 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     Raises:
       UserError: Where there is no run, it has another schema version, or `run.json` or a record is damaged.
     """
-    root = Path(path)
+    root = run_path(path)
     try:
-        saved = load_run_file(root)
+        saved = load_run_file(root).saved
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{root} is not a run directory: it holds no run.json.") from None
     layout = _layout(saved["schema"], root)
     found: list[Mapping[str, Any]] = []
-    for block in block_records.recorded_blocks(root):
+    with explained(f"listing the blocks of {root}"):
+        blocks = block_records.recorded_blocks(root)
+    for block in blocks:
         record = block_records.load_record(root, block, layout, saved["config_fingerprint"])
         if isinstance(record, Damage):
             _refuse(root, record)
@@ -214,7 +220,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     )
 
 
-def _layout(description: Mapping[str, Any], root: Path) -> Layout:
+def _layout(description: Mapping[str, Any], root: Place) -> Layout:
     """Sizes from `run.json`, which anyone may have edited: names become paths through `safe_name` only."""
     try:
         counts: Sequence[int] = [description[key] for key in ("num_models", "block_size", "num_units")]
@@ -228,7 +234,7 @@ def _layout(description: Mapping[str, Any], root: Path) -> Layout:
     return Layout(counts[0], counts[1], counts[2], examples, modes, outputs)
 
 
-def _refuse(root: Path, damage: Damage) -> NoReturn:
+def _refuse(root: Place, damage: Damage) -> NoReturn:
     raise UserError(
         f"{root} is damaged: block {damage.block}, {damage.column}: {damage.reason}: {_REMEDY}: the block is retrained."
     )

@@ -5,14 +5,13 @@ import dataclasses
 import datetime
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jdt.checks import UserError
 from jdt.config import fingerprint
 from jdt.store.arrays import read_checked, start_reading
-from jdt.store.files import jsonable, read_json
-from jdt.store.schema import SCHEMA_VERSION, Column, Layout
+from jdt.store.files import Content, Place, jsonable, names_in, one_line, parse_json, read_content, read_json
+from jdt.store.schema import READABLE_VERSIONS, SCHEMA_VERSION, Column, Layout
 
 _READ_AHEAD = 4  # Blocks whose chunks are decoded while an earlier one is hashed.
 
@@ -40,7 +39,29 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def load_run_file(root: Path) -> dict[str, Any]:
+class RunFile(NamedTuple):
+    """What `run.json` says, and which version of the file said it."""
+
+    saved: dict[str, Any]
+    version: bytes
+
+
+def read_run_file(root: Place) -> Content:
+    """Read `run.json` as it is; its value is None where there is none.
+
+    Raises:
+      UserError: Where it cannot be read.
+    """
+    path = root / "run.json"
+    try:
+        return read_content(path)
+    except NotADirectoryError:
+        return Content(None, b"")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({one_line(error)}).") from error
+
+
+def load_run_file(root: Place) -> RunFile:
     """Read and check `run.json`.
 
     Raises:
@@ -48,12 +69,17 @@ def load_run_file(root: Path) -> dict[str, Any]:
       UserError: Where it is damaged, edited or of another schema version.
     """
     path = root / "run.json"
-    saved = read_json(path)
+    content = read_run_file(root)
+    if content.value is None:
+        raise FileNotFoundError(str(path))
+    saved = parse_json(content.value, path)
     version = saved.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS or type(version) is not int:
+        newer = type(version) is int and version > SCHEMA_VERSION
+        remedy = "update jdt" if newer else "use the jdt that wrote it"
         raise UserError(
-            f"{path} has schema version {version}, but this jdt reads version {SCHEMA_VERSION}: use the jdt that wrote "
-            "it, or start anew with another --out or --overwrite."
+            f"{path} has schema version {str(version)[:40]}, but this jdt reads version {SCHEMA_VERSION}: {remedy}, or "
+            "start anew with another --out or --overwrite."
         )
     for key, kind in (("config", dict), ("provenance", dict), ("schema", dict), ("config_fingerprint", str)):
         if not isinstance(saved.get(key), kind):
@@ -63,19 +89,27 @@ def load_run_file(root: Path) -> dict[str, Any]:
             f"{path} is damaged: its config does not match its fingerprint: restore the file, or start anew with "
             "another --out or --overwrite."
         )
-    return saved
+    if version > 1 and saved.get("digest") != _digest(saved):
+        raise UserError(
+            f"{path} is damaged: it was changed after it was written: restore the file, or start anew with another "
+            "--out or --overwrite."
+        )
+    return RunFile(saved, content.version)
 
 
-def record_path(root: Path, block: int) -> Path:
+def record_path(root: Place, block: int) -> Place:
     """Where the record of a block lies."""
     return root / "blocks" / f"{block:06d}.json"
 
 
-def recorded_blocks(root: Path) -> list[int]:
-    """Numbers of the blocks that have a record file, valid or not."""
-    folder = root / "blocks"
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name[:-5]) for name in names if re.fullmatch(r"\d{6,}\.json", name))
+def recorded_blocks(root: Place) -> list[int]:
+    """Numbers of the blocks that have a record file, valid or not.
+
+    Raises:
+      OSError: As the system or the bucket reports it.
+    """
+    # Fewer than 19 digits: whoever made up a longer name did not mean a block.
+    return sorted(int(name[:-5]) for name in names_in(root / "blocks") if re.fullmatch(r"[0-9]{6,18}\.json", name))
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,8 +118,15 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "digest": fingerprint(plain)}
 
 
-def load_record(root: Path, block: int, layout: Layout, config_fingerprint: str) -> dict[str, Any] | Damage | None:
-    """Read a record: itself, what is wrong with it, or None where there is none (any more)."""
+def _digest(record: Mapping[str, Any]) -> str:
+    return fingerprint({key: value for key, value in record.items() if key != "digest"})
+
+
+def load_record(root: Place, block: int, layout: Layout, config_fingerprint: str) -> dict[str, Any] | Damage | None:
+    """Read a record: itself, what is wrong with it, or None where there is none (any more).
+
+    A record may cover the first rows of its block only: those that there were before the run grew.
+    """
     path = record_path(root, block)
     name = f"blocks/{path.name}"
     try:
@@ -101,17 +142,29 @@ def load_record(root: Path, block: int, layout: Layout, config_fingerprint: str)
     rows = layout.models_of(block)
     if record.get("config_fingerprint") != config_fingerprint:
         return Damage(block, "record", f"{name} belongs to another configuration")
-    if record.get("digest") != fingerprint({key: value for key, value in record.items() if key != "digest"}):
+    if record.get("digest") != _digest(record):
         return Damage(block, "record", f"{name} was changed after it was written")
-    if record.get("block") != block or record.get("models") != [rows.start, rows.stop]:
+    if record.get("block") != block or not _covers(record.get("models"), rows):
         return Damage(block, "record", f"{name} describes another block")
     if not isinstance(record.get("checksums"), dict) or record["checksums"].keys() != layout.columns().keys():
         return Damage(block, "record", f"{name} does not list this run's columns")
     return record
 
 
+def _covers(models: Any, rows: range) -> bool:
+    """Whether `models` is `[start, stop]` of the whole block, or of its first rows."""
+    if not (isinstance(models, list) and len(models) == 2 and all(type(model) is int for model in models)):
+        return False
+    return models[0] == rows.start and rows.start < models[1] <= rows.stop
+
+
+def is_whole(record: Mapping[str, Any], layout: Layout) -> bool:
+    """Whether a record covers all models of its block."""
+    return record["models"][1] == layout.models_of(record["block"]).stop
+
+
 def verify(
-    records: Mapping[int, Mapping[str, Any]], arrays: Mapping[str, Any], layout: Layout, store: Path
+    records: Mapping[int, Mapping[str, Any]], arrays: Mapping[str, Any], layout: Layout, store: Place
 ) -> Iterator[tuple[int, Damage | None]]:
     """Read the blocks of `records` back and compare their checksums, reading ahead while hashing.
 
@@ -126,7 +179,7 @@ def verify(
         return block, _first_damage(block, futures, records[block]["checksums"], arrays, columns, store)
 
     for block in sorted(records):
-        waiting.append((block, start_reading(arrays, layout.models_of(block))))
+        waiting.append((block, start_reading(arrays, range(*records[block]["models"]))))
         if len(waiting) > _READ_AHEAD:
             yield finish()
     while waiting:
@@ -139,7 +192,7 @@ def _first_damage(
     checksums: Mapping[str, str],
     arrays: Mapping[str, Any],
     columns: Mapping[str, Column],
-    store: Path,
+    store: Place,
 ) -> Damage | None:
     for name, future in futures.items():
         _, reason = read_checked(

@@ -15,7 +15,11 @@ from jdt.config import fingerprint
 from jdt.store.strings import array_metadata, group_bytes, int32_files, metadata_bytes, string_files
 from jdt.types import Int32
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of the runs that are written. Version 1 differs in `run.json`: no digest, and the number of models in its config."""
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
+MAX_MODELS = 10_000_000
+"""More are a mistake, or a damaged file that would keep readers busy for hours."""
 MAX_EXAMPLES_PER_CHUNK = 4096
 OUTPUTS = ("margin", "confidence", "prediction")
 """What jdt's own training stores for every target example; a run made elsewhere may hold fewer, or others."""
@@ -92,6 +96,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         require_at_least("num_models", self.num_models, 1)
+        if self.num_models > MAX_MODELS:
+            raise UserError(f"num_models is {self.num_models}, but a run holds at most {MAX_MODELS:,}: ask for fewer.")
         require_at_least("block_size", self.block_size, 1)
         for mode in self.modes:
             if safe_name(mode) != mode:

@@ -6,13 +6,12 @@ TensorStore cannot write strings, and these arrays are written once and small: e
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jdt.checks import UserError
-from jdt.store.files import jsonable, one_line, read_json
+from jdt.store.files import Place, jsonable, one_line, read_bytes, read_json
 from jdt.types import Int32
 
 
@@ -67,18 +66,18 @@ def int32_files(values: Int32[np.ndarray, " examples"], dim: str) -> dict[str, b
     return {"zarr.json": metadata_bytes(metadata)} | ({"c/0": chunk} if len(values) else {})
 
 
-def _static_chunk(path: Path) -> tuple[int, bytes]:
+def _static_chunk(path: Place) -> tuple[int, bytes]:
     """The length and the one chunk of a static array written by this file."""
     try:
         (length,) = read_json(path / "zarr.json")["shape"]
-        return int(length), (path / "c" / "0").read_bytes() if length else b""
+        return int(length), read_bytes(path / "c" / "0") if length else b""
     except OSError as error:
         raise UserError(f"cannot read the array {path} ({one_line(error)}).") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the array {path} is damaged ({error}).") from error
 
 
-def read_strings(path: Path) -> tuple[str, ...]:
+def read_strings(path: Place) -> tuple[str, ...]:
     """Read an array that `string_files` describes.
 
     Raises:
@@ -98,7 +97,7 @@ def read_strings(path: Path) -> tuple[str, ...]:
     return tuple(values)
 
 
-def read_int32(path: Path) -> Int32[np.ndarray, " examples"]:
+def read_int32(path: Place) -> Int32[np.ndarray, " examples"]:
     """Read an array that `int32_files` describes.
 
     Raises:

@@ -3,20 +3,21 @@
 import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from jdt.checks import UserError
 from jdt.store import records as block_records
-from jdt.store.arrays import check_block, checksum, open_columns
+from jdt.store.arrays import check_block, checksum, open_columns, read_checked, start_reading
 from jdt.store.files import (
+    Place,
     access_is_denied,
     disk_is_full,
     explained,
     json_bytes,
     one_line,
+    remove,
     write_bytes,
 )
 from jdt.store.records import Damage, record_path
@@ -33,12 +34,13 @@ class RunWriter:
       schema: Names and sizes of its columns.
     """
 
-    def __init__(self, path: Path, schema: Schema, config_fingerprint: str) -> None:
+    def __init__(self, path: Place, schema: Schema, config_fingerprint: str) -> None:
         self.path, self.schema = path, schema
         self._fingerprint = config_fingerprint
         self._layout = schema.layout
         self._arrays = open_columns(path / "store.zarr", self._layout.columns().values(), writable=True)
         self._verified: dict[int, str] = {}  # Block -> digest of the record that was compared with the data.
+        self._whole: set[int] = set()  # Blocks seen to be complete.
         self._damaged: list[Damage] = []
         self._since = time.monotonic()
 
@@ -48,7 +50,7 @@ class RunWriter:
         return tuple(self._damaged)
 
     def missing_blocks(self) -> list[int]:
-        """Blocks without a valid record, also after what other processes have written meanwhile.
+        """Blocks without a valid record of all their models, also after what other processes have written meanwhile.
 
         Records not seen before are compared with the data in the store. The record of a damaged block is removed.
 
@@ -56,22 +58,66 @@ class RunWriter:
           UserError: Where the store cannot be read.
         """
         fresh: dict[int, dict[str, Any]] = {}
-        complete: set[int] = set()
-        for block in block_records.recorded_blocks(self.path):
+        whole: set[int] = set()
+        for block in self._recorded():
             record = block_records.load_record(self.path, block, self._layout, self._fingerprint)
             if isinstance(record, Damage):
                 self._discard(record)
             elif record is not None:
-                complete.add(block)
+                if block_records.is_whole(record, self._layout):
+                    whole.add(block)
                 if self._verified.get(block) != record["digest"]:
                     fresh[block] = record
         for block, damage in block_records.verify(fresh, self._arrays, self._layout, self.path / "store.zarr"):
             if damage is None:
                 self._verified[block] = fresh[block]["digest"]
             else:
-                complete.discard(block)
+                whole.discard(block)
                 self._discard(damage)
-        return [block for block in range(self._layout.num_blocks) if block not in complete]
+        self._whole = whole
+        return [block for block in range(self._layout.num_blocks) if block not in whole]
+
+    def unrecorded_blocks(self) -> list[int]:
+        """Like `missing_blocks`, at the price of one listing: what others record meanwhile is taken at their word.
+
+        Raises:
+          UserError: Where the store cannot be read.
+        """
+        there = set(self._recorded())
+        for block in there - self._whole:
+            record = block_records.load_record(self.path, block, self._layout, self._fingerprint)
+            if isinstance(record, dict) and block_records.is_whole(record, self._layout):
+                self._whole.add(block)
+        self._whole &= there  # Somebody may have removed a record.
+        return [block for block in range(self._layout.num_blocks) if block not in self._whole]
+
+    def first_rows(self, block: int) -> dict[str, np.ndarray]:
+        """Rows of a block that are complete although the block is not: those from before the run grew.
+
+        Returns:
+          All columns by name, verified; empty where the block has no record.
+
+        Raises:
+          UserError: Where the store cannot be read.
+        """
+        record = block_records.load_record(self.path, block, self._layout, self._fingerprint)
+        if not isinstance(record, dict):
+            return {}
+        columns, rows = self._layout.columns(), range(*record["models"])
+        found: dict[str, np.ndarray] = {}
+        for name, future in start_reading(self._arrays, rows).items():
+            values, _ = read_checked(
+                future, record["checksums"][name], array=self._arrays[name], column=columns[name], block=block,
+                store=self.path / "store.zarr",
+            )  # fmt: skip
+            if values is None:
+                return {}  # Damaged since it was verified: the block is trained as a whole.
+            found[name] = values
+        return found
+
+    def _recorded(self) -> list[int]:
+        with explained(f"listing the blocks of {self.path}"):
+            return block_records.recorded_blocks(self.path)
 
     def write_block(self, block: int, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
         """Write every column of a block, wait until it is on disk, then write the block's record.
@@ -94,12 +140,14 @@ class RunWriter:
         checksums = {name: checksum(value) for name, value in values.items()}
         doing = f"writing block {block} to {self.path}"
         try:
-            keep = self._same_record(block, checksums)
-            if not keep:
-                record_path(self.path, block).unlink(missing_ok=True)
+            earlier = block_records.load_record(self.path, block, self._layout, self._fingerprint)
+            # A record that stays true while the rows are written stays: no kill may cost what it stands for.
+            if not _holds(earlier, values, self._layout.models_of(block).start):
+                remove(record_path(self.path, block))
             self._write_rows(block, values)
-            if not keep:
+            if not (isinstance(earlier, dict) and earlier["checksums"] == checksums):
                 self._write_record(block, checksums, record)
+            self._whole.add(block)
         except (OSError, ValueError) as error:
             self._explain(error, doing)
         self._since = time.monotonic()
@@ -128,21 +176,21 @@ class RunWriter:
         write_bytes(record_path(self.path, block), json_bytes(sealed))
         self._verified[block] = sealed["digest"]
 
-    def _same_record(self, block: int, checksums: Mapping[str, str]) -> bool:
-        record = block_records.load_record(self.path, block, self._layout, self._fingerprint)
-        return isinstance(record, dict) and record["checksums"] == checksums
-
     def _discard(self, damage: Damage) -> None:
         with explained(f"removing the record of block {damage.block} in {self.path}"):
-            record_path(self.path, damage.block).unlink(missing_ok=True)
+            remove(record_path(self.path, damage.block))
         self._verified.pop(damage.block, None)
         self._damaged.append(damage)
 
     def _explain(self, error: Exception, doing: str) -> NoReturn:
         if isinstance(error, UserError):
             raise error
-        done = [b for b in block_records.recorded_blocks(self.path) if b < self._layout.num_blocks]
-        safe = f"{ranges(done)} {'is' if len(done) == 1 else 'are'} safe" if done else "no block is complete yet"
+        try:
+            done = [b for b in block_records.recorded_blocks(self.path) if b < self._layout.num_blocks]
+        except OSError:  # The folder is gone or closed to us, which `error` says already.
+            done, safe = [], "what was complete before is safe"
+        else:
+            safe = f"{ranges(done)} {'is' if len(done) == 1 else 'are'} safe" if done else "no block is complete yet"
         if disk_is_full(error):
             left = (self._layout.num_blocks - len(done)) * self._layout.bytes_per_block() * 1.05 / 1e6
             raise UserError(
@@ -157,3 +205,11 @@ class RunWriter:
         raise UserError(
             f"failed while {doing} ({one_line(error)}); {safe}; run the same command again to resume."
         ) from error
+
+
+def _holds(record: Any, values: Mapping[str, np.ndarray], start: int) -> bool:
+    """Whether a record is true of these rows of its block, or of the first of them."""
+    if not isinstance(record, dict):
+        return False
+    count = record["models"][1] - start
+    return all(checksum(rows[:count]) == record["checksums"][name] for name, rows in values.items())

@@ -132,21 +132,24 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path):
     root = tmp_path / "r"
     write_missing(root, schema())
     (root / "notes.txt").write_text("mine")
-    (root / "checkpoints").mkdir()
+    (root / "attic").mkdir()
     run = create_or_open(root, config={"seed": 5}, provenance={}, schema=schema(units=3), overwrite=True)
     assert run.missing_blocks() == [0, 1, 2]
-    assert sorted(p.name for p in root.iterdir()) == ["blocks", "checkpoints", "notes.txt", "run.json", "store.zarr"]
+    assert sorted(p.name for p in root.iterdir()) == ["attic", "blocks", "notes.txt", "run.json", "store.zarr"]
     assert not any((root / "blocks").iterdir())
     assert not (root / "store.zarr/mask/c").exists()
 
 
-@pytest.mark.parametrize("version", [0, 2, None])
-def test_another_schema_version_is_refused(tmp_path, version):
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [(0, "use the jdt that wrote it"), (3, "update jdt"), (None, "the jdt that wrote it"), (True, "")],
+)
+def test_another_schema_version_is_refused(tmp_path, version, remedy):
     write_missing(tmp_path / "r", schema())
     saved = json.loads((tmp_path / "r/run.json").read_text())
     (tmp_path / "r/run.json").write_text(json.dumps(saved | {"schema_version": version}))
     for attempt in (lambda: open_run(tmp_path / "r"), lambda: writer(tmp_path / "r", schema())):
-        with pytest.raises(UserError, match=f"schema version {version}, but this jdt reads version 1"):
+        with pytest.raises(UserError, match=f"schema version {version}, but this jdt reads version 2: .*{remedy}"):
             attempt()
 
 
@@ -158,6 +161,16 @@ def test_a_damaged_run_json_is_named(tmp_path, content):
         with pytest.raises(UserError, match=r"run\.json"):
             attempt()
     assert writer(tmp_path / "r", schema(), overwrite=True).missing_blocks() == [0, 1, 2]
+
+
+def test_an_edited_run_json_is_noticed(tmp_path):
+    write_missing(tmp_path / "r", schema())
+    saved = json.loads((tmp_path / "r/run.json").read_text())
+    saved["schema"]["num_models"] = 8
+    (tmp_path / "r/run.json").write_text(json.dumps(saved))
+    for attempt in (lambda: open_run(tmp_path / "r"), lambda: writer(tmp_path / "r", schema())):
+        with pytest.raises(UserError, match=r"run\.json is damaged: it was changed after it was written"):
+            attempt()
 
 
 def test_an_edited_config_is_noticed(tmp_path):
@@ -188,6 +201,10 @@ def test_an_unwritable_path_is_named(tmp_path, place):
         writer(tmp_path / place, schema())
 
 
-def test_remote_paths_are_refused():
-    with pytest.raises(UserError, match="local"):
-        writer("gs://bucket/run", schema())
+@pytest.mark.parametrize(
+    "path", ["s3://bucket/run", "gs://bucket", "gs://bucket/", "gs://No_Bucket/run", "file:///tmp/run"]
+)
+def test_places_of_other_kinds_are_refused(path):
+    for attempt in (lambda: writer(path, schema()), lambda: open_run(path)):
+        with pytest.raises(UserError, match="gs://"):
+            attempt()
