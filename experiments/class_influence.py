@@ -27,8 +27,8 @@ from experiments.paper_recipes import PAPER_HEAD_TARGETS, PAPER_SOURCE, PAPER_SO
 class Config:
     """Every knob of the experiment."""
 
-    out: pathlib.Path
-    """Run directory. The same command again resumes it."""
+    out: jdt.cli.RunPath
+    """Run directory, or gs://bucket/folder. The same command resumes; with more --num-models the run grows."""
     source: str = "jdt_digits_source"
     """Source dataset: a prepared TFDS name, folder:PATH, or the embedded jdt_digits_source."""
     source_split: str = "train"
@@ -81,6 +81,10 @@ class Config:
     """Continue the run that is in --out; with --no-resume it is left alone and the command refused."""
     overwrite: bool = False
     """Remove the run that is in --out and begin anew."""
+    shard: str | None = None
+    """i/n, i from 0: this process is one of n that share the run; they need not know each other."""
+    distributed: jdt.hosts.Distributed = "auto"
+    """Learn i and n from a jax.distributed job: auto where the environment describes one (SLURM, GKE)."""
 
 
 DEMO = Config(
@@ -176,7 +180,7 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
     """What decides the stored numbers: a run is resumed only when all of it is the same."""
     chosen = {
         name: jdt.config.to_plain(getattr(config, name))
-        for name in ("source", "source_split", "target", "image_size", "equalize", "num_models", "model", "transfer")
+        for name in ("source", "source_split", "target", "image_size", "equalize", "model", "transfer")
     }
     datasets = [task.source, *(data for target in task.targets for data in (target.train, target.test))]
     return {
@@ -215,39 +219,118 @@ def planted_truth(config: Config, task: jdt.pipeline.Task) -> jdt.pipeline.Truth
     )
 
 
-def train_run(config: Config, task: jdt.pipeline.Task, choice: jdt.train.Choice, say: Callable[..., None]) -> None:
-    """Make or resume the run in `--out` and train what it lacks.
+def adopted(
+    config: Config, task: jdt.pipeline.Task, choice: jdt.train.Choice
+) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
+    """The task as the run in `--out` has it, where another process has begun it meanwhile: equal plans, equal bytes."""
+    saved = jdt.store.saved_run(config.out)
+    if saved is None:
+        return task, choice
+    name, size = saved.provenance["plan"]["name"], config.block_size or saved.layout.block_size
+    if config.plan == "auto" and name != task.plan.name:
+        choice = jdt.train.choose(
+            name,
+            task.ensemble,
+            num_models=task.num_models,
+            num_examples=task.pool.chunk_size if task.pool else len(task.source),
+            block_size=size,
+        )
+    return dataclasses.replace(task, plan=choice.plan, block_size=size), choice
+
+
+def open_writer(
+    config: Config, task: jdt.pipeline.Task, choice: jdt.train.Choice
+) -> tuple[jdt.store.RunWriter, jdt.pipeline.Task, jdt.train.Choice]:
+    """Make, resume or enlarge the run in `--out`.
 
     Raises:
       UserError: If it holds a run that may not be resumed.
     """
-    if not (config.resume or config.overwrite) and jdt.store.saved_run(config.out) is not None:
+
+    def opened(task: jdt.pipeline.Task, choice: jdt.train.Choice) -> jdt.store.RunWriter:
+        return jdt.store.create_or_open(
+            config.out,
+            config=identity(config, task),
+            provenance={**jdt.cli.provenance(), "plan": choice.record(), "output": config.output},
+            schema=task.schema(),
+            overwrite=config.overwrite,
+        )
+
+    if config.overwrite:
+        return opened(task, choice), task, choice
+    if not config.resume and jdt.store.saved_run(config.out) is not None:
         raise jdt.UserError(f"{config.out} already holds a run and --no-resume was given: choose another --out.")
-    writer = jdt.store.create_or_open(
-        config.out,
-        config=identity(config, task),
-        provenance={**jdt.cli.provenance(), "plan": choice.record(), "output": config.output},
-        schema=task.schema(),
-        overwrite=config.overwrite,
-    )
+    try:
+        writer = opened(task, choice)
+    except jdt.UserError:
+        # Begun by another process since: how it divides and runs blocks was for it to say. All else is an error again.
+        task, choice = adopted(config, task, choice)
+        writer = opened(task, choice)
+    return writer, *adopted(config, task, choice)
+
+
+def train_run(
+    config: Config,
+    task: jdt.pipeline.Task,
+    choice: jdt.train.Choice,
+    hosts: jdt.hosts.Hosts,
+    say: Callable[..., None],
+) -> tuple[jdt.store.RunWriter, bool]:
+    """Make or resume the run in `--out` and train what it lacks, or this process's share of it.
+
+    Returns:
+      The run's writer, and whether nothing more is to be trained.
+
+    Raises:
+      UserError: If it holds a run that may not be resumed.
+    """
+    writer, task, choice = open_writer(config, task, choice)
     for damage in writer.damaged:
         say(f"damaged: {damage}; the block is trained again.", markup=False)
     missing = writer.missing_blocks()
     describe(task, choice, missing, say)
-    spans = task.schema().blocks()
-    done = task.num_models - sum(len(spans[block]) for block in missing)
-    with jdt.cli.ModelProgress(task.num_models, done, block_size=task.block_size) as progress:
-        jdt.pipeline.train_missing_blocks(task, writer, missing, progress=progress, enough=stop_rule(config))
+    if hosts.count > 1:
+        say(f"this is process {hosts.index} of 0 to {hosts.count - 1} that share the run.")
+    stop, stopped = stop_rule(config), False
+
+    def enough(done: int) -> bool:
+        nonlocal stopped
+        stopped = stop is not None and stop(done)
+        return stopped
+
+    def saved() -> str:
+        return f"{writer.num_complete} of {task.num_models} models are saved in {config.out}"
+
+    with jdt.cli.saving(saved), jdt.cli.ModelProgress(task.num_models, writer.num_complete) as progress:
+        jdt.pipeline.train_missing_blocks(task, writer, hosts=hosts, progress=progress, enough=enough)
+    return writer, stopped or not writer.unrecorded_blocks()
 
 
 def main(config: Config) -> None:
     """Train what is missing, estimate, and write table and report."""
     start = time.perf_counter()
     say = jdt.cli.console.print
+    hosts = jdt.hosts.join(config.shard, config.distributed)
+    if config.overwrite and hosts.count > 1:
+        raise jdt.UserError("--overwrite would remove what the other processes write: use it in a process alone.")
     task, choice = load_task(config)
-    train_run(config, task, choice, say)
+    writer, done = train_run(config, task, choice, hosts, say)
     trained = time.perf_counter() - start
+    if not done:
+        say(
+            f"{writer.num_complete} of {task.num_models} models are there, and the rest is in the hands of other "
+            "processes; the last one makes the report. If one was killed, the same command again does what is missing.",
+            markup=False,
+        )
+    elif hosts.count > 1 and not writer.claim_report():
+        say("another process makes the report; if it was killed, run the same command without --shard.", markup=False)
+    else:
+        report(config, task, say, start, trained)
+        writer.reported()
 
+
+def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], start: float, trained: float) -> None:
+    """Estimate, and write table and report."""
     run = jdt.store.open_run(config.out)
     unit_images = jdt.report.sample_images(task.source.images, task.units.of_example, task.units.names)
     findings, warnings = [], []

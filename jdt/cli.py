@@ -2,26 +2,42 @@
 
 import collections
 import contextlib
+import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from jdt import checks, devices
+from jdt import checks, devices, store
+from jdt.interrupts import Interrupted, exit_code, interruptible
 
 Config = TypeVar("Config")
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR = 2
 console = Console(highlight=False)
+
+RunPath = Annotated[
+    store.Place,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda arguments: store.run_path(arguments[0]),
+        is_instance=lambda value: isinstance(value, get_args(store.Place)),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""A flag that names a run: a local path, or one in a bucket (`gs://`), which `pathlib` would garble."""
 
 
 def main(
@@ -42,10 +58,8 @@ def main(
       argv: Arguments without the program's name; the process's own when None.
 
     Returns:
-      0; 2 after a mistake of the user (one line on stderr); 130 after Ctrl-C.
+      0; 2 after a mistake of the user (one line on stderr); 130 after Ctrl-C, 143 after SIGTERM, within seconds.
     """
-    import tyro
-
     arguments = list(sys.argv[1:] if argv is None else argv)
     devices.prepare()
     try:
@@ -57,14 +71,49 @@ def main(
             description=f"{description}\n\nPresets (--preset NAME, default {default}): {', '.join(presets)}.",
             config=(tyro.conf.AvoidSubcommands,),
         )
-        run(config)
+        with interruptible(_goodbye):
+            run(config)
     except checks.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted: every completed block is saved; the same command again resumes.", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
+        print(f"\n{_goodbye(number)}", file=sys.stderr, flush=True)
+        if argv is None:  # A process of its own ends here and now: nothing that still runs in it is waited for.
+            sys.stdout.flush()
+            os._exit(exit_code(number))
+        return exit_code(number)
     return 0
+
+
+_saved: list[Callable[[], str]] = []
+
+
+@contextlib.contextmanager
+def saving(words: Callable[[], str]) -> Iterator[None]:
+    """Say what is saved if the process is interrupted in this block, e.g. "12 of 96 models are saved in runs/demo".
+
+    Args:
+      words: Called in the event; it must not wait for anything.
+    """
+    _saved.append(words)
+    try:
+        yield
+    finally:
+        _saved.pop()
+
+
+def _goodbye(number: signal.Signals) -> str:
+    saved = _saved[-1]() if _saved else "every completed block is saved"
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    return f"interrupted ({name}): {saved}; go on with: {command()}"
+
+
+def command() -> str:
+    """The command line of this process, as it can be typed again."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["python", "-m", spec.name] if spec is not None else [sys.argv[0]]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def take_preset(arguments: Sequence[str], presets: Mapping[str, Any], default: str) -> tuple[str, list[str]]:
@@ -91,7 +140,7 @@ def provenance() -> dict[str, Any]:
 
     packages = ("jdt", "jax", "jaxlib", "flax", "optax", "numpy", "tensorstore", "tensorflow-datasets")
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "backend": jax.default_backend(),
@@ -127,17 +176,18 @@ class _Rate(ProgressColumn):
 
 
 class ModelProgress:
-    """A progress bar over models: done, models a second (of this start), time left.
+    """A progress bar over models: done, models a second (of all processes, of late), time left.
 
     On a terminal it is a bar; elsewhere (a log file) it prints a line every `interval` seconds.
     """
 
-    def __init__(self, total: int, done: int, *, block_size: int, interval: float = 30.0) -> None:
-        self._total, self._begun, self._block_size, self._interval = total, done, block_size, interval
-        self._completed = 0.0
+    def __init__(self, total: int, done: int, *, interval: float = 30.0) -> None:
+        self._total, self._interval = total, interval
         self._printed = time.monotonic()
         # The speed of the last few hundred calls: the first program's compilation is soon forgotten.
-        self._recent: collections.deque[tuple[float, float]] = collections.deque([(self._printed, 0.0)], maxlen=300)
+        self._recent: collections.deque[tuple[float, float]] = collections.deque(
+            [(self._printed, float(done))], maxlen=300
+        )
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -149,8 +199,6 @@ class ModelProgress:
             speed_estimate_period=600,
         )
         self._task = self._bar.add_task("training", total=total, completed=done)
-        self._block: int | None = None
-        self._finished_before = 0.0
 
     def __enter__(self) -> "ModelProgress":
         self._bar.start()
@@ -159,16 +207,12 @@ class ModelProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def __call__(self, block: int, share: float) -> None:
-        """Say that `share` of a block's training is done."""
-        if block != self._block:
-            self._finished_before += 0 if self._block is None else self._block_size
-            self._block = block
-        self._completed = min(self._finished_before + share * self._block_size, self._total - self._begun)
+    def __call__(self, done: float) -> None:
+        """Say how many models are done, those of other processes and fractions included."""
         now = time.monotonic()
-        self._recent.append((now, self._completed))
-        (then, before), done = self._recent[0], self._begun + self._completed
-        speed = (self._completed - before) / (now - then) if now > then else None
+        self._recent.append((now, done))
+        then, before = self._recent[0]
+        speed = (done - before) / (now - then) if now > then else None
         self._bar.update(self._task, completed=done, speed=speed)
         if speed and not console.is_terminal and now - self._printed >= self._interval:
             self._printed = now

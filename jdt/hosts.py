@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import jax
@@ -35,12 +35,15 @@ class Hosts:
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
             raise checks.UserError(
-                f"shard is {self.index}/{self.count}, but shards of {self.count} are numbered 0 to {self.count - 1}: "
+                f"shard is {self.index}/{self.count}, but with {self.count} of them they are numbered from 0: "
                 f"pass for example --shard 0/{max(self.count, 2)}."
             )
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+
+ALONE = Hosts()
 
 
 def parse_shard(text: str) -> Hosts:
@@ -80,8 +83,10 @@ def join(shard: str | None = None, distributed: Distributed = "auto", *, togethe
     if not jax.distributed.is_initialized():
         if distributed == "off" or (distributed == "auto" and not one_of_several()):
             return Hosts()
+        # JAX would take SIGTERM for a notice that the machine goes soon; here it means to stop now.
+        jax.config.update("jax_enable_preemption_service", False)
         with _explained():
-            jax.distributed.initialize(**_numbers())
+            jax.distributed.initialize(num_processes=_given("JAX_NUM_PROCESSES"), process_id=_given("JAX_PROCESS_ID"))
     hosts = Hosts(jax.process_index(), jax.process_count())  # Starts the devices, which need the job's coordinator.
     if not together:
         jax.distributed.shutdown()
@@ -100,10 +105,10 @@ def one_of_several() -> bool:
     return (tasks.isdigit() and int(tasks) > 1) or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
-def _numbers() -> dict[str, int]:
-    """What `jax.distributed.initialize` does not read from the environment by itself."""
-    given = {"num_processes": os.environ.get("JAX_NUM_PROCESSES"), "process_id": os.environ.get("JAX_PROCESS_ID")}
-    return {name: int(value) for name, value in given.items() if value is not None}
+def _given(name: str) -> int | None:
+    """A number that `jax.distributed.initialize` does not read from the environment by itself."""
+    value = os.environ.get(name)
+    return None if value is None else int(value)
 
 
 @contextlib.contextmanager
@@ -115,3 +120,28 @@ def _explained() -> Iterator[None]:
             f"cannot join the other processes of this job ({(str(error).splitlines() or ['no reason given'])[0]}): "
             "check the coordinator's address, or pass --shard i/n, which needs none."
         ) from error
+
+
+def next_block(missing: Sequence[int], hosts: Hosts) -> int | None:
+    """Which of the missing blocks this process trains next, or None where there is nothing left for it.
+
+    A process trains the blocks whose number falls to it, in order. Then it takes over what others have not begun, from
+    the far end; the first missing block of a share is taken to be in its owner's hands.
+
+    Args:
+      missing: Numbers of the blocks that are missing now, ascending.
+      hosts: This process.
+
+    >>> [next_block([0, 1, 2, 3], Hosts(i, 2)) for i in range(2)], next_block([1, 3, 5], Hosts(0, 2))
+    ([0, 1], 5)
+    >>> next_block([1], Hosts(0, 2)) is None, next_block([1], Hosts(0, 1))
+    (True, 1)
+    """
+    shares: dict[int, list[int]] = {}
+    for block in missing:
+        shares.setdefault(block % hosts.count, []).append(block)
+    if own := shares.pop(hosts.index, []):
+        return own[0]
+    spare = sorted((block for share in shares.values() for block in share[1:]), reverse=True)
+    # Processes that come to help at the same moment begin at different places.
+    return spare[hosts.index % len(spare)] if spare else None

@@ -1,7 +1,7 @@
 """From masks to stored outputs, block by block: a run can be stopped and resumed at any of them."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,39 +9,45 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdt import store
+from jdt.hosts import ALONE, Hosts, next_block
 from jdt.masks import OUTSIDE, sample
 from jdt.models import Variables
 from jdt.outputs import example_outputs
 from jdt.pipeline.task import Mode, TargetData, Task
 from jdt.sharding import SHARED, place
-from jdt.train import Ensemble, Pool, SourceData, Trained, apply_in_batches, initial_variables, train
+from jdt.train import Ensemble, Pool, Progress, SourceData, Trained, apply_in_batches, initial_variables, train
 from jdt.transfer import transfer_fixed, transfer_full
 from jdt.types import Bool, Float, Int
 
 UNTRAINED_MODELS = 4
 """How many untrained models say what the network's random features are worth."""
 
-BlockProgress = Callable[[int, float], None]
-"""Called with (block, share of its training done)."""
+BlockProgress = Callable[[float], None]
+"""Called with the number of models that are done, those of other processes and fractions included."""
 
 
 def train_missing_blocks(
     task: Task,
     writer: store.RunWriter,
-    blocks: Sequence[int],
+    blocks: Collection[int] | None = None,
     *,
+    hosts: Hosts = ALONE,
     progress: BlockProgress | None = None,
     enough: Callable[[int], bool] | None = None,
 ) -> list[int]:
-    """Train, transfer and store the given blocks, one after the other.
+    """Train, transfer and store the blocks that the store lacks, one after the other.
+
+    What is missing is asked again before each block, so that any number of processes may work on one run, come and go.
+    Of a block that was partial before the run grew, only the new models are trained.
 
     Args:
       task: What to run.
       writer: The run's store.
-      blocks: Block numbers, usually `writer.missing_blocks()`.
-      progress: Called with (block, share done).
-      enough: Asked before each block, with the number of models in all other blocks than those still to be trained;
-        where it says so, the rest stay missing.
+      blocks: Only these; all of them when None.
+      hosts: Which process this is, of how many that share the blocks.
+      progress: Called now and then while training.
+      enough: Asked before each block, with the number of models in all blocks that are not missing; where it says so,
+        the rest stay missing.
 
     Returns:
       Ids of models that were marked because their training became NaN or infinite.
@@ -54,17 +60,24 @@ def train_missing_blocks(
         source = task.pool
     spans = task.schema().blocks()
     marked: list[int] = []
-    done = task.num_models - sum(len(spans[block]) for block in blocks)
-    for block in blocks:
-        if enough is not None and enough(done):
+    while missing := [b for b in writer.unrecorded_blocks() if blocks is None or b in blocks]:
+        done = task.num_models - sum(len(spans[block]) for block in missing)
+        block = next_block(missing, hosts)
+        if block is None or (enough is not None and enough(done)):
             break
-        done += len(spans[block])
         start = time.perf_counter()
-        model_ids = np.asarray(spans[block])
-        arrays, record = _run_block(task, source, block, model_ids, progress)
-        writer.write_block(block, arrays, {**record, "seconds": time.perf_counter() - start})
+        earlier = writer.first_rows(block)
+        model_ids = np.asarray(spans[block])[len(earlier.models) :]
+        tell = None if progress is None else _telling(progress, done + len(earlier.models), len(model_ids))
+        arrays, record = _run_block(task, source, block, model_ids, tell)
+        record = {**record, "seconds": time.perf_counter() - start}
         marked += record["diverged"]
+        writer.write_block(block, *earlier.followed_by(arrays, record))
     return marked
+
+
+def _telling(progress: BlockProgress, before: int, num_models: int) -> Progress:
+    return lambda done, total: progress(before + num_models * done / total)
 
 
 def _run_block(
@@ -72,7 +85,7 @@ def _run_block(
     source: SourceData | Pool,
     block: int,
     model_ids: Int[np.ndarray, " models"],
-    progress: BlockProgress | None,
+    progress: Progress | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     ensemble, seed = task.ensemble, task.design.seed
     masks = sample(task.design, model_ids, len(task.units))
@@ -83,7 +96,7 @@ def _run_block(
         task.units.members(masks),
         randomness_ids,
         seed=seed,
-        progress=None if progress is None else lambda done, total: progress(block, done / total),
+        progress=progress,
     )
     finite = trained.finite
     arrays: dict[str, np.ndarray] = {

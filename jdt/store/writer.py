@@ -1,5 +1,6 @@
 """Write a run block by block; a block counts once its record is there."""
 
+import dataclasses
 import socket
 import time
 from collections.abc import Mapping
@@ -17,13 +18,47 @@ from jdt.store.files import (
     explained,
     json_bytes,
     one_line,
+    read_content,
     remove,
     write_bytes,
 )
 from jdt.store.records import Damage, record_path
 from jdt.store.schema import Schema, ranges
 
+REPORTER_FILE = "reporter.json"
+"""There while one of several processes makes the report."""
 _OWN_RECORD_KEYS = {"block", "models", "checksums", "config_fingerprint", "written", "digest"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FirstRows:
+    """What there is of a block whose other models are still to come.
+
+    Attributes:
+      models: Their ids; none where nothing is there.
+      arrays: All columns by name.
+      record: The block's record.
+    """
+
+    models: range = range(0)
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def followed_by(
+        self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The whole block: these rows, then those of `arrays`, with a record of all; lists and seconds add up."""
+        if not self.models:
+            return dict(arrays), dict(record)
+        joined = {name: np.concatenate([self.arrays[name], values]) for name, values in arrays.items()}
+        own = {key: value for key, value in self.record.items() if key not in _OWN_RECORD_KEYS}
+        added = {
+            key: own[key] + value
+            if isinstance(value, (list, float)) and isinstance(own.get(key), type(value))
+            else value
+            for key, value in record.items()
+        }
+        return joined, {**own, **added}
 
 
 class RunWriter:
@@ -91,18 +126,46 @@ class RunWriter:
         self._whole &= there  # Somebody may have removed a record.
         return [block for block in range(self._layout.num_blocks) if block not in self._whole]
 
-    def first_rows(self, block: int) -> dict[str, np.ndarray]:
+    @property
+    def num_complete(self) -> int:
+        """Models in blocks that were complete when this writer last looked; nothing is read."""
+        return sum(len(self._layout.models_of(block)) for block in tuple(self._whole))
+
+    def claim_report(self) -> bool:
+        """Whether it falls to this process to make the report on the models that are complete now.
+
+        Of processes that ask for the same number of complete models one is told so, until it has `reported`.
+
+        Raises:
+          UserError: Where the run cannot be written.
+        """
+        path = self.path / REPORTER_FILE
+        with explained(f"writing {path}"):
+            there = read_content(path)
+            claim = json_bytes({"num_complete": self.num_complete})
+            return there.value != claim and write_bytes(path, claim, replacing=there.version)
+
+    def reported(self) -> None:
+        """Withdraw the claim: the report is there.
+
+        Raises:
+          UserError: Where the run cannot be written.
+        """
+        with explained(f"removing {self.path / REPORTER_FILE}"):
+            remove(self.path / REPORTER_FILE)
+
+    def first_rows(self, block: int) -> "FirstRows":
         """Rows of a block that are complete although the block is not: those from before the run grew.
 
         Returns:
-          All columns by name, verified; empty where the block has no record.
+          The rows, verified; none where the block has no record.
 
         Raises:
           UserError: Where the store cannot be read.
         """
         record = block_records.load_record(self.path, block, self._layout, self._fingerprint)
         if not isinstance(record, dict):
-            return {}
+            return FirstRows()
         columns, rows = self._layout.columns(), range(*record["models"])
         found: dict[str, np.ndarray] = {}
         for name, future in start_reading(self._arrays, rows).items():
@@ -111,9 +174,9 @@ class RunWriter:
                 store=self.path / "store.zarr",
             )  # fmt: skip
             if values is None:
-                return {}  # Damaged since it was verified: the block is trained as a whole.
+                return FirstRows()  # Damaged since it was verified: the block is trained as a whole.
             found[name] = values
-        return found
+        return FirstRows(rows, found, record)
 
     def _recorded(self) -> list[int]:
         with explained(f"listing the blocks of {self.path}"):

@@ -6,6 +6,7 @@
 
 from jdt.train.engine import Ensemble as Ensemble
 from jdt.train.engine import Precision as Precision
+from jdt.train.engine import Progress as Progress
 from jdt.train.engine import SourceData as SourceData
 from jdt.train.engine import Trained as Trained
 from jdt.train.engine import apply_in_batches as apply_in_batches
