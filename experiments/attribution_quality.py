@@ -213,15 +213,20 @@ def _end(value: float | None) -> str:
 def main(config: Config) -> None:
     """Train what is missing of every design, score, and write figures, picture and page."""
     say = jdt.cli.console.print
+    hosts = jdt.hosts.join(config.shard, config.distributed)
     fit_sizes(config)
     compared_estimators(config)
     if config.held_out < 4:
         raise jdt.UserError(f"held-out is {config.held_out}, but a rank correlation over models needs at least 4.")
+    done = True
     for kind in dict.fromkeys((HELD_OUT_DESIGN, *config.designs)):
         say(f"{kind}:", style="bold")
         one = run_config(config, kind)
         task, choice = class_influence.load_task(one)
-        class_influence.train_run(one, task, choice, say)
+        done &= class_influence.train_run(one, task, choice, hosts, say)[1]
+    if not done:
+        say("other processes still train: when they are done, the same command again makes the figures.")
+        return
     panels = {}
     for target, mode in itertools.product(config.target, config.transfer):
         with jdt.cli.console.status(f"scoring {target}, {mode} transfer") as status:

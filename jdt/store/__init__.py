@@ -8,6 +8,9 @@ rows data. A reader hands back masks, outputs and names of the complete models, 
 >>> open_run("runs/demo").outputs("cifar10", mode="fixed", output="margin")  # doctest: +SKIP
 """
 
+from jdt.store.checkup import Checkup as Checkup
+from jdt.store.checkup import Fault as Fault
+from jdt.store.checkup import check_run as check_run
 from jdt.store.create import create_or_open as create_or_open
 from jdt.store.files import Place as Place
 from jdt.store.files import run_path as run_path

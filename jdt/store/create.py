@@ -1,6 +1,5 @@
 """Create a run directory, resume the one that is there or let it grow, or say why not."""
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +19,7 @@ from jdt.store.files import (
     write_bytes,
 )
 from jdt.store.records import RunFile, load_run_file, now, read_run_file, sealed
-from jdt.store.schema import SCHEMA_VERSION, Schema
+from jdt.store.schema import SCHEMA_VERSION, Column, Schema
 from jdt.store.writer import REPORTER_FILE, RunWriter
 
 PLAN_FILE = "plan.json"
@@ -81,9 +80,9 @@ def create_or_open(
         _require_same(root, run.saved, asked, schema)
         for folder, deep in ((root, False), (root / "blocks", False), (root / "store.zarr", True)):
             remove_abandoned(folder, deep=deep)
-        growing = {f"{column.path}/zarr.json" for column in schema.columns().values()}
+        columns = {f"{column.path}/zarr.json": column for column in schema.columns().values()}
         for name, content in schema.static_files().items():
-            _ensure(root / "store.zarr" / name, content, may_be_larger=name in growing)
+            _ensure(root / "store.zarr" / name, content, columns.get(name))
         _grow(root, run, asked, schema)
     writer = RunWriter(root, schema, run.saved["config_fingerprint"])
     writer.missing_blocks()  # Verifies what is there, so that `damaged` is known at once.
@@ -109,25 +108,12 @@ def _grow(root: Place, run: RunFile, asked: Mapping[str, Any], schema: Schema) -
     raise UserError(f"{root}/run.json changes all the time: wait until other processes have started, and try again.")
 
 
-def _ensure(path: Place, content: bytes, *, may_be_larger: bool) -> None:
-    """Write a static file unless it is there as it should be, or describes an array that another process enlarged."""
+def _ensure(path: Place, content: bytes, column: Column | None) -> None:
+    """Write a static file unless it is there as it should be, or describes a column that another process enlarged."""
     there = read_content(path).value
-    if there == content or (may_be_larger and there is not None and _is_larger(there, content)):
+    if there == content or (column is not None and there is not None and column.is_described_by(there)):
         return
     write_bytes(path, content)
-
-
-def _is_larger(there: bytes, content: bytes) -> bool:
-    """Whether two descriptions of an array differ in its rows alone, and `there` has more of them."""
-    try:
-        found, wanted = json.loads(there), json.loads(content)
-    except (ValueError, RecursionError):  # Damaged, hence to be written again.
-        return False
-    shape = found.get("shape") if isinstance(found, dict) else None
-    if not (isinstance(shape, list) and shape and type(shape[0]) is int):
-        return False
-    rows = wanted["shape"][0]
-    return shape[0] > rows and {**found, "shape": [rows, *shape[1:]]} == wanted
 
 
 def _refuse_other_directories(root: Place) -> None:

@@ -69,7 +69,7 @@ class Run:
     @functools.cached_property
     def targets(self) -> Mapping[str, Target]:
         """Labels and class names of every target, by name."""
-        return {name: self._target(name) for name in self.layout.num_examples}
+        return {name: self.target(name) for name in self.layout.num_examples}
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -173,7 +173,12 @@ class Run:
             filled += len(values)
         return rows
 
-    def _target(self, name: str) -> Target:
+    def target(self, name: str) -> Target:
+        """Labels and class names of one target.
+
+        Raises:
+          UserError: Where they are damaged.
+        """
         folder, description = f"targets/{safe_name(name)}", self._description["targets"][name]
         labels = read_int32(self.path / "store.zarr" / folder / "label")
         class_names = read_strings(self.path / "store.zarr" / folder / "class_name")
@@ -199,7 +204,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         saved = load_run_file(root).saved
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{root} is not a run directory: it holds no run.json.") from None
-    layout = _layout(saved["schema"], root)
+    layout = layout_of(saved["schema"], root)
     found: list[Mapping[str, Any]] = []
     with explained(f"listing the blocks of {root}"):
         blocks = block_records.recorded_blocks(root)
@@ -220,7 +225,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     )
 
 
-def _layout(description: Mapping[str, Any], root: Place) -> Layout:
+def layout_of(description: Mapping[str, Any], root: Place) -> Layout:
     """Sizes from `run.json`, which anyone may have edited: names become paths through `safe_name` only."""
     try:
         counts: Sequence[int] = [description[key] for key in ("num_models", "block_size", "num_units")]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,20 @@ class Column:
         return array_metadata(
             self.shape, self.chunks, self.dims, data_type=self.dtype, fill=_FILL[self.dtype], codecs=[*codecs, *CODECS]
         )
+
+    def is_described_by(self, content: bytes) -> bool:
+        """Whether a `zarr.json` describes this array, or the same one with more rows.
+
+        More rows are what a process writes that lets the run grow, before `run.json` tells of them.
+        """
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            return False
+        shape = found.get("shape") if isinstance(found, dict) else None
+        if not (isinstance(shape, list) and shape and type(shape[0]) is int and shape[0] >= self.shape[0]):
+            return False
+        return {**found, "shape": [self.shape[0], *shape[1:]]} == self.metadata()
 
     def chunk_files(self, block: int) -> tuple[str, ...]:
         """Paths, relative to the store, of the chunk files that hold a block."""
