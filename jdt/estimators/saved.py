@@ -8,7 +8,7 @@ import numpy as np
 
 from jdt import checks
 from jdt.estimators.influences import GRIDS, Influences
-from jdt.store import Place, is_group, open_run, read_group, run_path, safe_name, saved_groups, write_group
+from jdt.store import Group, Place, is_group, open_run, read_group, run_path, safe_name, saved_groups, write_group
 
 Level = Literal["example", "class", "task"]
 _PREFIX: dict[Level, str] = {"example": "", "class": "class_", "task": "task_"}
@@ -17,7 +17,8 @@ _TARGET_AXIS: dict[Level, str] = {"example": "example", "class": "class", "task"
 
 def influence_path(run: str | os.PathLike[str], target: str, mode: str, output: str, estimator: str) -> Place:
     """Where a run keeps the influences of one target, mode, output and estimator."""
-    return run_path(run) / "influences" / safe_name(target) / mode / output / f"{estimator}.zarr"
+    parts = map(safe_name, (target, mode, output, f"{estimator}.zarr"))  # What a run says of itself may be anything.
+    return run_path(run).joinpath("influences", *parts)
 
 
 def save_influences(
@@ -84,7 +85,7 @@ def load_influences(
       The influences: `.influence`, `.standard_error`, `.z`, `.top()`, `.interval()`, `.to_xarray()`, `.to_npz()`.
 
     Raises:
-      UserError: If the run has no such influences; what exists is listed.
+      UserError: If the run has no such influences (what exists is listed), or they are damaged.
     """
     checks.require_known("level", level, get_args(Level))
     place = run_path(path)
@@ -96,14 +97,18 @@ def load_influences(
         there = [name for name, start in _PREFIX.items() if f"{start}influence" in group.arrays]
         raise checks.UserError(f"{place} has no influences at level {level!r}; it has: {', '.join(there)}.")
     influence = group.arrays[f"{prefix}influence"]
+    core: dict[str, Any] = {name: group.arrays.get(prefix + name) for name in (*GRIDS, "intercept")}
+    if (degrees := core["degrees_of_freedom"]) is not None and degrees.ndim == 1:
+        core["degrees_of_freedom"] = degrees[:, None]  # Runs of version 0.1 have one number a unit.
+    if fault := _misfit(group, core):
+        raise checks.UserError(f"{place} is damaged: {fault}: estimate it again.")
     columns = {
         "example": tuple(str(i) for i in range(influence.shape[1])),
         "class": group.strings["class_name"],
         "task": (str(group.attributes.get("target", "task")),),
     }[level]
-    core: dict[str, Any] = {name: group.arrays.get(prefix + name) for name in (*GRIDS, "intercept")}
-    if (degrees := core["degrees_of_freedom"]) is not None and degrees.ndim == 1:
-        core["degrees_of_freedom"] = degrees[:, None]  # Runs of version 0.1 have one number a unit.
+    if len(columns) != influence.shape[1]:
+        raise checks.UserError(f"{place} is damaged: {influence.shape[1]} columns with {len(columns)} names.")
     others = {
         name.removeprefix(prefix): value
         for name, value in group.arrays.items()
@@ -116,9 +121,31 @@ def load_influences(
         target_names=columns,
         estimator=str(group.attributes["estimator"]),
         output=str(group.attributes["output"]),
-        num_models=int(group.attributes["num_models"]),
+        num_models=group.attributes["num_models"],
         info={**group.attributes, **{name: value for name, value in others.items() if name not in core}},
     )
+
+
+def _misfit(group: Group, core: Mapping[str, np.ndarray | None]) -> str:
+    """What of a group is not as `save_influences` makes it, each file being as it was written; or an empty string."""
+    for name, kind in (("estimator", str), ("output", str), ("num_models", int)):
+        if type(group.attributes.get(name)) is not kind:
+            return f"its attribute {name} is not of type {kind.__name__}"
+    for name in ("unit_name", "class_name"):
+        if name not in group.strings:
+            return f"it has no {name}"
+    influence = core["influence"]
+    if influence is None or influence.ndim != 2 or len(influence) != len(group.strings["unit_name"]):
+        return f"its influences have no row for each of {len(group.strings['unit_name'])} units"
+    units, columns = influence.shape
+    fits = {"degrees_of_freedom": {(a, b) for a in (1, units) for b in (1, columns)}, "intercept": {(columns,)}}
+    for name, values in core.items():
+        missing = values is None and name == "intercept"
+        if missing or (values is not None and values.shape not in fits.get(name, {influence.shape})):
+            return f"{name} is missing or does not fit {units} units and {columns} columns"
+        if values is not None and values.dtype.kind != "f":
+            return f"{name} is {values.dtype}, not of floating point"
+    return ""
 
 
 def _find(root: Place, target: str | None, mode: str, output: str | None, estimator: str) -> Place:

@@ -1,6 +1,8 @@
 """The TensorStore side: open columns, read blocks of them, and say which chunk file is at fault."""
 
 import hashlib
+import math
+import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from jdt.store.files import (
     error_number,
     exists,
     explained,
+    is_local,
     is_passing,
     one_line,
     store_spec,
@@ -27,13 +30,24 @@ if TYPE_CHECKING:
 _EXHAUSTED = {12, 23, 24}  # ENOMEM, ENFILE, EMFILE: the reader's trouble, which says nothing about the data.
 
 
-def open_array(path: Place, *, writable: bool) -> Any:
-    """Start opening an existing Zarr v3 array; returns a TensorStore future."""
+# Zstandard's blocks have four bytes at least and give 128 KiB at most.
+_MOST_FROM_A_BYTE = 1 << 15
+
+
+def open_array(path: Place, metadata: Mapping[str, Any], *, writable: bool) -> Any:
+    """Start opening an existing Zarr v3 array; returns a TensorStore future.
+
+    Args:
+      path: The array.
+      metadata: What its `zarr.json` must say, but for shape and attributes: TensorStore is never led by a file alone.
+      writable: Whether to write to it.
+    """
     import tensorstore as ts
 
     spec = {
         "driver": "zarr3",
         "kvstore": store_spec(path),
+        "metadata": {key: value for key, value in metadata.items() if key not in ("shape", "attributes")},
         # A chunk of nothing but fill values is a file too, so that a missing file can be named as the damage.
         "store_data_equal_to_fill_value": True,
     }
@@ -47,7 +61,7 @@ def open_columns(store: Place, columns: Iterable[Column], *, writable: bool) -> 
       UserError: Where a column is missing, has another shape or type, or may not be read.
     """
     columns = list(columns)
-    futures = [open_array(store / column.path, writable=writable) for column in columns]
+    futures = [open_array(store / column.path, column.metadata(), writable=writable) for column in columns]
     arrays = {}
     for column, future in zip(columns, futures, strict=True):
         with explained(f"opening {store / column.path}"):
@@ -72,9 +86,33 @@ def open_columns(store: Place, columns: Iterable[Column], *, writable: bool) -> 
     return arrays
 
 
-def start_reading(arrays: Mapping[str, "ts.TensorStore"], rows: range) -> dict[str, Any]:
-    """Begin to read the rows of a block from several columns; returns futures by column name."""
-    return {name: array[rows.start : rows.stop].read() for name, array in arrays.items()}
+def start_reading(array: "ts.TensorStore", column: Column, record: Mapping[str, Any], store: Place) -> Any:
+    """Begin to read the rows of a block that its record speaks of; returns what `read_checked` finishes.
+
+    A chunk file that is too small for what it should hold is not read, since TensorStore would first ask for the memory
+    of all that, and end the process where it does not get it.
+    """
+    for name in column.chunk_files(record["block"]):
+        if reason := lacking(store / name, math.prod(column.chunks) * np.dtype(column.dtype).itemsize):
+            return f"chunk file {store.name}/{name} {reason}"
+    start, stop = record["models"]
+    return array[start:stop].read()
+
+
+def lacking(chunk: Place, size: int) -> str:
+    """Why a chunk file cannot hold `size` bytes of values, as far as its own size tells; or an empty string.
+
+    Of a bucket nothing is told: asking costs as much as reading.
+    """
+    if not is_local(chunk):
+        return ""
+    try:
+        there = os.stat(chunk).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    except OSError:
+        return ""  # Reading says what is wrong.
+    return f"does not decode ({there} bytes cannot hold {size})" if there * _MOST_FROM_A_BYTE < size else ""
 
 
 def checksum(values: Shaped[np.ndarray, "..."]) -> str:
@@ -86,7 +124,7 @@ def checksum(values: Shaped[np.ndarray, "..."]) -> str:
 def read_checked(
     future: Any, expected: str, *, array: "ts.TensorStore", column: Column, block: int, store: Place
 ) -> tuple[Shaped[np.ndarray, "models ..."] | None, str]:
-    """Finish reading a block of a column.
+    """Finish reading a block of a column; `future` is from `start_reading`.
 
     Returns:
       The values and an empty string, or None and what is wrong, naming the chunk file.
@@ -94,6 +132,8 @@ def read_checked(
     Raises:
       UserError: Where reading fails for a reason that is not damage (permission, network, too many open files).
     """
+    if isinstance(future, str):
+        return None, future
     try:
         values = future.result()
     except (ValueError, OSError) as error:
@@ -106,7 +146,8 @@ def read_checked(
     missing = [name for name in files if not exists(store / name)]
     if missing:
         return None, f"chunk file {store.name}/{missing[0]} is missing"
-    return None, f"the values in {store.name}/{files[0]} are not those that were recorded"
+    place = files[0] if files else column.path  # No files: an array without any values.
+    return None, f"the values in {store.name}/{place} are not those that were recorded"
 
 
 def _cause(error: Exception) -> str:

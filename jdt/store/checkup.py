@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from jdt.checks import UserError
 from jdt.store import records as block_records
 from jdt.store.arrays import open_columns
+from jdt.store.create import OWN_FOLDERS
 from jdt.store.files import (
     Place,
     exists,
@@ -22,7 +23,7 @@ from jdt.store.files import (
 from jdt.store.groups import read_group, saved_groups
 from jdt.store.reader import Run, layout_of
 from jdt.store.records import Damage, load_run_file, record_path
-from jdt.store.schema import Column, Layout
+from jdt.store.schema import Column, Layout, safe_name
 from jdt.store.strings import metadata_bytes
 
 
@@ -85,10 +86,12 @@ def check_run(
 
     Raises:
       UserError: Where there is no run, `run.json` is damaged or of another version (nothing can be told of such a
-        run), or a file cannot be read or repaired for a reason that is not damage.
+        run), a file cannot be read or repaired for a reason that is not damage, or what is to be repaired is not in the
+        run but behind a symbolic link.
     """
     run = _run_without_records(path)
     root, layout = run.path, run.layout
+    abandoned = _abandoned(root) if repair else []
     faults, readable = [], dict(layout.columns())
     for column in _misdescribed(root, layout):
         file = f"store.zarr/{column.path}/zarr.json"
@@ -113,7 +116,6 @@ def check_run(
         if repair:
             with explained(f"removing {root / folder}"):
                 remove_tree(root / folder)
-    abandoned = _abandoned(root) if repair else []
     return Checkup(layout.num_models, complete, whole, tuple(faults), tuple(abandoned))
 
 
@@ -148,7 +150,7 @@ def _names(run: Run) -> list[Fault]:
         try:
             run.target(name)
         except UserError as error:
-            faults.append(Fault(f"store.zarr/targets/{name}", str(error), _RESUME))
+            faults.append(Fault(f"store.zarr/targets/{safe_name(name)}", str(error), _RESUME))
     return faults
 
 
@@ -191,8 +193,5 @@ def _groups(root: Place) -> Iterator[tuple[str, str]]:
 
 
 def _abandoned(root: Place) -> list[str]:
-    removed = []
-    for folder, deep in (("", False), ("blocks", False), ("store.zarr", True), ("influences", True)):
-        with explained(f"removing unfinished files from {root}"):
-            removed += [f"{folder}/{name}".lstrip("/") for name in remove_abandoned(root / folder, deep=deep)]
-    return removed
+    with explained(f"removing unfinished files from {root}"):
+        return [name for folder, deep in OWN_FOLDERS.items() for name in remove_abandoned(root, folder, deep=deep)]

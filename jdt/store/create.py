@@ -29,6 +29,8 @@ OWN_FILES = (
     "blocks", "store.zarr", "influences", "checkpoints", "summary.json", "figures", "report.html", REPORTER_FILE,
     "run.json",
 )  # fmt: skip
+OWN_FOLDERS = {"": False, "blocks": False, "store.zarr": True, "influences": True, "checkpoints": True, "figures": False}
+"""Folders that jdt writes to, and whether it also writes to folders below them."""
 _ATTEMPTS = 5
 
 
@@ -62,6 +64,8 @@ def create_or_open(
     root, asked = run_path(path), jsonable(config)
     with explained(f"creating the run directory {root}"):
         _refuse_other_directories(root)
+        for folder, deep in OWN_FOLDERS.items():
+            remove_abandoned(root, folder, deep=deep)
         if overwrite and read_run_file(root).value is not None:
             for name in OWN_FILES:
                 remove_tree(root / name)
@@ -78,8 +82,6 @@ def create_or_open(
             write_bytes(root / "run.json", json_bytes(sealed(begun)), replacing=there.version)
         run = load_run_file(root)
         _require_same(root, run.saved, asked, schema)
-        for folder, deep in ((root, False), (root / "blocks", False), (root / "store.zarr", True)):
-            remove_abandoned(folder, deep=deep)
         columns = {f"{column.path}/zarr.json": column for column in schema.columns().values()}
         for name, content in schema.static_files().items():
             _ensure(root / "store.zarr" / name, content, columns.get(name))
@@ -98,7 +100,7 @@ def _grow(root: Place, run: RunFile, asked: Mapping[str, Any], schema: Schema) -
         before = run.saved["schema"]["num_models"]
         if before == schema.num_models:
             return
-        history = [*run.saved.get("grown", []), {"from": before, "to": schema.num_models, "when": now()}]
+        history = [*_list(run.saved.get("grown")), {"from": before, "to": schema.num_models, "when": now()}]
         saved = {key: value for key, value in run.saved.items() if key != "digest"}
         larger = {**saved, "schema": schema.describe(), "grown": history}
         if write_bytes(root / "run.json", json_bytes(sealed(larger)), replacing=run.version):
@@ -106,6 +108,10 @@ def _grow(root: Place, run: RunFile, asked: Mapping[str, Any], schema: Schema) -
         run = load_run_file(root)  # Another process was faster: is what it made still what is asked for?
         _require_same(root, run.saved, asked, schema)
     raise UserError(f"{root}/run.json changes all the time: wait until other processes have started, and try again.")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _ensure(path: Place, content: bytes, column: Column | None) -> None:

@@ -33,6 +33,7 @@ Place = Path | epath.Path
 _BUCKET = "gs://"
 # Somewhat over a minute in all; TensorStore's own setting takes a quarter of an hour to say that there is no network.
 _RETRIES = {"gcs_request_retries": {"max_retries": 10, "initial_delay": "1s", "max_delay": "10s"}}
+_DEEPEST = 100  # Levels of JSON; functions that walk through it call themselves once a level.
 _LOCK_SUFFIX = ".__lock"  # TensorStore writes a local file under this name, locked, and renames it.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -303,13 +304,34 @@ def parse_json(content: bytes, path: Place) -> dict[str, Any]:
     """
     try:
         value = json.loads(content)
+        fault = _unfit(value)
     except RecursionError as error:
         raise UserError(f"{path} is damaged: its JSON is nested too deeply.") from error
     except ValueError as error:  # Both JSON and UTF-8 errors.
         raise UserError(f"{path} is damaged: it is not valid JSON ({one_line(error)}).") from error
+    if fault:
+        raise UserError(f"{path} is damaged: {fault}.")
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: it holds a {type(value).__name__}, not a JSON object.")
     return value
+
+
+def _unfit(value: Any) -> str:
+    """Why a JSON value, which Python can read, could not be written again or walked through; or an empty string."""
+    waiting = [(value, 0)]
+    while waiting:
+        here, depth = waiting.pop()
+        if depth > _DEEPEST:
+            return "its JSON is nested too deeply"
+        if isinstance(here, float) and not math.isfinite(here):
+            return f"it holds {here}, which is no number in JSON"
+        if isinstance(here, str):
+            here.encode()  # A lone surrogate raises.
+        elif isinstance(here, dict):
+            waiting += [(item, depth + 1) for pair in here.items() for item in pair]
+        elif isinstance(here, list):
+            waiting += [(item, depth + 1) for item in here]
+    return ""
 
 
 def read_json(path: Place) -> dict[str, Any]:
@@ -328,20 +350,33 @@ def read_json(path: Place) -> dict[str, Any]:
     return parse_json(content, path)
 
 
-def remove_abandoned(root: Place, *, deep: bool) -> list[str]:
-    """Remove what killed processes left half-written in `root`, or also below it; files of live writers stay.
+def remove_abandoned(root: Place, folder: str = "", *, deep: bool = False) -> list[str]:
+    """Remove what killed processes left half-written in a folder, or also below it; files of live writers stay.
 
+    Nothing may be written to a folder before this was called: it refuses what would let a write leave the run.
     A bucket has no such files: an upload that broke off is not there.
+
+    Args:
+      root: The run.
+      folder: Which folder of it; a missing one is fine.
+      deep: Whether to look below it, too.
 
     Returns:
       Names of the removed files.
+
+    Raises:
+      UserError: Where a folder is a symbolic link that leads out of the run.
     """
     removed: list[str] = []
     if not is_local(root):
         return removed
-    for folder, _, files in os.walk(root):
+    if folder:
+        _require_inside(root, os.path.join(root, folder))
+    for here, folders, files in os.walk(os.path.join(root, folder)):
+        for name in folders if deep else ():
+            _require_inside(root, os.path.join(here, name))
         for name in files:
-            path = os.path.join(folder, name)
+            path = os.path.join(here, name)
             # Finished, or removed by another process, in the meantime: then it is not there.
             with contextlib.suppress(FileNotFoundError):
                 if name.endswith(_LOCK_SUFFIX) and _remove_free_lock(path):
@@ -351,8 +386,21 @@ def remove_abandoned(root: Place, *, deep: bool) -> list[str]:
     return removed
 
 
+def _require_inside(root: Place, folder: str) -> None:
+    if os.path.islink(folder):
+        within, there = os.path.realpath(root), os.path.realpath(folder)
+        if os.path.commonpath([within, there]) != within:
+            raise UserError(
+                f"{folder} is a symbolic link to {there}, outside the run, where nothing is written or removed: put a "
+                "folder in its place (the run as a whole may be behind a link)."
+            )
+
+
 def _remove_free_lock(path: str) -> bool:
     """Remove TensorStore's unfinished file unless a live process holds its lock."""
+    if os.path.islink(path):  # Never TensorStore's, which would write through it.
+        os.unlink(path)
+        return True
     with open(path, "rb+") as file:
         try:
             # TensorStore takes an open-file-description lock or, on other systems, flock: try both kinds.

@@ -10,7 +10,7 @@ import numpy as np
 
 from jdt.checks import UserError
 from jdt.config import fingerprint
-from jdt.store.arrays import checksum, open_array
+from jdt.store.arrays import checksum, lacking, open_array
 from jdt.store.files import (
     Place,
     exists,
@@ -23,11 +23,13 @@ from jdt.store.files import (
     run_path,
     write_bytes,
 )
-from jdt.store.schema import CODECS, MAX_EXAMPLES_PER_CHUNK
+from jdt.store.schema import CODECS, MAX_EXAMPLES_PER_CHUNK, safe_name
 from jdt.store.strings import array_metadata, group_bytes, metadata_bytes, read_strings, string_files
 
 _CHECKSUMS = "jdt_checksums"
 _DEPTH = 4
+_LONGEST = 1 << 40  # Of an axis.
+_TYPES = {np.dtype(code).name: np.dtype(code) for code in "?bBhHiIqQefd"}
 _RESERVED = ("coordinates", _CHECKSUMS)
 _REMEDY = "compute it again"
 
@@ -79,9 +81,11 @@ def read_group(path: str | os.PathLike[str]) -> Group:
     """
     path = run_path(path)
     try:
-        attributes = dict(read_json(path / "zarr.json").get("attributes", {}))
+        attributes = read_json(path / "zarr.json").get("attributes")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is not there, or is not a Zarr group: compute it first.") from None
+    if not isinstance(attributes, dict):
+        raise UserError(f"{path} was not written by jdt, or is damaged: its zarr.json has no attributes.")
     checksums, coordinates = attributes.pop(_CHECKSUMS, None), str(attributes.pop("coordinates", "")).split()
     if not isinstance(checksums, dict) or not all(map(_is_name, checksums)):
         raise UserError(f"{path} was not written by jdt, or is damaged: its zarr.json has no checksums.")
@@ -102,8 +106,13 @@ def saved_groups(folder: Place) -> list[tuple[str, str, str, str]]:
         if len(parts) == _DEPTH:
             yield from [parts] if is_group(folder.joinpath(*parts)) else []
             return
-        for name in names_in(folder.joinpath(*parts)):
-            yield from below((*parts, name))
+        try:
+            names = names_in(folder.joinpath(*parts))
+        except NotADirectoryError:
+            return  # Somebody's file between the folders.
+        for name in names:
+            if safe_name(name) == name:  # As all that jdt writes, and all that a message can show.
+                yield from below((*parts, name))
 
     with explained(f"listing {folder}"):
         return [(a, b, c, d) for a, b, c, d in below(())]
@@ -145,13 +154,14 @@ def _write_files(
         for name, (v, dim) in strings.items()
         for file, content in string_files(v, dim).items()
     }
-    files |= {f"{name}/zarr.json": metadata_bytes(_metadata(values, dims)) for name, (values, dims) in arrays.items()}
+    metadata = {name: _metadata(values.shape, values.dtype, dims) for name, (values, dims) in arrays.items()}
+    files |= {f"{name}/zarr.json": metadata_bytes(value) for name, value in metadata.items()}
     own = {"coordinates": " ".join(strings)} if strings else {}
     checksums = {name: checksum(values) for name, (values, _) in arrays.items()}
     checksums |= {name: fingerprint(tuple(values)) for name, (values, _) in strings.items()}
     for name, content in files.items():
         write_bytes(folder / name, content)
-    opened = {name: open_array(folder / name, writable=True) for name in arrays}
+    opened = {name: open_array(folder / name, value, writable=True) for name, value in metadata.items()}
     writes = [opened[name].result().write(values) for name, (values, _) in arrays.items()]
     failures = [error for write in writes if (error := write.exception()) is not None]  # Waits for every one.
     if failures:
@@ -159,14 +169,19 @@ def _write_files(
     write_bytes(folder / "zarr.json", group_bytes({**attributes, **own, _CHECKSUMS: checksums}))
 
 
-def _metadata(values: np.ndarray, dims: tuple[str, ...]) -> dict[str, Any]:
-    one_byte = values.dtype.itemsize == 1
+def _metadata(shape: Sequence[int], dtype: np.dtype, dims: Sequence[str]) -> dict[str, Any]:
+    one_byte = dtype.itemsize == 1
     codecs = [{"name": "bytes"} if one_byte else {"name": "bytes", "configuration": {"endian": "little"}}, *CODECS]
-    fill = {"b": False, "f": "NaN"}.get(values.dtype.kind, 0)
-    chunks = list(values.shape)
-    if values.ndim > 1:  # Even chunks along the last axis, which is that of the examples.
+    fill = {"b": False, "f": "NaN"}.get(dtype.kind, 0)
+    return array_metadata(shape, _chunk_shape(shape), dims, data_type=dtype.name, fill=fill, codecs=codecs)
+
+
+def _chunk_shape(shape: Sequence[int]) -> list[int]:
+    """Even chunks along the last axis, which is that of the examples; a vector is one chunk."""
+    chunks = list(shape)
+    if len(shape) > 1:
         chunks[-1] = math.ceil(chunks[-1] / max(1, math.ceil(chunks[-1] / MAX_EXAMPLES_PER_CHUNK)))
-    return array_metadata(values.shape, chunks, dims, data_type=values.dtype.name, fill=fill, codecs=codecs)
+    return chunks
 
 
 def _read_names(group: Place, name: str, expected: str) -> tuple[str, ...]:
@@ -176,10 +191,34 @@ def _read_names(group: Place, name: str, expected: str) -> tuple[str, ...]:
     return values
 
 
+def _described(path: Place) -> dict[str, Any]:
+    """The `zarr.json` of an array, if it is as `write_group` makes it and the chunk files can hold what it promises.
+
+    Raises:
+      UserError: Where it is missing or anything else.
+    """
+    try:
+        found = read_json(path / "zarr.json")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"the array {path} is damaged: its zarr.json is missing: {_REMEDY}.") from None
+    shape, kind, dims = (found.get(key) for key in ("shape", "data_type", "dimension_names"))
+    dtype = _TYPES.get(kind) if isinstance(kind, str) else None
+    sizes = shape if isinstance(shape, list) and all(type(n) is int and 0 <= n < _LONGEST for n in shape) else None
+    if dtype is None or sizes is None or not isinstance(dims, list) or found != _metadata(sizes, dtype, dims):
+        raise UserError(f"the array {path} is damaged: its zarr.json is not as it was written: {_REMEDY}.")
+    chunks = _chunk_shape(sizes)
+    for i in range(math.ceil(sizes[-1] / chunks[-1]) if sizes and math.prod(sizes) else len(sizes) == 0):
+        name = "/".join(("c", *"0" * (len(sizes) - 1), *([str(i)] if sizes else [])))
+        if reason := lacking(path / name, math.prod(chunks) * dtype.itemsize):
+            raise UserError(f"the array {path} is damaged: chunk file {name} {reason}: {_REMEDY}.")
+    return found
+
+
 def _read_array(group: Place, name: str, expected: str) -> np.ndarray:
+    metadata = _described(group / name)
     with explained(f"reading {group / name}"):
         try:
-            values = open_array(group / name, writable=False).result().read().result()
+            values = open_array(group / name, metadata, writable=False).result().read().result()
         except ValueError as error:
             raise UserError(f"the array {group / name} is damaged ({one_line(error)}): {_REMEDY}.") from error
     if checksum(values) != expected:

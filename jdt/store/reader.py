@@ -12,7 +12,7 @@ import numpy as np
 from jdt.checks import UserError, require_known
 from jdt.config import fingerprint
 from jdt.store import records as block_records
-from jdt.store.arrays import open_columns, read_checked
+from jdt.store.arrays import open_columns, read_checked, start_reading
 from jdt.store.files import Place, explained, read_json, run_path
 from jdt.store.records import Damage, load_run_file
 from jdt.store.schema import Column, Layout, Target, labels_digest, safe_name
@@ -64,6 +64,7 @@ class Run:
         """What each mask column switches."""
         names = read_strings(self.path / "store.zarr" / "unit_name")
         self._require_digest("unit_name", fingerprint(names), self._description["unit_names"])
+        self._require_length("unit_name", len(names), self.layout.num_units)
         return names
 
     @functools.cached_property
@@ -138,20 +139,20 @@ class Run:
 
     def _read_blocks(self, column: Column, array: Any) -> Iterator[np.ndarray]:
         waiting: collections.deque[tuple[Mapping[str, Any], Any]] = collections.deque()
+        store = self.path / "store.zarr"
 
         def finish() -> np.ndarray:
             record, future = waiting.popleft()
             values, reason = read_checked(
                 future, record["checksums"][column.name], array=array, column=column, block=record["block"],
-                store=self.path / "store.zarr",
+                store=store,
             )  # fmt: skip
             if values is None:
                 _refuse(self.path, Damage(record["block"], column.name, reason))
             return values
 
         for record in self._records:
-            first, stop = record["models"]
-            waiting.append((record, array[first:stop].read()))
+            waiting.append((record, start_reading(array, column, record, store)))
             if len(waiting) > _READ_AHEAD:
                 yield finish()
         while waiting:
@@ -184,11 +185,20 @@ class Run:
         class_names = read_strings(self.path / "store.zarr" / folder / "class_name")
         self._require_digest(f"{folder}/label", labels_digest(labels), description["labels"])
         self._require_digest(f"{folder}/class_name", fingerprint(class_names), description["class_names"])
-        return Target(labels, class_names)
+        self._require_length(f"{folder}/label", len(labels), self.layout.num_examples[name])
+        try:
+            return Target(labels, class_names)
+        except UserError as error:
+            raise UserError(f"{self.path}/store.zarr/{folder} is damaged: {error}") from error
 
     def _require_digest(self, name: str, found: str, expected: str) -> None:
         if found != expected:
             raise UserError(f"{self.path}/store.zarr/{name} is damaged: {_REMEDY}: it is mended.")
+
+
+    def _require_length(self, name: str, found: int, expected: int) -> None:
+        if found != expected:
+            raise UserError(f"{self.path}/store.zarr/{name} has {found} entries, but run.json says {expected}.")
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -229,14 +239,21 @@ def layout_of(description: Mapping[str, Any], root: Place) -> Layout:
     """Sizes from `run.json`, which anyone may have edited: names become paths through `safe_name` only."""
     try:
         counts: Sequence[int] = [description[key] for key in ("num_models", "block_size", "num_units")]
-        examples = {str(name): target["num_examples"] for name, target in description["targets"].items()}
-        modes = tuple(map(str, description["modes"]))
-        outputs = None if description.get("outputs") is None else tuple(map(str, description["outputs"]))
+        targets = description["targets"]
+        examples = {name: target["num_examples"] for name, target in targets.items()}
+        modes, outputs = tuple(description["modes"]), description.get("outputs")
+        digests = [description["unit_names"], *(t[key] for t in targets.values() for key in ("labels", "class_names"))]
         if not all(type(count) is int and count >= 0 for count in [*counts, *examples.values()]):
             raise TypeError("sizes must be whole numbers")
+        if not isinstance(description["modes"], list) or not (outputs is None or isinstance(outputs, list)):
+            raise TypeError("modes and outputs must be lists")
+        if not all(isinstance(text, str) for text in (*digests, *modes, *(outputs or ()))):
+            raise TypeError("names and digests must be strings")
+        return Layout(*counts, examples, modes, None if outputs is None else tuple(outputs))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{root}/run.json is damaged: its schema cannot be read ({error}).") from error
-    return Layout(counts[0], counts[1], counts[2], examples, modes, outputs)
+    except UserError as error:
+        raise UserError(f"{root}/run.json is damaged: its schema is not one of a run: {error}") from error
 
 
 def _refuse(root: Place, damage: Damage) -> NoReturn:

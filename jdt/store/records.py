@@ -144,7 +144,7 @@ def load_record(root: Place, block: int, layout: Layout, config_fingerprint: str
         return Damage(block, "record", f"{name} belongs to another configuration")
     if record.get("digest") != _digest(record):
         return Damage(block, "record", f"{name} was changed after it was written")
-    if record.get("block") != block or not _covers(record.get("models"), rows):
+    if record.get("block") != block or type(record["block"]) is not int or not _covers(record.get("models"), rows):
         return Damage(block, "record", f"{name} describes another block")
     if not isinstance(record.get("checksums"), dict) or record["checksums"].keys() != layout.columns().keys():
         return Damage(block, "record", f"{name} does not list this run's columns")
@@ -179,7 +179,10 @@ def verify(
         return block, _first_damage(block, futures, records[block]["checksums"], arrays, columns, store)
 
     for block in sorted(records):
-        waiting.append((block, start_reading(arrays, range(*records[block]["models"]))))
+        started = {
+            name: start_reading(array, columns[name], records[block], store) for name, array in arrays.items()
+        }
+        waiting.append((block, started))
         if len(waiting) > _READ_AHEAD:
             yield finish()
     while waiting:

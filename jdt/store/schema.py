@@ -21,6 +21,9 @@ SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
 MAX_MODELS = 10_000_000
 """More are a mistake, or a damaged file that would keep readers busy for hours."""
+MAX_BLOCK_BYTES = 1 << 36
+"""Of all columns together; more is a mistake, or a damaged file that would take all memory."""
+MAX_COLUMNS = 10_000
 MAX_EXAMPLES_PER_CHUNK = 4096
 OUTPUTS = ("margin", "confidence", "prediction")
 """What jdt's own training stores for every target example; a run made elsewhere may hold fewer, or others."""
@@ -83,7 +86,9 @@ class Column:
         except (ValueError, RecursionError):
             return False
         shape = found.get("shape") if isinstance(found, dict) else None
-        if not (isinstance(shape, list) and shape and type(shape[0]) is int and shape[0] >= self.shape[0]):
+        if not (isinstance(shape, list) and shape and type(shape[0]) is int):
+            return False
+        if not self.shape[0] <= shape[0] <= MAX_MODELS:
             return False
         return {**found, "shape": [self.shape[0], *shape[1:]]} == self.metadata()
 
@@ -114,6 +119,8 @@ class Layout:
         if self.num_models > MAX_MODELS:
             raise UserError(f"num_models is {self.num_models}, but a run holds at most {MAX_MODELS:,}: ask for fewer.")
         require_at_least("block_size", self.block_size, 1)
+        if self.block_size > MAX_MODELS:
+            raise UserError(f"block_size is {self.block_size}, but a run holds at most {MAX_MODELS:,}: ask for fewer.")
         for mode in self.modes:
             if safe_name(mode) != mode:
                 raise UserError(f"mode {mode!r} cannot name a folder: call it for example {safe_name(mode)!r}.")
@@ -126,6 +133,14 @@ class Layout:
         for kind, names in names_of.items():
             if len({safe_name(name).lower() for name in names}) < len(names):  # Some file systems ignore case.
                 raise UserError(f"two {kind} names lead to one file name, rename one: {', '.join(names)}.")
+        if (count := len(self.num_examples) * len(self.modes) * (len(self.example_outputs) + 2)) > MAX_COLUMNS:
+            raise UserError(f"there would be about {count:,} arrays, but a run holds at most {MAX_COLUMNS:,}.")
+        sizes = [self.num_units, *self.num_examples.values()]
+        if max(sizes) > MAX_BLOCK_BYTES or self.bytes_per_block() > MAX_BLOCK_BYTES:
+            raise UserError(
+                f"blocks of {self.block_size} models with {self.num_units} units and up to {max(sizes)} examples are "
+                f"more than {MAX_BLOCK_BYTES >> 30} GiB each: make blocks smaller, or ask for fewer examples."
+            )
 
     @property
     def example_outputs(self) -> tuple[str, ...]:

@@ -168,10 +168,14 @@ class RunWriter:
             return FirstRows()
         columns, rows = self._layout.columns(), range(*record["models"])
         found: dict[str, np.ndarray] = {}
-        for name, future in start_reading(self._arrays, rows).items():
+        store = self.path / "store.zarr"
+        started = {
+            name: start_reading(array, columns[name], record, store) for name, array in self._arrays.items()
+        }
+        for name, future in started.items():
             values, _ = read_checked(
                 future, record["checksums"][name], array=self._arrays[name], column=columns[name], block=block,
-                store=self.path / "store.zarr",
+                store=store,
             )  # fmt: skip
             if values is None:
                 return FirstRows()  # Damaged since it was verified: the block is trained as a whole.
