@@ -39,8 +39,8 @@ class Link(str):
     __slots__ = ()
 
 
-FOLDER = Link("")
-"""An empty folder where a file should be."""
+FOLDER, PIPE, HUGE = Link(""), Link(""), Link("")
+"""Where a file should be: an empty folder, a named pipe, 10^12 zeros that take no space."""
 Content = bytes | Link
 Files = dict[str, Content]
 
@@ -85,14 +85,14 @@ def sound_files(num_models: int = 10) -> Files:
     with tempfile.TemporaryDirectory(dir=QUICK_DISK) as folder:
         root = pathlib.Path(folder) / "run"
         write_missing(root, made)
-        for name, target in made.targets.items():
-            levels: dict[Any, Influences] = {
-                "example": _influences(rng, made.unit_names, tuple(map(str, range(7)))),
-                "class": _influences(rng, made.unit_names, target.class_names),
-                "task": _influences(rng, made.unit_names, (name,)),
-            }
-            path = influence_path(root, name, "fixed", "confidence", "ridge")
-            save_influences(path, levels, class_names=target.class_names, attributes={"target": name})
+        name, target = next(iter(made.targets.items()))
+        levels: dict[Any, Influences] = {
+            "example": _influences(rng, made.unit_names, tuple(map(str, range(7)))),
+            "class": _influences(rng, made.unit_names, target.class_names),
+            "task": _influences(rng, made.unit_names, (name,)),
+        }
+        path = influence_path(root, name, "fixed", "confidence", "ridge")
+        save_influences(path, levels, class_names=target.class_names, attributes={"target": name})
         write_json(root / "summary.json", {"figures": {"lds": 0.5}})
         return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
 
@@ -100,8 +100,15 @@ def sound_files(num_models: int = 10) -> Files:
 def put(root: pathlib.Path, content: Content) -> None:
     """Make `root` a file of this content, a link or a folder; its folders are made."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, Link):
-        root.mkdir() if content is FOLDER else root.symlink_to(content)
+    if content is FOLDER:
+        root.mkdir()
+    elif content is PIPE:
+        os.mkfifo(root)
+    elif content is HUGE:
+        with root.open("wb") as file:
+            file.truncate(10**12)
+    elif isinstance(content, Link):
+        root.symlink_to(content)
     else:
         root.write_bytes(content)
 
@@ -309,8 +316,8 @@ def harm_bytes(rng: random.Random, files: Files) -> None:
         at = rng.randrange(len(changed) + 1)
         changed[at : at + rng.randrange(9)] = rng.randbytes(rng.randrange(9))
     else:
-        files[name] = FOLDER
-        if rng.random() < 0.7:
+        files[name] = rng.choice((FOLDER, PIPE, HUGE, Link("/dev/zero")))
+        if rng.random() < 0.5:
             del files[name]
         return
     files[name] = bytes(changed)
@@ -327,7 +334,7 @@ def harm_links(rng: random.Random, files: Files) -> None:
     for file in [file for file in files if file == upto or file.startswith(f"{upto}/")]:
         del files[file]
     away = "../" * len(pathlib.PurePosixPath(upto).parts) + f"beside/{upto}"
-    files[upto] = Link(rng.choice((away, away, away, "nowhere", os.path.basename(upto), "/dev/null")))
+    files[upto] = Link(rng.choice((away, away, away, "nowhere", os.path.basename(upto), "/dev/null", "/dev/zero")))
 
 
 def harm_names(rng: random.Random, files: Files) -> None:

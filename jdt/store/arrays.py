@@ -12,13 +12,15 @@ from jdt.checks import UserError
 from jdt.store.files import (
     Place,
     access_is_denied,
-    disk_is_full,
     error_number,
     exists,
     explained,
     is_local,
     is_passing,
+    odd_file,
     one_line,
+    parse_json,
+    read_contents,
     store_spec,
 )
 from jdt.store.schema import Column, Layout
@@ -32,6 +34,7 @@ _EXHAUSTED = {12, 23, 24}  # ENOMEM, ENFILE, EMFILE: the reader's trouble, which
 
 # Zstandard's blocks have four bytes at least and give 128 KiB at most.
 _MOST_FROM_A_BYTE = 1 << 15
+_MOST_MORE = 1 << 16  # Bytes that compression may add.
 
 
 def open_array(path: Place, metadata: Mapping[str, Any], *, writable: bool) -> Any:
@@ -39,7 +42,8 @@ def open_array(path: Place, metadata: Mapping[str, Any], *, writable: bool) -> A
 
     Args:
       path: The array.
-      metadata: What its `zarr.json` must say, but for shape and attributes: TensorStore is never led by a file alone.
+      metadata: What its `zarr.json` says. That file must have been read and compared with what jdt writes: TensorStore
+        does not read it, since what it says could make TensorStore ask for any memory, or end the process.
       writable: Whether to write to it.
     """
     import tensorstore as ts
@@ -47,7 +51,8 @@ def open_array(path: Place, metadata: Mapping[str, Any], *, writable: bool) -> A
     spec = {
         "driver": "zarr3",
         "kvstore": store_spec(path),
-        "metadata": {key: value for key, value in metadata.items() if key not in ("shape", "attributes")},
+        "metadata": dict(metadata),
+        "assume_metadata": True,
         # A chunk of nothing but fill values is a file too, so that a missing file can be named as the damage.
         "store_data_equal_to_fill_value": True,
     }
@@ -61,29 +66,28 @@ def open_columns(store: Place, columns: Iterable[Column], *, writable: bool) -> 
       UserError: Where a column is missing, has another shape or type, or may not be read.
     """
     columns = list(columns)
-    futures = [open_array(store / column.path, column.metadata(), writable=writable) for column in columns]
+    with explained(f"opening the arrays of {store}"):
+        described = read_contents([store / column.path / "zarr.json" for column in columns])
+    metadata = [_metadata(column, content.value, store) for column, content in zip(columns, described, strict=True)]
+    futures = [open_array(store / c.path, m, writable=writable) for c, m in zip(columns, metadata, strict=True)]
     arrays = {}
     for column, future in zip(columns, futures, strict=True):
         with explained(f"opening {store / column.path}"):
-            try:
-                array = future.result()
-            except ValueError as error:
-                if access_is_denied(error) or disk_is_full(error):
-                    raise
-                raise UserError(
-                    f"cannot open the array {store / column.path} ({one_line(error)}): "
-                    "run the same command again with the same --out: it is mended."
-                ) from error
-        rows, *others = array.shape or (0,)
-        # More rows than there should be: another process is letting the run grow at this moment.
-        fits = rows >= column.shape[0] and (*others,) == column.shape[1:]
-        if not fits or array.dtype.numpy_dtype != np.dtype(column.dtype):
-            raise UserError(
-                f"the array {store / column.path} is {array.dtype.name}{list(array.shape)}, but run.json says "
-                f"{column.dtype}{list(column.shape)}: run the same command again with the same --out: it is mended."
-            )
-        arrays[column.name] = array
+            arrays[column.name] = future.result()
     return arrays
+
+
+def _metadata(column: Column, content: bytes | None, store: Place) -> dict[str, Any]:
+    """The array's own description, with as many rows as its `zarr.json` says there are."""
+    path = store / column.path / "zarr.json"
+    if content is None or not column.is_described_by(content):
+        reason = "is missing" if content is None else f"does not describe the {column.dtype}{list(column.shape)} it should"
+        raise UserError(
+            f"cannot open the array {store / column.path}: its {path.name} {reason}: run the same command again with "
+            "the same --out: it is mended."
+        )
+    # More rows than there should be: another process is letting the run grow at this moment.
+    return {**column.metadata(), "shape": parse_json(content, path)["shape"]}
 
 
 def start_reading(array: "ts.TensorStore", column: Column, record: Mapping[str, Any], store: Place) -> Any:
@@ -100,12 +104,14 @@ def start_reading(array: "ts.TensorStore", column: Column, record: Mapping[str, 
 
 
 def lacking(chunk: Place, size: int) -> str:
-    """Why a chunk file cannot hold `size` bytes of values, as far as its own size tells; or an empty string.
+    """Why a chunk file cannot hold `size` bytes of values, as far as its own size and kind tell; or an empty string.
 
     Of a bucket nothing is told: asking costs as much as reading.
     """
     if not is_local(chunk):
         return ""
+    if reason := odd_file(chunk, 2 * size + _MOST_MORE):
+        return f"does not decode (it {reason})"
     try:
         there = os.stat(chunk).st_size
     except (FileNotFoundError, NotADirectoryError):

@@ -5,12 +5,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 from jdt.checks import UserError
+from jdt.config import fingerprint
 from jdt.store import records as block_records
 from jdt.store.arrays import open_columns
 from jdt.store.create import OWN_FOLDERS
 from jdt.store.files import (
     Place,
-    exists,
     explained,
     read_content,
     read_json,
@@ -107,6 +107,8 @@ def check_run(
         if damage is None:
             whole, complete = whole + 1, complete + models
             continue
+        if _run_without_records(root).layout != layout:
+            raise UserError(f"{root} has grown while it was read: verify it again.")
         faults.append(Fault(f"blocks/{damage.block:06d}.json", f"{damage.column}: {damage.reason}", _RETRAIN))
         if repair:
             with explained(f"removing the record of block {damage.block} in {root}"):
@@ -134,7 +136,10 @@ def _misdescribed(root: Place, layout: Layout) -> Iterator[Column]:
     for column in layout.columns().values():
         path = root / "store.zarr" / column.path / "zarr.json"
         with explained(f"reading {path}"):
-            there = read_content(path).value
+            try:
+                there = read_content(path).value
+            except UserError:  # A pipe, say: writing puts a file in its place.
+                there = None
         if there is None or not column.is_described_by(there):
             yield column
 
@@ -159,7 +164,7 @@ def _blocks(
 ) -> Iterator[tuple[Damage | None, int]]:
     """For each recorded block what is wrong with it, or None, and its number of models."""
     root, layout = run.path, run.layout
-    config_fingerprint = load_run_file(root).saved["config_fingerprint"]
+    config_fingerprint = fingerprint(run.config)
     with explained(f"listing the blocks of {root}"):
         numbers = block_records.recorded_blocks(root)
     records = {}
@@ -185,11 +190,12 @@ def _groups(root: Place) -> Iterator[tuple[str, str]]:
             read_group(root / folder)
         except UserError as error:
             yield folder, str(error)
-    if exists(root / "summary.json"):
-        try:
-            read_json(root / "summary.json")
-        except UserError as error:
-            yield "summary.json", str(error)
+    try:
+        read_json(root / "summary.json")
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        yield "summary.json", str(error)
 
 
 def _abandoned(root: Place) -> list[str]:

@@ -116,7 +116,10 @@ def _list(value: Any) -> list[Any]:
 
 def _ensure(path: Place, content: bytes, column: Column | None) -> None:
     """Write a static file unless it is there as it should be, or describes a column that another process enlarged."""
-    there = read_content(path).value
+    try:
+        there = read_content(path).value
+    except UserError:  # A pipe, say: writing puts a file in its place.
+        there = None
     if there == content or (column is not None and there is not None and column.is_described_by(there)):
         return
     write_bytes(path, content)

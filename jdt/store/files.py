@@ -14,7 +14,8 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,8 @@ Place = Path | epath.Path
 _BUCKET = "gs://"
 # Somewhat over a minute in all; TensorStore's own setting takes a quarter of an hour to say that there is no network.
 _RETRIES = {"gcs_request_retries": {"max_retries": 10, "initial_delay": "1s", "max_delay": "10s"}}
+LARGEST = 1 << 30
+"""Bytes of a file that is read as a whole: descriptions, records, names and labels; not chunks of columns."""
 _DEEPEST = 100  # Levels of JSON; functions that walk through it call themselves once a level.
 _LOCK_SUFFIX = ".__lock"  # TensorStore writes a local file under this name, locked, and renames it.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -190,15 +193,38 @@ def _done(future: Any) -> Any:
         raise OSError(number, one_line(error)) from error
 
 
+def odd_file(path: Place, largest: int = LARGEST) -> str:
+    """Why reading a local file would hang or kill this process: a pipe, a device, absurdly long; or an empty string."""
+    if not is_local(path):
+        return ""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""  # Reading it says what is wrong.
+    if stat.S_ISREG(status.st_mode):
+        return f"has {status.st_size:,} bytes, more than {largest:,}" if status.st_size > largest else ""
+    return "" if stat.S_ISDIR(status.st_mode) else "is not a plain file"
+
+
 def read_content(path: Place) -> Content:
     """Read a file that may be missing, with the version to pass to `write_bytes`.
 
     Raises:
       OSError: As the system or the bucket reports it.
+      UserError: Where it is nothing that could be read.
     """
-    store, key = _place(path)
-    found = _done(store.read(key))
-    return Content(found.value if found.state == "value" else None, found.stamp.generation)
+    (content,) = read_contents([path])
+    return content
+
+
+def read_contents(paths: Sequence[Place]) -> list[Content]:
+    """Read files at once, as `read_content` does."""
+    for path in paths:
+        if reason := odd_file(path):
+            raise UserError(f"{path} {reason}, so it is not read: remove it, and run the command that made it again.")
+    places = [_place(path) for path in paths]
+    found = [_done(future) for future in [store.read(key) for store, key in places]]
+    return [Content(one.value if one.state == "value" else None, one.stamp.generation) for one in found]
 
 
 def read_bytes(path: Place) -> bytes:

@@ -96,7 +96,9 @@ def read_group(path: str | os.PathLike[str]) -> Group:
 
 def is_group(path: str | os.PathLike[str]) -> bool:
     """Whether there is a group; what a kill left half-written is none."""
-    return exists(run_path(path) / "zarr.json")
+    place = run_path(path) / "zarr.json"
+    with explained(f"reading {place}"):
+        return exists(place)
 
 
 def saved_groups(folder: Place) -> list[tuple[str, str, str, str]]:

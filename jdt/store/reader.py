@@ -210,10 +210,33 @@ def open_run(path: str | os.PathLike[str]) -> Run:
       UserError: Where there is no run, it has another schema version, or `run.json` or a record is damaged.
     """
     root = run_path(path)
+    saved = _saved(root)
+    found = _loaded_records(root, saved)
+    while isinstance(found, Damage):
+        before, saved = saved, _saved(root)
+        if saved == before:
+            _refuse(root, found)
+        found = _loaded_records(root, saved)  # The run has grown in between.
+    return Run(
+        path=root,
+        schema_version=saved["schema_version"],
+        config=saved["config"],
+        provenance=saved["provenance"],
+        layout=layout_of(saved["schema"], root),
+        _description=saved["schema"],
+        _records=tuple(found),
+    )
+
+
+def _saved(root: Place) -> dict[str, Any]:
     try:
-        saved = load_run_file(root).saved
+        return load_run_file(root).saved
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{root} is not a run directory: it holds no run.json.") from None
+
+
+def _loaded_records(root: Place, saved: Mapping[str, Any]) -> list[Mapping[str, Any]] | Damage:
+    """All records, or the first that is damaged as far as this `run.json` tells."""
     layout = layout_of(saved["schema"], root)
     found: list[Mapping[str, Any]] = []
     with explained(f"listing the blocks of {root}"):
@@ -221,18 +244,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     for block in blocks:
         record = block_records.load_record(root, block, layout, saved["config_fingerprint"])
         if isinstance(record, Damage):
-            _refuse(root, record)
+            return record
         if record is not None:
             found.append(record)
-    return Run(
-        path=root,
-        schema_version=saved["schema_version"],
-        config=saved["config"],
-        provenance=saved["provenance"],
-        layout=layout,
-        _description=saved["schema"],
-        _records=tuple(found),
-    )
+    return found
 
 
 def layout_of(description: Mapping[str, Any], root: Place) -> Layout:

@@ -17,9 +17,11 @@ from jdt.store.files import (
     disk_is_full,
     explained,
     json_bytes,
+    odd_file,
     one_line,
     read_content,
     remove,
+    remove_tree,
     write_bytes,
 )
 from jdt.store.records import Damage, record_path
@@ -208,8 +210,11 @@ class RunWriter:
         doing = f"writing block {block} to {self.path}"
         try:
             earlier = block_records.load_record(self.path, block, self._layout, self._fingerprint)
+            rows = self._layout.models_of(block)
+            if len(rows) < self._layout.block_size:  # Of a run that has grown, these are not all rows of the block.
+                self._require_current()
             # A record that stays true while the rows are written stays: no kill may cost what it stands for.
-            if not _holds(earlier, values, self._layout.models_of(block).start):
+            if not _holds(earlier, values, rows.start):
                 remove(record_path(self.path, block))
             self._write_rows(block, values)
             if not (isinstance(earlier, dict) and earlier["checksums"] == checksums):
@@ -220,7 +225,10 @@ class RunWriter:
         self._since = time.monotonic()
 
     def _write_rows(self, block: int, values: Mapping[str, np.ndarray]) -> None:
-        rows = self._layout.models_of(block)
+        rows, columns = self._layout.models_of(block), self._layout.columns()
+        for path in (self.path / "store.zarr" / file for name in values for file in columns[name].chunk_files(block)):
+            if odd_file(path):  # A pipe, say, at which TensorStore would wait for ever.
+                remove_tree(path)
         futures = [self._arrays[name][rows.start : rows.stop].write(value) for name, value in values.items()]
         failures = [error for future in futures if (error := future.exception()) is not None]  # Waits for every one.
         if failures:
@@ -243,8 +251,18 @@ class RunWriter:
         write_bytes(record_path(self.path, block), json_bytes(sealed))
         self._verified[block] = sealed["digest"]
 
+    def _require_current(self) -> None:
+        """Raise if another process has let the run grow: records of more models than this one knows are no damage."""
+        models = block_records.load_run_file(self.path).saved["schema"].get("num_models")
+        if models != self.schema.num_models:
+            raise UserError(
+                f"{self.path} has grown to {models} models meanwhile, and this process knows of "
+                f"{self.schema.num_models}: nothing is lost; pass --num-models {models} to help with the others."
+            )
+
     def _discard(self, damage: Damage) -> None:
         with explained(f"removing the record of block {damage.block} in {self.path}"):
+            self._require_current()
             remove(record_path(self.path, damage.block))
         self._verified.pop(damage.block, None)
         self._damaged.append(damage)
