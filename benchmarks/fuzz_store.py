@@ -218,9 +218,11 @@ def lay_out(root: pathlib.Path, content: mutations.Files) -> None:
     if root.is_symlink() or root.exists():
         shutil.rmtree(root)
     root.mkdir(parents=True)
+    links = tuple(f"{name}/" for name, value in content.items() if isinstance(value, mutations.Link))
     for name, value in content.items():
         with contextlib.suppress(FileExistsError, NotADirectoryError):  # Below what another harm made a file.
-            mutations.put(root / name, value)
+            if not (links and name.startswith(links)):
+                mutations.put(root / name, value)
 
 
 def kind_of(error: BaseException) -> str:

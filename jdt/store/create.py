@@ -116,13 +116,18 @@ def _list(value: Any) -> list[Any]:
 
 def _ensure(path: Place, content: bytes, column: Column | None) -> None:
     """Write a static file unless it is there as it should be, or describes a column that another process enlarged."""
-    try:
-        there = read_content(path).value
-    except UserError:  # A pipe, say: writing puts a file in its place.
-        there = None
-    if there == content or (column is not None and there is not None and column.is_described_by(there)):
-        return
-    write_bytes(path, content)
+    for _ in range(_ATTEMPTS):
+        try:
+            there = read_content(path)
+        except UserError:  # A pipe, say: writing puts a file in its place.
+            remove_tree(path)
+            continue
+        if there.value == content or (column is not None and there.value and column.is_described_by(there.value)):
+            return
+        # Not over what another process, which may know of more models, has written in between.
+        if write_bytes(path, content, replacing=there.version):
+            return
+    raise UserError(f"{path} changes all the time: wait until other processes have started, and try again.")
 
 
 def _refuse_other_directories(root: Place) -> None:
