@@ -306,7 +306,7 @@ def race():
                 child.stdin.flush()
             time.sleep(0.02)  # Until both wait.
             Path(f"{folder}.go").touch()
-            return [child.stdout.readline().strip() for child in children]
+            return [child.stdout.readline().strip() or child.communicate()[1] for child in children]
 
         yield start
         for child in children:
