@@ -15,6 +15,7 @@ from jdt.store.files import (
     Place,
     access_is_denied,
     disk_is_full,
+    error_number,
     explained,
     json_bytes,
     one_line,
@@ -216,11 +217,23 @@ class RunWriter:
         self._since = time.monotonic()
 
     def _write_rows(self, block: int, values: Mapping[str, np.ndarray]) -> None:
-        rows = self._layout.models_of(block)
-        futures = [self._arrays[name][rows.start : rows.stop].write(value) for name, value in values.items()]
-        failures = [error for future in futures if (error := future.exception()) is not None]  # Waits for every one.
+        failures = self._try_to_write(block, values)
+        if failures and len(self._layout.models_of(block)) < self._layout.block_size:
+            # A chunk at the end of an array is read before rows of it are written. One that does not decode is of no
+            # use to anyone, and stands in the way.
+            for name, error in failures.items():
+                if not isinstance(error, OSError) and error_number(error) is None:
+                    for file in self._layout.columns()[name].chunk_files(block):
+                        remove(self.path / "store.zarr" / file)
+            failures = self._try_to_write(block, {name: values[name] for name in failures})
         if failures:
-            raise failures[0]
+            raise next(iter(failures.values()))
+
+    def _try_to_write(self, block: int, values: Mapping[str, np.ndarray]) -> dict[str, Exception]:
+        rows = self._layout.models_of(block)
+        futures = {name: self._arrays[name][rows.start : rows.stop].write(value) for name, value in values.items()}
+        waited = {name: future.exception() for name, future in futures.items()}
+        return {name: error for name, error in waited.items() if error is not None}
 
     def _write_record(self, block: int, checksums: Mapping[str, str], record: Mapping[str, Any]) -> None:
         rows = self._layout.models_of(block)
