@@ -97,8 +97,8 @@ need_out() {
 # Hosts without a common disk can only meet in a bucket, or under an absolute path that all of them mount.
 need_common_out() {
   [[ ${FLAG[out]} == gs://* || ${FLAG[out]} == /* ]] ||
-    die "--out is '${FLAG[out]}', a folder of each host's own: pass gs://BUCKET/PATH, or the absolute path of a folder" \
-      "that all hosts mount."
+    die "--out is '${FLAG[out]}', a folder of each host's own: pass gs://BUCKET/PATH, or the absolute path of a" \
+      "folder that all hosts mount."
 }
 
 # Read the command line; see the top of the file.
@@ -122,7 +122,8 @@ parse() {
     name=${name%%=*}
     takes_value=yes
     for switch in "${SWITCHES[@]}"; do [[ $switch != "$name" ]] || takes_value=""; done
-    [[ -z $takes_value || ($name =~ ^[a-z-]+$ && -n ${FLAG[$name]+known}) ]] || die "--$name is no flag of ${0##*/}: see --help."
+    [[ -z $takes_value || ($name =~ ^[a-z-]+$ && -n ${FLAG[$name]+known}) ]] ||
+      die "--$name is no flag of ${0##*/}: see --help."
     if [[ -z $takes_value ]]; then
       [[ $1 != *=* ]] || die "--$name takes no value."
       FLAG[$name]=yes

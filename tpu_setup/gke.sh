@@ -91,7 +91,8 @@ manifest() {
   fi
   if [[ -n ${FLAG[spot]:-} ]]; then
     nodes+=', cloud.google.com/gke-spot: "true"'
-    tolerations+="${tolerations:+, }"'{key: cloud.google.com/gke-spot, operator: Equal, value: "true", effect: NoSchedule}'
+    tolerations+="${tolerations:+, }"
+    tolerations+='{key: cloud.google.com/gke-spot, operator: Equal, value: "true", effect: NoSchedule}'
   fi
   if [[ -n ${FLAG[one-slice]:-} ]]; then
     # The TPUs of a slice start together: when one pod is lost, all begin again.
@@ -228,7 +229,8 @@ delete_() {
   if [[ -z $REPLY ]]; then
     say "node pool ${FLAG[name]} is gone."
   else
-    run gcloud container node-pools delete "${FLAG[name]}" "--cluster=${FLAG[cluster]}" "--location=${FLAG[location]}" --quiet
+    run gcloud container node-pools delete "${FLAG[name]}" "--cluster=${FLAG[cluster]}" \
+      "--location=${FLAG[location]}" --quiet
   fi
 }
 

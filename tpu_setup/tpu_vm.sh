@@ -54,8 +54,8 @@ setup() {
     die "--type is '${FLAG[type]}', but must be like v6e-8 or v5litepod-16. (For TPU7x and later there is gke.sh.)"
   runtime >/dev/null # Refuses a type that it does not know.
   if several_hosts && ((FLAG[slices] > 1)); then
-    die "--slices is ${FLAG[slices]}, but a ${FLAG[type]} has several hosts: pass one such slice, or slices of one host" \
-      "(at most 8 in --type), which need not wait for each other."
+    die "--slices is ${FLAG[slices]}, but a ${FLAG[type]} has several hosts: pass one such slice, or slices of one" \
+      "host (at most 8 in --type), which need not wait for each other."
   fi
   WHERE=("--zone=${FLAG[zone]}")
   [[ -z ${FLAG[project]} ]] || WHERE+=("--project=${FLAG[project]}")
