@@ -2,6 +2,7 @@
 # What happens on a machine that trains: the scripts beside this file call it there, through ssh.
 #
 #   on_host.sh install EXTRA COMMAND   make .venv with jdt (and jdt[EXTRA]), then run COMMAND; either may be empty
+#   on_host.sh installed               exit code 0 if install came to its end
 #   on_host.sh start MODULE ARGS...    start python -m MODULE ARGS in the background, unless one is running
 #   on_host.sh status                  whether it runs, or how it ended, and its last lines
 #   on_host.sh stop                    end it: SIGTERM, and SIGKILL ten seconds later
@@ -12,6 +13,7 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 state=logs/$(hostname)
+installed=.venv/.on_host
 
 # Python 3.11 first: constraints.txt is made for it.
 make_environment() {
@@ -28,9 +30,11 @@ make_environment() {
 }
 
 install() {
+  rm -f "$installed"
   .venv/bin/python -m pip --version >/dev/null 2>&1 || make_environment
   .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".${1:+[$1]}"
   if [[ -n $2 ]]; then bash -c "$2"; fi
+  : >"$installed"
   echo "$(hostname): installed"
 }
 
@@ -42,6 +46,10 @@ lock() {
 }
 
 start() {
+  if [[ ! -e $installed ]]; then
+    echo "$(hostname): not installed: run the sub-command install first" >&2
+    exit 2
+  fi
   if ! lock 1; then
     echo "$(hostname): already running"
     return
@@ -84,5 +92,6 @@ stop() {
 
 case ${1:-} in
   install | start | work | status | stop) "$@" ;;
-  *) sed -n '4,7s/^# *//p' tpu_setup/on_host.sh >&2 && exit 2 ;;
+  installed) [[ -e $installed ]] ;;
+  *) sed -n '4,8s/^# *//p' tpu_setup/on_host.sh >&2 && exit 2 ;;
 esac

@@ -175,7 +175,7 @@ watch_() {
   setup
   for slice in $(slices); do
     look "$slice" ready
-    [[ $STATE != ready ]] || on "$slice" "$(host_command status)" || say "$slice: no answer"
+    [[ $STATE != ready ]] || on "$slice" "$(host_command status)" || say "$slice: nothing is installed, or no answer"
   done
 }
 
@@ -191,8 +191,8 @@ resume_() {
       STATE=gone
     fi
     if [[ $STATE == gone ]]; then make "$slice"; fi
-    if [[ $STATE != ready ]]; then
-      fresh+=("$slice")
+    if [[ $STATE != ready ]] || ! on "$slice" "$(host_command installed)"; then
+      fresh+=("$slice") # Also one that came up after an earlier call was broken off.
     else
       # The TPUs of a slice start together: a host that ended can only begin again along with the others.
       ! several_hosts || on "$slice" "$(host_command stop)"
