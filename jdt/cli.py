@@ -78,7 +78,7 @@ def main(
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
         number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
-        print(f"\n{_goodbye(number)}", file=sys.stderr, flush=True)
+        print(f"\n{_goodbye(number, getattr(interrupt, '__notes__', ()))}", file=sys.stderr, flush=True)
         if argv is None:  # A process of its own ends here and now: nothing that still runs in it is waited for.
             sys.stdout.flush()
             os._exit(exit_code(number))
@@ -99,12 +99,15 @@ def saving(words: Callable[[], str]) -> Iterator[None]:
     _saved.append(words)
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(words())
+        raise
     finally:
         _saved.pop()
 
 
-def _goodbye(number: signal.Signals) -> str:
-    saved = _saved[-1]() if _saved else "every completed block is saved"
+def _goodbye(number: signal.Signals, notes: Sequence[str] = ()) -> str:
+    saved = notes[-1] if notes else _saved[-1]() if _saved else "every completed block is saved"
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     return f"interrupted ({name}): {saved}; go on with: {command()}"
 
