@@ -178,6 +178,6 @@ def test_a_process_that_dies_takes_no_other_along(victim):
 @pytest.mark.parametrize("address", ["no-port-here", "127.0.0.1:9"])
 def test_a_job_that_cannot_be_joined_is_an_error_of_one_line(monkeypatch, address):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", address)
-    with pytest.raises(UserError, match="cannot join the other processes of this job .*--shard i/n") as refused:
+    with pytest.raises(UserError, match=r"cannot join the other processes of this job .*--shard i/n") as refused:
         join()  # Nobody says how many processes there are.
     assert "\n" not in str(refused.value)
