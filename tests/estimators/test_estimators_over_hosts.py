@@ -16,13 +16,14 @@ from lasso_reference import in_scale, null_gap, objective
 import jdt
 from experiments import fit_datamodels
 from jdt import estimators, exchange
-from jdt.estimators import from_arrays, lasso_path, paths, to_arrays
+from jdt.estimators import from_arrays, lasso_path, to_arrays
 from jdt.hosts import Hosts
 from jdt.linalg.lasso import CONVERGED
 from jdt.linalg.moments import sum_moments
 from jdt.pipeline import share_of
 from jdt.store import import_datamodels, open_run, read_group
 
+pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
 COUNT, MODELS, UNITS, EXAMPLES, TILE = 3, 120, 8, 21, 3
 ESTIMATORS = [estimator.name for estimator in estimators.TABLE]
@@ -85,12 +86,15 @@ def fails_in_one():
 
 found["in_step"] = refused(fails_in_one)
 
-# Models spread over processes, with a Gram matrix that is formed, and one that is not.
+# Models spread over processes, with a Gram matrix that is formed, and for one that is not.
 data = np.load(folder / "rows.npz")
 masks, outputs = (np.split(data[name], cuts)[hosts.index] for name in ("masks", "outputs"))
+path = lasso_path(masks, outputs, **eval(sys.argv[5]), hosts=hosts)
+found |= {f"path/{field}": value for field, value in vars(path).items()}
 for name, paths.MOST_UNITS in (("factored", 0), ("formed", 16384)):
-    path = lasso_path(masks, outputs, **eval(sys.argv[5]), hosts=hosts)
-    found |= {f"{name}/{field}": value for field, value in vars(path).items()}
+    rows = paths.Rows.spread(masks, outputs, hosts)
+    found |= {f"{name}/{field}": value for field, value in vars(rows.moments).items() if value is not None}
+    found[f"{name}/masks"] = np.empty(0) if rows.masks is None else rows.masks
 spoilt = outputs.copy()
 spoilt[:1] = np.nan if hosts.index == 0 else spoilt[:1]
 found["nan"] = refused(lambda: lasso_path(masks, spoilt, hosts=hosts))
@@ -226,15 +230,26 @@ def test_a_mistake_or_a_failure_ends_all_processes_each_with_one_line(done):
 
 
 @pytest.mark.parametrize("kind", ["formed", "factored"])
-def test_the_path_of_models_spread_over_processes_is_that_of_one_within_the_gap(done, monkeypatch, kind):
+def test_sums_over_processes_are_those_over_all_models(done, kind):
+    whole = vars(sum_moments(*planted()))
+    for found in done[2]:
+        np.testing.assert_array_equal(found[f"{kind}/masks"], planted()[0] if kind == "factored" else np.empty(0))
+        assert (f"{kind}/pairs" in found) == (kind == "formed")
+        for name in whole.keys() - ({"pairs"} if kind == "factored" else set()):
+            summed, expected = found[f"{kind}/{name}"], np.asarray(whole[name])
+            assert summed.dtype == expected.dtype
+            exact = expected.dtype.kind == "i"
+            np.testing.assert_allclose(summed, expected, rtol=0 if exact else 1e-6, atol=0 if exact else 1e-4)
+            np.testing.assert_array_equal(summed, done[2][0][f"{kind}/{name}"])
+
+
+def test_the_path_of_models_spread_over_processes_is_that_of_one_within_the_gap(done):
     masks, outputs = planted()
-    if kind == "factored":
-        monkeypatch.setattr(paths, "MOST_UNITS", 0)
     one = lasso_path(masks, outputs, **PATH)
     for found in done[2]:
         for name in vars(one):
-            np.testing.assert_array_equal(found[f"{kind}/{name}"], done[2][0][f"{kind}/{name}"])
-    three = estimators.LassoPath(**{name: done[2][0][f"{kind}/{name}"] for name in vars(one)})
+            np.testing.assert_array_equal(found[f"path/{name}"], done[2][0][f"path/{name}"])
+    three = estimators.LassoPath(**{name: done[2][0][f"path/{name}"] for name in vars(one)})
     assert (three.status == CONVERGED).all()
     np.testing.assert_allclose(three.penalties, one.penalties, rtol=1e-5)
     np.testing.assert_allclose(three.weights, one.weights, atol=2e-3)
