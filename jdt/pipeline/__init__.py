@@ -11,6 +11,7 @@ from jdt.pipeline.fitting import Fitted as Fitted
 from jdt.pipeline.fitting import HeldOut as HeldOut
 from jdt.pipeline.fitting import fit_target as fit_target
 from jdt.pipeline.rows import OUTPUTS as OUTPUTS
+from jdt.pipeline.rows import share_of as share_of
 from jdt.pipeline.rows import usable_models as usable_models
 from jdt.pipeline.rows import usable_rows as usable_rows
 from jdt.pipeline.stopping import UntilReliability as UntilReliability
