@@ -27,6 +27,8 @@ class Config(class_influence.Config):
     """Hours from start to report: how many hosts of this kind are needed?"""
     hosts: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Numbers of hosts to list."""
+    budget: float = jdt.pipeline.BUDGET_SECONDS
+    """Seconds to time blocks for, after a first one that compiles; the estimation may take as long again."""
     again: bool = False
     """Measure also where the run is complete; what was said about it before stays as it is."""
 
@@ -65,6 +67,7 @@ def main(config: Config) -> None:
         output=config.output,
         truth=class_influence.planted_truth(config, task),
         config_fingerprint=jdt.config.fingerprint(identity),
+        budget=config.budget,
         progress=lambda what: say(f"measuring: {what}", markup=False, style="dim"),
     )
     if not complete:
@@ -83,6 +86,8 @@ def check(config: Config) -> None:
     """Refuse questions that have no answer, before anything is loaded."""
     if config.deadline is not None and not config.deadline > 0:
         raise jdt.UserError(f"--deadline is {config.deadline} hours, but it must be positive: pass for example 24.")
+    if not config.budget > 0:
+        raise jdt.UserError(f"--budget is {config.budget} seconds, but it must be positive: pass for example 20.")
     if not config.hosts or min(config.hosts) < 1:
         raise jdt.UserError(f"--hosts is {config.hosts}, but must be numbers from 1 on: pass for example 1 2 4.")
 
@@ -103,7 +108,7 @@ def stage_table(forecast: jdt.pipeline.Forecast) -> Table:
     table = Table("stage", title="seconds a model, on all devices of this host", title_justify="left")
     table.add_column("seconds", justify="right")
     table.add_column("share", justify="right")
-    table.add_column("measured")
+    table.add_column("what was timed")
     for stage in forecast.stages:
         share = stage.seconds / forecast.seconds_per_model
         table.add_row(escape(stage.name), f"{stage.seconds:.3g}", f"{share:.1%}", escape(stage.how))
@@ -113,24 +118,24 @@ def stage_table(forecast: jdt.pipeline.Forecast) -> Table:
 def summary(forecast: jdt.pipeline.Forecast) -> list[str]:
     """What it takes and needs, a line each."""
     span, size = jdt.pipeline.span, jdt.pipeline.size
-    many = "s" if forecast.num_devices > 1 else ""
+    devices = f"{forecast.num_devices} device{'s' if forecast.num_devices > 1 else ''}"
+    rounds = f"{len(forecast.rounds)} measured block{'s' if len(forecast.rounds) > 1 else ''}"
     stage, peak = forecast.peak_memory
-    limit = "" if forecast.memory_limit is None else f" of {size(forecast.memory_limit)}"
-    share = f" that it has as its share of this machine's memory, which all {forecast.num_devices} use"
+    has = "" if forecast.memory_limit is None else f" of {size(forecast.memory_limit)}"
+    if forecast.shared_memory and has:
+        has += " (its share of this machine's memory, which all devices use)"
     needs = ", ".join(f"{name} {size(needed)}" for name, needed in forecast.memory.items())
-    lines = [
-        f"a model takes {forecast.seconds_per_model:.3g} s ({min(forecast.rounds):.3g} to {max(forecast.rounds):.3g} in "
-        f"{len(forecast.rounds)} measured block{'s' if len(forecast.rounds) > 1 else ''}): "
-        f"{forecast.models_per_hour:,.0f} models an hour on {forecast.num_devices} device{many} ({forecast.device}).",
+    return [
+        f"a model takes {forecast.seconds_per_model:.3g} s ({min(forecast.rounds):.3g} to {max(forecast.rounds):.3g} "
+        f"in {rounds}): {forecast.models_per_hour:,.0f} models an hour on {devices} ({forecast.device}).",
         f"{forecast.missing_blocks:,} blocks of {forecast.block_size} models to train: "
         f"{span(forecast.hours() * 3600)} on one host, {forecast.device_hours:.3g} device-hours in all.",
-        f"of that, every host starts for {span(forecast.start_seconds)} ({listed(forecast.start)}), and once a run "
-        f"{span(forecast.once_seconds)} ({listed(forecast.once)}); the report is not counted.",
-        f"memory: a device needs {size(peak)}{limit}{share if forecast.shared_memory else ''} (most in {stage}; {needs}).",
+        f"in that, every host starts for {span(forecast.start_seconds)} ({listed(forecast.start)}), and once a run "
+        f"come {span(forecast.once_seconds)} ({listed(forecast.once)}); the report is not counted.",
+        f"memory: a device needs {size(peak)}{has}, most in {stage} ({needs}).",
         f"disk: {size(forecast.run_bytes)}; outputs are {size(forecast.block_bytes)} a block, stored as "
         f"{forecast.stored_share:.0%} of that, influences {size(forecast.once_bytes)}.",
     ]
-    return lines
 
 
 def listed(stages: Sequence[jdt.pipeline.Stage]) -> str:

@@ -21,6 +21,7 @@ from jdt.pipeline.forecast import save_forecast as save_forecast
 from jdt.pipeline.forecast import saved_forecast as saved_forecast
 from jdt.pipeline.forecast import size as size
 from jdt.pipeline.forecast import span as span
+from jdt.pipeline.measuring import BUDGET_SECONDS as BUDGET_SECONDS
 from jdt.pipeline.measuring import make_forecast as make_forecast
 from jdt.pipeline.rows import OUTPUTS as OUTPUTS
 from jdt.pipeline.rows import usable_models as usable_models

@@ -252,16 +252,19 @@ class Comparison:
 
 def compare(forecast: Forecast, run: store.Run) -> Comparison | None:
     """Set a forecast beside what the blocks of its run took; None where no host has finished two of them."""
-    records = sorted(run.records(), key=lambda record: (record["written"], record["block"]))
-    first = {record["host"]: record["block"] for record in reversed(records)}
-    seconds = {
-        record["block"]: record["seconds"] / len(range(*record["models"]))
-        for record in records
+    seconds = measured_seconds(run.records())
+    return Comparison(forecast.recorded_seconds_per_model, seconds) if seconds else None
+
+
+def measured_seconds(records: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
+    """Seconds a model of every block but each host's first, from the block records of a run."""
+    in_time = sorted(records, key=lambda record: (record["written"], record["block"]))
+    first = {record["host"]: record["block"] for record in reversed(in_time)}
+    return tuple(
+        record["seconds"] / len(range(*record["models"]))
+        for record in sorted(records, key=lambda record: record["block"])
         if record["block"] != first[record["host"]]
-    }
-    if not seconds:
-        return None
-    return Comparison(forecast.recorded_seconds_per_model, tuple(seconds[block] for block in sorted(seconds)))
+    )
 
 
 def compared(run: store.Run) -> Comparison | None:
@@ -318,11 +321,13 @@ def span(seconds: float) -> str:
 def size(num_bytes: float) -> str:
     """A number of bytes in the unit that suits it.
 
-    >>> size(2**20), size(3.5 * 2**30)
-    ('1 MiB', '3.5 GiB')
+    >>> size(600), size(2**20), size(3.5 * 2**30)
+    ('0.59 KiB', '1 MiB', '3.5 GiB')
     """
-    gib = num_bytes / BYTES_A_GIB
-    return f"{_short(gib)} GiB" if gib >= 1 else f"{_short(gib * 1024)} MiB"
+    for unit, bytes_each in (("GiB", BYTES_A_GIB), ("MiB", 2**20)):
+        if num_bytes >= bytes_each:
+            return f"{_short(num_bytes / bytes_each)} {unit}"
+    return f"{_short(num_bytes / 1024)} KiB"
 
 
 def _short(value: float) -> str:

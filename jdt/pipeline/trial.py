@@ -109,7 +109,7 @@ class Trial:
         return small, whole
 
     def scale(self, name: str, seconds: float) -> float:
-        """Seconds that a stage takes for all of its images and steps, but for those of training: see `_Pace`."""
+        """Seconds that a stage takes for all of its images and steps, but for those of training: see `Pace`."""
         small, whole = self.task, self.whole
         if name == ACCURACY and small.source_test is not None and whole.source_test is not None:
             return seconds * _batches(whole.source_test) / _batches(small.source_test)
@@ -268,7 +268,7 @@ class Rounds:
         """Run and time the next block."""
         trial, task, timed = self._trial, self._trial.task, Round()
         ensemble, ids = task.ensemble, np.asarray(task.schema().blocks()[self._done])
-        pace = _Pace(ensemble.num_steps, trial.whole.ensemble.num_steps, len(ensemble.waves(len(ids))))
+        pace = Pace(ensemble.num_steps, trial.whole.ensemble.num_steps, len(ensemble.waves(len(ids))))
         randomness_ids = task.design.randomness_id(ids)
         with timed.stage(TRAINING, lambda _, seconds: seconds + pace.rest()):
             masks = sample(task.design, ids, len(task.units))
@@ -298,7 +298,7 @@ class Rounds:
 
 
 @dataclasses.dataclass
-class _Pace:
+class Pace:
     """Hears of the progress of training and says how long the steps that were cut would have taken.
 
     Told is what was done at the time of each call of the program. Between the first and the last call all is the pace
@@ -311,6 +311,7 @@ class _Pace:
     told: list[tuple[float, int]] = dataclasses.field(default_factory=list)
 
     def __call__(self, done: int, _: int) -> None:
+        """Note the time: so many steps are done, of all waves together."""
         if done < self.steps:  # The first wave's calls, without the word that it is done.
             self.told.append((time.perf_counter(), done))
 
