@@ -3,14 +3,16 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from jdt import store
 from jdt.devices import memory_limit
+from jdt.estimators import TABLE, Estimator
 from jdt.masks import sample
 from jdt.pipeline import blocks
 from jdt.pipeline.findings import Truth, estimate_target
@@ -34,6 +36,7 @@ def make_forecast(
     loading_seconds: float = 0.0,
     output: str = "confidence",
     truth: Truth | None = None,
+    estimators: Sequence[Estimator] = TABLE,
     config_fingerprint: str = "",
     budget: float = BUDGET_SECONDS,
     progress: Callable[[str], None] | None = None,
@@ -51,6 +54,7 @@ def make_forecast(
       loading_seconds: What loading the data took.
       output: What the findings will be about.
       truth: The planted truth that will be looked for.
+      estimators: Which estimators will be used.
       config_fingerprint: Of the run's configuration, which ties the forecast to it.
       budget: Seconds for trial blocks after the first, and about as many for the estimation.
       progress: Called with what is being done.
@@ -62,7 +66,7 @@ def make_forecast(
     layout = task.schema().layout
     missing = layout.num_blocks if missing_blocks is None else missing_blocks
     say("memory that the programs need")
-    memory, training_compile = _memory(task)
+    memory = _memory(task)
     say("a first block, which compiles")
     trial = plan_trial(task, choice, budget / (2 + len(task.targets) * len(task.modes)))
     with tempfile.TemporaryDirectory(prefix="jdt-plan-") as folder:
@@ -74,9 +78,9 @@ def make_forecast(
         rounds += [run() for _ in range(1, count)]
         stored_share = run.stored_share()
     stages, totals = _stages(trial, rounds)
-    compiling = trial.compile_seconds + _compile_seconds(first, rounds, training_compile)
+    compiling = trial.compile_seconds + _compile_seconds(first, rounds, choice)
     say("estimation of influences from made-up outputs")
-    once, once_bytes = _estimation(task, output, truth, budget)
+    once, once_bytes = _estimation(task, budget, output=output, truth=truth, estimators=estimators)
     if missing == layout.num_blocks:
         seconds = sum(stage.seconds for stage in stages if stage.name not in (TRAINING, ACCURACY, WRITING))
         number = blocks.UNTRAINED_MODELS
@@ -111,24 +115,22 @@ def _stages(trial: Trial, rounds: list[Round]) -> tuple[tuple[Stage, ...], tuple
     return stages, tuple(seconds.sum(axis=1).tolist())
 
 
-def _compile_seconds(first: Round, rounds: list[Round], training: float) -> float:
+def _compile_seconds(first: Round, rounds: list[Round], choice: Choice) -> float:
     """What a first block takes longer than others where nothing is in the cache on disk."""
     beyond = {
         name: max(0.0, seconds - float(np.mean([done.seconds[name] for done in rounds])) + first.saved[name])
         for name, seconds in first.seconds.items()
     }
     # Choosing a plan may have left the training program in this process.
-    return sum(beyond.values()) - beyond[TRAINING] + max(beyond[TRAINING], training)
+    chosen = [timing.compile_seconds for timing in choice.timings if timing.plan == choice.plan.name]
+    return sum(beyond.values()) - beyond[TRAINING] + max([beyond[TRAINING], *chosen])
 
 
-def _memory(task: Task) -> tuple[Mapping[str, int], float]:
-    """Bytes a device needs by stage, and what compiling the training program takes with nothing in the cache."""
+def _memory(task: Task) -> Mapping[str, int]:
+    """Bytes a device needs by stage."""
     ensemble = task.ensemble
     num_examples = len(task.source) if task.pool is None else task.pool.chunk_size
-    start = time.perf_counter()
-    with Compilation() as compilation:
-        memory = {TRAINING: memory_needed(ensemble, num_examples)}
-    seconds = time.perf_counter() - start + compilation.saved
+    memory = {TRAINING: memory_needed(ensemble, num_examples)}
     # A source that fits stays where it is while a block is transferred.
     source = num_examples * (math.prod(ensemble.image_shape) + 4) if task.pool is None else 0
     largest = max(task.targets, key=lambda target: len(target.train) + len(target.test))
@@ -139,11 +141,11 @@ def _memory(task: Task) -> tuple[Mapping[str, int], float]:
     if "full" in task.modes:
         tuned = tuned_ensemble(ensemble, largest.train, task.full)
         memory["fine-tuning"] = source + memory_needed(tuned, len(largest.train))
-    return memory, seconds
+    return memory
 
 
-def _estimation(task: Task, output: str, truth: Truth | None, budget: float) -> tuple[tuple[Stage, ...], int]:
-    """Time the estimation on the largest target; all of them follow from it.
+def _estimation(task: Task, budget: float, **settings: Any) -> tuple[tuple[Stage, ...], int]:
+    """Time the estimation on the largest target, with settings of `estimate_target`; all others follow from it.
 
     It is done with as many models and examples as the budget allows, all if they fit, and else scaled by the work of
     one factorisation and one product with the masks, `models * units * (min(models, units) + examples)`: rather too
@@ -157,7 +159,7 @@ def _estimation(task: Task, output: str, truth: Truth | None, budget: float) -> 
     models, examples = min(_FIRST_MODELS, all_models), min(_FIRST_EXAMPLES, all_examples)
     spent = 0.0
     while True:
-        seconds, compiling, stored = _estimate(task, models, examples, output, truth)
+        seconds, compiling, stored = _estimate(task, models, examples, **settings)
         spent += seconds + compiling
         if (models, examples) == (all_models, all_examples) or spent + _GROWTH**2 * seconds > budget:
             break
@@ -179,7 +181,7 @@ def _estimation(task: Task, output: str, truth: Truth | None, budget: float) -> 
     ), round(stored * sum(sizes) / examples * len(task.modes))
 
 
-def _estimate(task: Task, models: int, examples: int, output: str, truth: Truth | None) -> tuple[float, float, int]:
+def _estimate(task: Task, models: int, examples: int, **settings: Any) -> tuple[float, float, int]:
     """Estimate influences on the largest target from made-up outputs.
 
     Returns:
@@ -217,7 +219,7 @@ def _estimate(task: Task, models: int, examples: int, output: str, truth: Truth 
         run = store.open_run(writer.path)
         start = time.perf_counter()
         with Compilation() as compilation:
-            estimate_target(run, target.name, mode, output=output, class_images={}, truth=truth)
+            estimate_target(run, target.name, mode, class_images={}, **settings)
         seconds = time.perf_counter() - start - compilation.seconds
         saved = [file.stat().st_size for file in (writer.path / "influences").rglob("*") if file.is_file()]
         return seconds, compilation.seconds + compilation.saved, sum(saved)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 
+import flax.linen as nn
 import numpy as np
 import pytest
 from hypothesis import given
@@ -157,13 +158,24 @@ def test_a_comparison_says_error_and_spread():
     assert (spread.low, spread.value, spread.high, spread.n) == pytest.approx((1.04, 1.2, 1.36, 5))
 
 
+class Linear(nn.Module):
+    """Compiles in no time."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        features = images.reshape(len(images), -1)
+        return nn.Dense(self.num_classes, name="head")(features), features
+
+
 def test_a_long_task_is_cut_and_scaled_and_a_short_one_is_taken_as_it_is(make_task):
     def many(data, times):
         return dataclasses.replace(
             data, images=np.tile(data.images, (times, 1, 1, 1)), labels=np.tile(data.labels, times)
         )
 
-    task = make_task(num_models=8, block_size=6, num_devices=2, epochs=100)
+    task = make_task(num_models=8, block_size=6, num_devices=2, epochs=100, module=Linear(4))
     target = pipeline.TargetData("target", many(task.targets[0].train, 20), many(task.targets[0].test, 25))
     full = transfer.FullNetwork(dataclasses.replace(task.recipe, epochs=10))
     task = dataclasses.replace(task, targets=(target,), modes=("fixed", "full"), full=full)
