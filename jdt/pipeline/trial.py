@@ -251,7 +251,7 @@ class Round:
 
 
 class Rounds:
-    """Runs trial blocks, one a call, and keeps the last one's store in `path`."""
+    """Runs trial blocks, one a call, and stores them in a run in `path`."""
 
     def __init__(self, trial: Trial, path: Path) -> None:
         task = trial.task
