@@ -8,6 +8,7 @@ Afterwards, the same command again compares what was said with what the run took
 """
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def main(config: Config) -> None:
     if run is not None and complete and not config.again:
         say(comparison(run), markup=False)
         return
-    start = time.perf_counter()
+    busy, start = os.getloadavg()[0], time.perf_counter()
     task, choice = class_influence.load_task(config)
     loading = time.perf_counter() - start - choice.seconds
     identity = class_influence.identity(config, task)
@@ -72,6 +73,8 @@ def main(config: Config) -> None:
     )
     if not complete:
         jdt.pipeline.save_forecast(forecast, config.out)
+    if busy > jdt.devices.usable_cores() / 2:
+        say(f"this machine was busy (load {busy:.1f} before the start): what else ran is in the times.", style="bold")
     say(stage_table(forecast))
     for line in summary(forecast):
         say(line, markup=False)

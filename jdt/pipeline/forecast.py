@@ -225,11 +225,11 @@ class Comparison:
         return self.measured / self.predicted - 1
 
     def __str__(self) -> str:
+        took = f"predicted {self.predicted:.3g} s a model, took {self.measured:.3g} ({100 * self.error:+.0f} %)"
+        if len(self.seconds) == 1:
+            return f"{took}; one block."
         low, median, high = np.quantile(self.seconds, [0.1, 0.5, 0.9])
-        return (
-            f"predicted {self.predicted:.3g} s a model, took {self.measured:.3g} ({100 * self.error:+.0f} %); "
-            f"{len(self.seconds)} blocks, median {median:.3g}, most from {low:.3g} to {high:.3g}."
-        )
+        return f"{took}; {len(self.seconds)} blocks, median {median:.3g}, most from {low:.3g} to {high:.3g}."
 
     def figures(self) -> dict[str, Figure]:
         """Key figures for `summary.json`: the error of the forecast, and the spread of what blocks took."""

@@ -150,6 +150,7 @@ def test_a_comparison_says_error_and_spread():
     compared = pipeline.Comparison(predicted=1.0, seconds=(1.0, 1.1, 1.2, 1.3, 1.4))
     assert compared.error == pytest.approx(0.2)
     assert str(compared) == ("predicted 1 s a model, took 1.2 (+20 %); 5 blocks, median 1.2, most from 1.04 to 1.36.")
+    assert str(pipeline.Comparison(2.0, (1.5,))) == "predicted 2 s a model, took 1.5 (-25 %); one block."
     figures = compared.figures()
     error = figures["forecast_error"]
     assert error.value == pytest.approx(0.2)
