@@ -354,6 +354,9 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
         warnings += [gap] if gap else []
     seconds = [record["seconds"] / len(range(*record["models"])) for record in run.records()]
     figures = {"seconds_per_model": jdt.pipeline.mean_figure(np.array(seconds), "seconds", "wall time of one model")}
+    if (compared := jdt.pipeline.compared(run)) is not None:
+        figures |= compared.figures()
+        say(str(compared), markup=False)
     jdt.store.write_json(config.out / "summary.json", jdt.pipeline.summary_of(findings, figures))
     page = jdt.report.write_report(
         config.out / "report.html",

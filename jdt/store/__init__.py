@@ -11,7 +11,9 @@ rows data. A reader hands back masks, outputs and names of the complete models, 
 from jdt.store.checkup import Checkup as Checkup
 from jdt.store.checkup import Fault as Fault
 from jdt.store.checkup import check_run as check_run
+from jdt.store.create import PLAN_FILE as PLAN_FILE
 from jdt.store.create import create_or_open as create_or_open
+from jdt.store.create import refuse_other_directories as refuse_other_directories
 from jdt.store.files import Place as Place
 from jdt.store.files import run_path as run_path
 from jdt.store.files import write_bytes as write_bytes

@@ -61,7 +61,7 @@ def create_or_open(
     """
     root, asked = run_path(path), jsonable(config)
     with explained(f"creating the run directory {root}"):
-        _refuse_other_directories(root)
+        refuse_other_directories(root)
         if overwrite and read_run_file(root).value is not None:
             for name in OWN_FILES:
                 remove_tree(root / name)
@@ -116,7 +116,13 @@ def _ensure(path: Place, content: bytes, column: Column | None) -> None:
     write_bytes(path, content)
 
 
-def _refuse_other_directories(root: Place) -> None:
+def refuse_other_directories(root: Place) -> None:
+    """Refuse a directory that holds something else than a run, or the plan of one.
+
+    Raises:
+      UserError: Where it does.
+      OSError: As the system or the bucket reports it.
+    """
     there = set(names_in(root)) - {PLAN_FILE}
     if there and "run.json" not in there:
         raise UserError(
