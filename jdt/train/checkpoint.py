@@ -110,9 +110,8 @@ class Checkpoints:
                 self._write_one(self._finished[0])
                 self._finished.popleft()
             self._write_one(job)
-        except (
-            Exception
-        ) as error:  # Orbax, TensorStore and file systems fail in many ways; training needs none of them.
+        except Exception as error:
+            # Orbax, TensorStore and file systems fail in many ways, and training needs none of them.
             logger.warning(
                 "no checkpoint could be written to %s (%s): training goes on, and the last complete one stays.",
                 self.folder,
@@ -177,7 +176,7 @@ class WaveCheckpoints:
                 shapes = like(step)
                 try:
                     found = step, _read(path, self.identity, step, shapes)
-                except Exception as error:  # A damaged file can fail in any way that Orbax and TensorStore know.
+                except Exception as error:  # Damage can show in any way that Orbax and TensorStore have of failing.
                     ignored.append(f"{path.name} (damaged: {_first_line(error)})")
         if ignored:
             logger.warning("checkpoints in %s are ignored: %s.", self.block.folder, ", ".join(ignored))
