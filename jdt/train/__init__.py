@@ -4,6 +4,7 @@
 20
 """
 
+from jdt.train.checkpoint import Checkpoints as Checkpoints
 from jdt.train.engine import Ensemble as Ensemble
 from jdt.train.engine import Precision as Precision
 from jdt.train.engine import Progress as Progress
