@@ -221,5 +221,5 @@ def _estimate(task: Task, models: int, examples: int, **settings: Any) -> tuple[
         with Compilation() as compilation:
             estimate_target(run, target.name, mode, class_images={}, **settings)
         seconds = time.perf_counter() - start - compilation.seconds
-        saved = [file.stat().st_size for file in (writer.path / "influences").rglob("*") if file.is_file()]
+        saved = [file.stat().st_size for file in (Path(folder) / "run" / "influences").rglob("*") if file.is_file()]
         return seconds, compilation.seconds + compilation.saved, sum(saved)

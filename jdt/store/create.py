@@ -22,11 +22,13 @@ from jdt.store.records import RunFile, load_run_file, now, read_run_file, sealed
 from jdt.store.schema import SCHEMA_VERSION, Column, Schema
 from jdt.store.writer import REPORTER_FILE, RunWriter
 
+UNFINISHED = "unfinished"
+"""Folder of the checkpoints of blocks that are being trained."""
 PLAN_FILE = "plan.json"
 """What a run is expected to take, which may be there before the run is."""
 # What --overwrite removes, in this order: run.json last, so that a removal cut short can be repeated.
 OWN_FILES = (
-    "blocks", "store.zarr", "influences", "checkpoints", "summary.json", "figures", "report.html", REPORTER_FILE,
+    "blocks", "store.zarr", "influences", UNFINISHED, "summary.json", "figures", "report.html", REPORTER_FILE,
     "run.json",
 )  # fmt: skip
 _ATTEMPTS = 5

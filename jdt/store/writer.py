@@ -128,6 +128,11 @@ class RunWriter:
         return [block for block in range(self._layout.num_blocks) if block not in self._whole]
 
     @property
+    def config_fingerprint(self) -> str:
+        """Of the run's configuration."""
+        return self._fingerprint
+
+    @property
     def num_complete(self) -> int:
         """Models in blocks that were complete when this writer last looked; nothing is read."""
         return sum(len(self._layout.models_of(block)) for block in tuple(self._whole))
