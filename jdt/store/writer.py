@@ -211,7 +211,7 @@ class RunWriter:
         try:
             earlier = block_records.load_record(self.path, block, self._layout, self._fingerprint)
             # A record that stays true while the rows are written stays: no kill may cost what it stands for.
-            if not _holds(earlier, values, self._layout.models_of(block).start):
+            if earlier is not None and not _holds(earlier, values, self._layout.models_of(block).start):
                 remove(record_path(self.path, block))
             self._write_rows(block, values)
             if not (isinstance(earlier, dict) and earlier["checksums"] == checksums):
