@@ -24,6 +24,7 @@ import jdt
 @dataclasses.dataclass(frozen=True)
 class Config:
     out: str = "x"
+    overwrite: bool = False
 
 def run(config):
     with jdt.cli.saving(lambda: "12 of 96 models are saved in runs/demo"):
@@ -36,7 +37,7 @@ sys.exit(jdt.cli.main(run, {"demo": Config()}, default="demo", description=""))
 
 def start(busy, **options):
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.replace("BUSY", BUSY[busy])], cwd=ROOT, text=True,
+        [sys.executable, "-c", PROGRAM.replace("BUSY", BUSY[busy]), "--out", "y", "--overwrite"], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
     )  # fmt: skip
     assert process.stdout.readline() == "busy\n", process.stderr.read()
@@ -53,7 +54,9 @@ def test_a_signal_ends_the_process_within_five_seconds(busy, number, name, code)
     assert time.monotonic() - begun < 5
     assert process.returncode == code
     (line,) = [line for line in errors.splitlines() if line]
-    assert re.fullmatch(rf"interrupted \({name}\): 12 of 96 models are saved in runs/demo; go on with: .+", line)
+    assert re.fullmatch(
+        rf"interrupted \({name}\): 12 of 96 models are saved in runs/demo; go on with: -c --out y", line
+    )
 
 
 def test_a_second_signal_ends_it_at_once():
