@@ -81,6 +81,8 @@ class Config:
     """Continue the run that is in --out; with --no-resume it is left alone and the command refused."""
     overwrite: bool = False
     """Remove the run that is in --out and begin anew."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints inside the training of a block; blocks that take less need none."""
     shard: str | None = None
     """i/n, i from 0: this process is one of n that share the run; they need not know each other."""
     distributed: jdt.hosts.Distributed = "auto"
@@ -302,7 +304,14 @@ def train_run(
         return f"{writer.num_complete} of {task.num_models} models are saved in {config.out}"
 
     with jdt.cli.saving(saved), jdt.cli.ModelProgress(task.num_models, writer.num_complete) as progress:
-        jdt.pipeline.train_missing_blocks(task, writer, hosts=hosts, progress=progress, enough=enough)
+        jdt.pipeline.train_missing_blocks(
+            task,
+            writer,
+            hosts=hosts,
+            checkpoint_seconds=60 * config.checkpoint_minutes,
+            progress=progress,
+            enough=enough,
+        )
     return writer, stopped or not writer.unrecorded_blocks()
 
 
@@ -310,6 +319,10 @@ def main(config: Config) -> None:
     """Train what is missing, estimate, and write table and report."""
     start = time.perf_counter()
     say = jdt.cli.console.print
+    if not config.checkpoint_minutes > 0:
+        raise jdt.UserError(
+            f"--checkpoint-minutes is {config.checkpoint_minutes}, but it must be positive: pass for example 10."
+        )
     hosts = jdt.hosts.join(config.shard, config.distributed)
     if config.overwrite and hosts.count > 1:
         raise jdt.UserError("--overwrite would remove what the other processes write: use it in a process alone.")
@@ -354,6 +367,9 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
         warnings += [gap] if gap else []
     seconds = [record["seconds"] / len(range(*record["models"])) for record in run.records()]
     figures = {"seconds_per_model": jdt.pipeline.mean_figure(np.array(seconds), "seconds", "wall time of one model")}
+    if (compared := jdt.pipeline.compared(run)) is not None:
+        figures |= compared.figures()
+        say(str(compared), markup=False)
     jdt.store.write_json(config.out / "summary.json", jdt.pipeline.summary_of(findings, figures))
     page = jdt.report.write_report(
         config.out / "report.html",

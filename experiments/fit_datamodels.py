@@ -6,8 +6,10 @@ Source    arXiv 2202.00622 (datamodels), section 3; arXiv 2303.14186 for the lin
 Run       python -m experiments.fit_datamodels --run runs/demo --output margin --estimator ridge difference
 Smoke     python -m experiments.fit_datamodels --preset smoke
 Your log  python -m experiments.fit_datamodels --run LOGDIR --out runs/imported --target cifar10 --labels labels.npy
+Together  the same command in every process of a jax.distributed job, on one run that all of them see
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -25,7 +27,7 @@ import jdt
 class Config:
     """Every knob of the experiment."""
 
-    run: pathlib.Path
+    run: jdt.cli.RunPath
     """A run of jdt, or a log directory of datamodels or data-transfer (_completed.npy, masks.npy, margins.npy)."""
     target: str | None = None
     """Which target of the run, or what to call the one of a log directory; may be left out when there is one."""
@@ -38,10 +40,12 @@ class Config:
     held_out: float = 0.1
     """Share of the models that a second fit leaves out, to be predicted by it; 0 for none."""
     memory_budget: float = 2.0
-    """GiB for one tile of examples: more of them than fit are fitted tile by tile."""
+    """GiB a process for examples: more of them than fit are read and fitted a part at a time."""
+    distributed: jdt.hosts.Distributed = "auto"
+    """Share the work with the other processes of a jax.distributed job; auto: where the environment tells of one."""
     count: int = 5
     """Units shown for each class."""
-    out: pathlib.Path | None = None
+    out: jdt.cli.RunPath | None = None
     """Where an imported run goes; beside the log directory by default. The same command again resumes it."""
     masks: pathlib.Path | None = None
     """File of a log directory's masks, where it is not LOGDIR/masks.npy."""
@@ -66,6 +70,8 @@ PRESETS = {
     "smoke": Config(run=pathlib.Path("runs/smoke"), estimator=("difference",)),
     "paper": Config(run=pathlib.Path("runs/paper"), estimator=("lasso",)),
 }
+TILE = 4096
+"""Examples fitted together, at most: tiles are what processes share, and each of them factorises the masks anew."""
 TABLE_CLASSES = 20
 """Target classes with a row of their own in the table."""
 IMPORT_ONLY = (
@@ -74,8 +80,9 @@ IMPORT_ONLY = (
 
 
 def main(config: Config) -> None:
-    """Import if need be, fit every estimator, save and print."""
-    say = jdt.cli.console.print
+    """Import if need be, fit every estimator, save and print; of several processes the first alone saves and prints."""
+    hosts = jdt.hosts.join(distributed=config.distributed, together=True)
+    say = jdt.cli.console.print if hosts.index == 0 else silent
     known = {estimator.name: estimator for estimator in jdt.estimators.TABLE}
     for name in config.estimator:
         jdt.checks.require_known("estimator", name, known)
@@ -87,12 +94,15 @@ def main(config: Config) -> None:
         raise jdt.UserError(
             f"--memory-budget is {config.memory_budget} GiB, but it must be positive: pass for example 2."
         )
-    run = opened(config)
+    with jdt.exchange.in_step(hosts):
+        imported = opened(config) if hosts.index == 0 else None
+    with jdt.exchange.in_step(hosts):
+        run = imported or jdt.open_run(place(config))
     target = chosen_target(run, config.target)
     run.output_column(target, config.mode, config.output)  # Refuses what is not there before anything is read.
-    models = jdt.pipeline.usable_models(run, target, config.mode)
+    models = jdt.pipeline.usable_models(run, target, config.mode, hosts=hosts)
     num_models, num_units = models.masks.shape
-    tile = jdt.estimators.targets_at_once(num_models, num_units, config.memory_budget * 2**30)
+    at_once = jdt.estimators.targets_at_once(num_models, num_units, config.memory_budget * 2**30)
     left_out = f", {len(models.left_out)} left out" if models.left_out else ""
     say(
         f"{num_models:,} models{left_out}, {num_units:,} units, {run.layout.num_examples[target]:,} examples of "
@@ -100,15 +110,29 @@ def main(config: Config) -> None:
         markup=False,
     )
     for name in config.estimator:
-        with jdt.cli.item_progress(f"{name}, examples") as progress:
+        shown = jdt.cli.item_progress(f"{name}, examples") if hosts.index == 0 else contextlib.nullcontext()
+        with shown as progress:
             fitted = jdt.pipeline.fit_target(
                 run, target, config.mode, config.output, known[name],
-                models=models, tile=tile, held_out=config.held_out, progress=progress,
+                models=models, tile=min(at_once, TILE), at_once=at_once, held_out=config.held_out, hosts=hosts,
+                progress=progress,
             )  # fmt: skip
         say(table(fitted.levels, config.count))
         say(verdict(name, fitted.held_out), markup=False)
     arguments = f'"{run.path}", target="{target}", output="{config.output}", estimator="{config.estimator[0]}"'
     say(f"arrays: jdt.load_influences({arguments})", markup=False, soft_wrap=True)
+
+
+def silent(*_: object, **__: object) -> None:
+    """What processes other than the first say."""
+
+
+def place(config: Config) -> jdt.store.Place:
+    """Where the run is, or will be once it is imported."""
+    if not jdt.store.is_foreign(config.run):
+        return config.run
+    logdir = pathlib.Path(config.run).absolute()
+    return config.out or logdir.with_name(f"{logdir.name}-jdt")
 
 
 def opened(config: Config) -> jdt.store.Run:
@@ -120,12 +144,10 @@ def opened(config: Config) -> jdt.store.Run:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise jdt.UserError(f"{config.run} is a run of jdt, and {flags} only says how to import one: leave it out.")
         return run
-    logdir = config.run.absolute()
-    out = config.out or logdir.with_name(f"{logdir.name}-jdt")
     with jdt.cli.item_progress("importing models") as progress:
         run = jdt.store.import_datamodels(
-            logdir,
-            out,
+            pathlib.Path(config.run).absolute(),
+            place(config),
             masks=config.masks,
             outputs=dict(map(named_file, config.outputs)) or None,
             target=config.target or "target",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jdt import devices as devices
     from jdt import estimators as estimators
     from jdt import evaluate as evaluate
+    from jdt import exchange as exchange
     from jdt import hosts as hosts
     from jdt import masks as masks
     from jdt import models as models
@@ -54,6 +55,7 @@ __all__ = [
     "devices",
     "estimators",
     "evaluate",
+    "exchange",
     "hosts",
     "lasso_path",
     "load_influences",

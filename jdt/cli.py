@@ -78,7 +78,7 @@ def main(
         return USER_ERROR
     except KeyboardInterrupt as interrupt:
         number = interrupt.signal if isinstance(interrupt, Interrupted) else signal.SIGINT
-        print(f"\n{_goodbye(number)}", file=sys.stderr, flush=True)
+        print(f"\n{_goodbye(number, getattr(interrupt, '__notes__', ()))}", file=sys.stderr, flush=True)
         if argv is None:  # A process of its own ends here and now: nothing that still runs in it is waited for.
             sys.stdout.flush()
             os._exit(exit_code(number))
@@ -86,6 +86,8 @@ def main(
     return 0
 
 
+_ONCE = ("--overwrite", "--no-resume")
+"""Flags that begin a run; whoever goes on with it must not pass them again."""
 _saved: list[Callable[[], str]] = []
 
 
@@ -99,21 +101,24 @@ def saving(words: Callable[[], str]) -> Iterator[None]:
     _saved.append(words)
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(words())
+        raise
     finally:
         _saved.pop()
 
 
-def _goodbye(number: signal.Signals) -> str:
-    saved = _saved[-1]() if _saved else "every completed block is saved"
+def _goodbye(number: signal.Signals, notes: Sequence[str] = ()) -> str:
+    saved = notes[-1] if notes else _saved[-1]() if _saved else "every completed block is saved"
     name = "Ctrl-C" if number == signal.SIGINT else number.name
-    return f"interrupted ({name}): {saved}; go on with: {command()}"
+    return f"interrupted ({name}): {saved}; go on with: {command(without=_ONCE)}"
 
 
-def command() -> str:
-    """The command line of this process, as it can be typed again."""
+def command(without: Sequence[str] = ()) -> str:
+    """The command line of this process, as it can be typed again, without some of its flags."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = ["python", "-m", spec.name] if spec is not None else [sys.argv[0]]
-    return shlex.join([*program, *sys.argv[1:]])
+    return shlex.join([*program, *(argument for argument in sys.argv[1:] if argument not in without)])
 
 
 def take_preset(arguments: Sequence[str], presets: Mapping[str, Any], default: str) -> tuple[str, list[str]]:

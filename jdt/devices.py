@@ -59,6 +59,17 @@ def memory_limit(device: Any) -> int | None:
     return None
 
 
+def program_memory(compiled: Any) -> int:
+    """Bytes that a compiled program takes on each device: arguments, results and what lies between.
+
+    Args:
+      compiled: What `jax.jit(...).lower(...).compile()` returns.
+    """
+    stats = compiled.memory_analysis()
+    arrays = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return int(arrays + stats.temp_size_in_bytes)
+
+
 def has_bfloat16_units(device: Any) -> bool:
     """Whether matrix products in bfloat16 run faster than in float32: TPUs, and NVIDIA GPUs from Ampere on."""
     if device.platform == "tpu":

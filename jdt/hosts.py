@@ -55,7 +55,7 @@ def parse_shard(text: str) -> Hosts:
     Raises:
       UserError: If it has another form, or i is not one of n.
     """
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
     if found is None:
         raise checks.UserError(f"shard is {text!r}, but must be i/n, i from 0: pass for example --shard 0/4.")
     return Hosts(int(found[1]), int(found[2]))
@@ -115,7 +115,8 @@ def _given(name: str) -> int | None:
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # What JAX raises for an unreachable coordinator and missing numbers.
+    # What JAX raises for a coordinator that does not answer, missing numbers, and an address without a port.
+    except (RuntimeError, ValueError, IndexError) as error:
         raise checks.UserError(
             f"cannot join the other processes of this job ({(str(error).splitlines() or ['no reason given'])[0]}): "
             "check the coordinator's address, or pass --shard i/n, which needs none."

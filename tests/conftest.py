@@ -1,13 +1,30 @@
-"""What every test shares: eight CPU devices and a cache of the tests' own; pyproject.toml switches type checks on."""
+"""What every test shares: eight CPU devices and caches of the tests' own; pyproject.toml switches type checks on."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
+COMPILED = pytest.StashKey[tempfile.TemporaryDirectory]()
 # Before JAX is imported. `JAX_PLATFORMS=cuda make test` overrides it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all workers of a session, and the processes that tests start, compile each program once between them."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.stash[COMPILED] = tempfile.TemporaryDirectory(prefix="jdt-compiled-")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.stash[COMPILED].name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what was compiled."""
+    if COMPILED in config.stash:
+        config.stash[COMPILED].cleanup()
 
 
 @pytest.fixture(scope="session", autouse=True)

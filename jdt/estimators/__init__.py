@@ -29,8 +29,10 @@ from jdt.estimators.saved import influence_path as influence_path
 from jdt.estimators.saved import load_influences as load_influences
 from jdt.estimators.saved import save_influences as save_influences
 from jdt.estimators.tiles import Joined as Joined
+from jdt.estimators.tiles import from_arrays as from_arrays
 from jdt.estimators.tiles import targets_at_once as targets_at_once
 from jdt.estimators.tiles import tiles as tiles
+from jdt.estimators.tiles import to_arrays as to_arrays
 from jdt.types import Masks, Outputs
 
 

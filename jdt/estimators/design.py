@@ -8,12 +8,13 @@ from jdt.types import Bool, Float, Int, Masks, Outputs
 
 
 def check_rows(
-    masks: Masks, outputs: Outputs, *, paired: bool
+    masks: Masks, outputs: Outputs, *, paired: bool, least: int = 2
 ) -> tuple[Bool[np.ndarray, "models units"], Float[np.ndarray, "models targets"]]:
     """Check that masks and outputs fit each other and, when paired, that rows 2i and 2i+1 are complements.
 
     Raises:
-      UserError: If shapes differ, an output is NaN or infinite, there are fewer than 2 models, or pairs are broken.
+      UserError: If shapes differ, an output is NaN or infinite, there are fewer than `least` models, or pairs are
+        broken.
     """
     masks, outputs = np.asarray(masks, bool), np.asarray(outputs)
     if masks.ndim != 2 or outputs.ndim != 2 or len(masks) != len(outputs):
@@ -21,10 +22,7 @@ def check_rows(
             f"masks have shape {masks.shape} and outputs {outputs.shape}, expected [models, units] and "
             "[models, targets] with equal numbers of models."
         )
-    if len(masks) < 2:
-        raise checks.UserError(
-            f"there is {len(masks)} model, but an effect is a difference between models: train more."
-        )
+    require_models(len(masks), least)
     if not np.isfinite(outputs).all():
         bad = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
         raise checks.UserError(
@@ -35,6 +33,12 @@ def check_rows(
         raise checks.UserError("paired=True, but rows 2i and 2i+1 are not a mask and its complement.")
     dtype = np.float64 if jax.config.read("jax_enable_x64") else np.float32
     return masks, outputs.astype(dtype, copy=False)
+
+
+def require_models(count: int, least: int = 2) -> None:
+    """Raise `UserError` where there are too few models."""
+    if count < least:
+        raise checks.UserError(f"there is {count} model, but an effect is a difference between models: train more.")
 
 
 def mean_over_models(outputs: Float[np.ndarray, "models targets"]) -> Float[np.ndarray, " targets"]:

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jdt import checks
-from jdt.estimators.design import check_rows
+from jdt import checks, exchange
+from jdt.estimators.design import check_rows, require_models
+from jdt.hosts import ALONE, Hosts
 from jdt.linalg import matmul
 from jdt.linalg.factored import Factored, Gram, factor, times
 from jdt.linalg.lasso import MEANING, Blocks, Solved, follow_path, plan_blocks
-from jdt.linalg.moments import Moments, sum_moments
+from jdt.linalg.moments import Moments, pack, sum_moments, sum_over_hosts
 from jdt.sharding import MODELS, SHARED, each_device
 from jdt.types import Array, Bool, Float, Int, Masks, Outputs
 
@@ -69,6 +70,7 @@ def lasso_path(
     *,
     l1_ratio: float = 1.0,
     max_sweeps: int = 10_000,
+    hosts: Hosts = ALONE,
 ) -> LassoPath:
     """Fit linear datamodels of every target at every penalty, each with a proof of how good it is.
 
@@ -76,6 +78,10 @@ def lasso_path(
     standardised to unit variance, b unpenalised, s the standard deviation of y, so that the unit of y does not matter.
     Penalties fall geometrically from the least one that makes all weights zero. Weights are given back for masks of
     zeros and ones. Datamodels: arXiv 2202.00622, section 2; their published solver: `jdt.estimators.SagaParity`.
+
+    Models may be spread over processes, so that none has them all: each sums its own, the sums are added, each follows
+    the paths of a part of the targets, and all get the same arrays. They are those of one process within the gap; sums
+    in another order differ by rounding.
 
     Args:
       masks: bool `[models, units]`.
@@ -85,9 +91,11 @@ def lasso_path(
       gap: Duality gap to prove, over the objective of zero weights. In float32 not much below 1e-6 can be reached.
       l1_ratio: 1 for the LASSO, less for the elastic net, above 0.
       max_sweeps: Sweeps over all units at one penalty, at most.
+      hosts: The processes that the models are spread over, see `jdt.hosts.join(together=True)`; `masks` and `outputs`
+        are then this process's models, any number of them, and the units and targets of all.
 
     Raises:
-      UserError: If the inputs do not fit each other or an option is out of range.
+      UserError: If the inputs do not fit each other or an option is out of range; in all processes if in one.
 
     >>> masks = np.array([[True, False], [False, True], [True, True], [False, False]])
     >>> found = lasso_path(masks, masks[:, :1] * np.float32(2.0), num_penalties=3)
@@ -95,10 +103,20 @@ def lasso_path(
     [[0.0, 0.0], [1.94, 0.0], [2.0, 0.0]]
     """
     check_options(num_penalties, min_ratio, gap, l1_ratio, max_sweeps)
-    masks, outputs = check_rows(masks, outputs, paired=False)
-    problem = standardise(Rows.of(masks, outputs))
+    with exchange.in_step(hosts):
+        masks, outputs = check_rows(masks, outputs, paired=False, least=2 if hosts.count == 1 else 0)
+    problem = standardise(Rows.spread(masks, outputs, hosts))
     penalties = penalty_grid(problem, num_penalties, min_ratio, l1_ratio)
-    return Solver(l1_ratio, gap, max_sweeps).path(problem, penalties, outputs.dtype)
+    # Multiples of what a tile is filled up to.
+    width = ROUND * -(-penalties.shape[1] // (ROUND * hosts.count))
+    mine = slice(hosts.index * width, (hosts.index + 1) * width)
+    found: dict[str, np.ndarray] = {}
+    with exchange.in_step(hosts):
+        if hosts.index == 0 or penalties[:, mine].size:
+            solver = Solver(l1_ratio, gap, max_sweeps)
+            found = vars(solver.path(problem.of_targets(mine), penalties[:, mine], outputs.dtype))
+    parts = [part for part in exchange.gather(found, hosts) if part]
+    return LassoPath(**{name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]})
 
 
 def check_options(num_penalties: int, min_ratio: float, gap: float, l1_ratio: float, max_sweeps: int) -> None:
@@ -134,6 +152,15 @@ class Problem(NamedTuple):
     target_scale: Float[np.ndarray, " targets"]
     null: Float[np.ndarray, " units"] | None
 
+    def of_targets(self, some: slice) -> "Problem":
+        """The same of some of the targets."""
+        return self._replace(
+            correlations=self.correlations[:, some],
+            square=self.square[some],
+            target_mean=self.target_mean[some],
+            target_scale=self.target_scale[some],
+        )
+
 
 class Rows(NamedTuple):
     """Some models: their sums, and their masks where the Gram matrix is too large to be formed.
@@ -147,12 +174,46 @@ class Rows(NamedTuple):
     masks: Bool[np.ndarray, "models units"] | None
 
     @classmethod
-    def of(cls, masks: Bool[np.ndarray, "models units"], values: Float[np.ndarray, "models targets"]) -> "Rows":
-        """Sum on all devices."""
+    def of(
+        cls,
+        masks: Bool[np.ndarray, "models units"],
+        values: Float[np.ndarray, "models targets"],
+        *,
+        among: int | None = None,
+    ) -> "Rows":
+        """Sum on all devices; `among` so many models in all, which decides whether the Gram matrix is formed."""
         models, units = masks.shape
-        formed = units <= MOST_UNITS and units <= max(2 * models, FEW_UNITS)
+        formed = units <= MOST_UNITS and units <= max(2 * (models if among is None else among), FEW_UNITS)
         moments = sum_moments(masks, values, num_devices=len(jax.local_devices()), with_pairs=formed)
         return cls(moments, None if formed else masks)
+
+    @classmethod
+    def spread(
+        cls, masks: Bool[np.ndarray, "models units"], values: Float[np.ndarray, "models targets"], hosts: Hosts
+    ) -> "Rows":
+        """The models of all processes: their sums, and where they are needed their masks, an eighth of a byte an entry.
+
+        Raises:
+          UserError: If processes differ in units or targets, or there are too few models in all.
+        """
+        shapes = {"shape": np.array([*masks.shape, values.shape[1]])}
+        sizes = np.stack([part["shape"] for part in exchange.gather(shapes, hosts)])
+        if (sizes[:, 1:] != sizes[0, 1:]).any():
+            raise checks.UserError(
+                f"processes have {sizes[:, 1].tolist()} units and {sizes[:, 2].tolist()} targets, but must differ in "
+                "models only: give each the same columns."
+            )
+        count = int(sizes[:, 0].sum())
+        require_models(count)
+        with exchange.in_step(hosts):
+            own = cls.of(masks, values, among=count)
+        if hosts.count == 1:
+            return own
+        if own.masks is None:
+            return cls(sum_over_hosts(own.moments), None)
+        bits = np.concatenate([part["bits"] for part in exchange.gather({"bits": pack(own.masks)}, hosts)])
+        everyone = np.unpackbits(bits, axis=1, count=masks.shape[1]).astype(bool)
+        return cls(sum_over_hosts(own.moments), everyone)
 
     @classmethod
     def joined(cls, parts: Sequence["Rows"]) -> "Rows":

@@ -1,15 +1,18 @@
 """Targets in tiles: an estimator fitted to a few columns at a time, for outputs and working arrays that do not fit."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jdt import checks
-from jdt.estimators.influences import Influences
+from jdt.estimators.influences import GRIDS, Influences
 from jdt.types import Float
 
 _LARGE = ("influence", "standard_error", "z")
+_PLAIN = ("unit_names", "target_names", "estimator", "output", "num_models")
+_INFO = "info/"
 
 
 def tiles(num_targets: int, size: int) -> Iterator[slice]:
@@ -33,6 +36,29 @@ def targets_at_once(num_models: int, num_units: int, num_bytes: float) -> int:
     estimators here. What masks take comes on top.
     """
     return max(1, int(num_bytes / (8 * 4 * (num_models + num_units))))
+
+
+def to_arrays(found: Influences) -> dict[str, np.ndarray]:
+    """Influences as named arrays alone, for processes that exchange nothing else; see `from_arrays`."""
+    info = {_INFO + name: value for name, value in found.info.items() if isinstance(value, np.ndarray)}
+    plain: dict[str, Any] = {name: getattr(found, name) for name in _PLAIN}
+    plain["info"] = {name: value for name, value in found.info.items() if _INFO + name not in info}
+    text = json.dumps(plain, default=lambda scalar: scalar.item()).encode()
+    return {**found.grids(), "intercept": found.intercept, **info, "plain": np.frombuffer(text, np.uint8)}
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Influences:
+    """The influences that `to_arrays` took apart.
+
+    >>> one = Influences(np.ones((1, 1)), None, None, None, np.ones(1), ("u",), ("t",), "ridge", info={"a": 1})
+    >>> from_arrays(to_arrays(one)).info
+    {'a': 1}
+    """
+    plain: dict[str, Any] = json.loads(arrays["plain"].tobytes())
+    info = {name.removeprefix(_INFO): value for name, value in arrays.items() if name.startswith(_INFO)}
+    names = {name: tuple(plain.pop(name)) for name in ("unit_names", "target_names")}
+    fields: dict[str, Any] = {name: arrays.get(name) for name in (*GRIDS, "intercept")}
+    return Influences(**fields, **{**plain, **names, "info": {**plain["info"], **info}})
 
 
 class _Small(NamedTuple):

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jdt import exchange
+from jdt.hosts import Hosts
 from jdt.linalg.spectrum import matmul
 from jdt.sharding import MODELS, SHARED, each_device
 from jdt.types import Array, Bool, Float, Int, UInt8
@@ -81,7 +83,7 @@ def sum_moments(
     """Sum masks and outputs over models, on the device.
 
     Args:
-      masks: bool `[models, units]`.
+      masks: bool `[models, units]`; there may be no model.
       outputs: `[models, targets]`, finite; summed in their own precision per block of rows, float32 or float64.
       num_devices: Devices that share the rows.
       with_pairs: Whether to count `pairs`; `[units, units]` integers are too many for very many units.
@@ -94,12 +96,13 @@ def sum_moments(
     ([[2, 1], [1, 1]], [3.0, 2.0])
     """
     count, num_units = masks.shape
-    centre = outputs[:: max(1, count // ROWS_A_BLOCK)].mean(axis=0, dtype=np.float64).astype(outputs.dtype)
+    sample = outputs[:: max(1, count // ROWS_A_BLOCK)]
+    centre = (sample.sum(axis=0, dtype=np.float64) / max(1, len(sample))).astype(outputs.dtype)
     num_devices = min(num_devices, max(1, count // ROWS_A_BLOCK))
-    blocks = -(-count // (ROWS_A_BLOCK * num_devices))
+    blocks = max(1, -(-count // (ROWS_A_BLOCK * num_devices)))
     # Rows of a block: as even as can be; few in multiples, so that most numbers of models share a program.
     step = 128 if count <= ROWS_A_BLOCK else 8
-    rows = min(ROWS_A_BLOCK, step * -(-count // (step * blocks * num_devices)))
+    rows = min(ROWS_A_BLOCK, step * max(1, -(-count // (step * blocks * num_devices))))
     padding = blocks * num_devices * rows - count
     bits = np.pad(pack(masks), ((0, padding), (0, 0))).reshape(num_devices * blocks, rows, -1)
     # Rows that fill the last block up keep no unit and deviate from the centre by nothing: they add zero.
@@ -126,22 +129,25 @@ def sum_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]], *, num_devices: 
 
 
 def sum_over_hosts(moments: Moments) -> Moments:
-    """Add the moments of every process of a `jax.distributed` job; each gets the sum.
+    """Add the moments of every process of a `jax.distributed` job, in their own precision; each gets the sum.
 
-    Sums travel as pairs of 32-bit words, so that nothing is rounded where 64-bit types are off.
+    They travel a piece at a time: memory holds no more than a few pieces besides the sum.
     """
-    if jax.process_count() == 1:
+    hosts = Hosts(jax.process_index(), jax.process_count())
+    if hosts.count == 1:
         return moments
-    from jax.experimental import multihost_utils
 
-    fields = dataclasses.asdict(moments)
-    here = {name: np.atleast_1d(np.asarray(value)) for name, value in fields.items() if value is not None}
-    words = {name: np.ascontiguousarray(value).view(np.uint32) for name, value in here.items()}
-    gathered = multihost_utils.process_allgather(words)
-    summed: dict[str, Any] = {
-        name: np.ascontiguousarray(gathered[name]).view(value.dtype).sum(axis=0) for name, value in here.items()
+    def summed(values: np.ndarray) -> np.ndarray:
+        flat = values.reshape(-1)
+        step = exchange.PIECE // flat.itemsize
+        pieces = ({"piece": flat[first : first + step]} for first in range(0, max(1, len(flat)), step))
+        sums = [functools.reduce(np.add, (part["piece"] for part in exchange.gather(own, hosts))) for own in pieces]
+        return np.concatenate(sums).reshape(values.shape)
+
+    found: dict[str, Any] = {
+        name: None if value is None else summed(np.asarray(value)) for name, value in vars(moments).items()
     }
-    return Moments(**{**dict.fromkeys(fields), **summed, "count": int(summed["count"][0])})
+    return Moments(**{**found, "count": int(found["count"])})
 
 
 @functools.lru_cache

@@ -1,5 +1,9 @@
 """From masks to stored outputs, block by block: a run can be stopped and resumed at any of them."""
 
+import contextlib
+import importlib.util
+import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -15,10 +19,24 @@ from jdt.models import Variables
 from jdt.outputs import example_outputs
 from jdt.pipeline.task import Mode, TargetData, Task
 from jdt.sharding import SHARED, place
-from jdt.train import Ensemble, Pool, Progress, SourceData, Trained, apply_in_batches, initial_variables, train
+from jdt.train import (
+    Checkpoints,
+    Ensemble,
+    Pool,
+    Progress,
+    SourceData,
+    Trained,
+    apply_in_batches,
+    initial_variables,
+    train,
+)
 from jdt.transfer import transfer_fixed, transfer_full
 from jdt.types import Bool, Float, Int
 
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 600.0
+"""Between checkpoints inside a block's training, where nothing else is asked for."""
 UNTRAINED_MODELS = 4
 """How many untrained models say what the network's random features are worth."""
 
@@ -32,6 +50,7 @@ def train_missing_blocks(
     blocks: Collection[int] | None = None,
     *,
     hosts: Hosts = ALONE,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     progress: BlockProgress | None = None,
     enough: Callable[[int], bool] | None = None,
 ) -> list[int]:
@@ -45,6 +64,7 @@ def train_missing_blocks(
       writer: The run's store.
       blocks: Only these; all of them when None.
       hosts: Which process this is, of how many that share the blocks.
+      checkpoint_seconds: Time between checkpoints inside the training of a block; a shorter one makes none.
       progress: Called now and then while training.
       enough: Asked before each block, with the number of models in all blocks that are not missing; where it says so,
         the rest stay missing.
@@ -60,6 +80,7 @@ def train_missing_blocks(
         source = task.pool
     spans = task.schema().blocks()
     marked: list[int] = []
+    keep = _Unfinished(writer, checkpoint_seconds)
     while missing := [b for b in writer.unrecorded_blocks() if blocks is None or b in blocks]:
         done = task.num_models - sum(len(spans[block]) for block in missing)
         block = next_block(missing, hosts)
@@ -69,11 +90,44 @@ def train_missing_blocks(
         earlier = writer.first_rows(block)
         model_ids = np.asarray(spans[block])[len(earlier.models) :]
         tell = None if progress is None else _telling(progress, done + len(earlier.models), len(model_ids))
-        arrays, record = _run_block(task, source, block, model_ids, tell)
+        checkpoints = keep.of_block(block, model_ids)
+        arrays, record = _run_block(task, source, block, model_ids, checkpoints, tell)
         record = {**record, "seconds": time.perf_counter() - start}
         marked += record["diverged"]
         writer.write_block(block, *earlier.followed_by(arrays, record))
+        if checkpoints is not None:
+            checkpoints.discard()
+    keep.tidy()
     return marked
+
+
+class _Unfinished:
+    """Checkpoints of blocks that are being trained, in the run directory."""
+
+    def __init__(self, writer: store.RunWriter, every_seconds: float) -> None:
+        self._writer, self._every, self._folder = writer, every_seconds, writer.path / store.UNFINISHED
+        if not store.is_local(self._folder) and importlib.util.find_spec("gcsfs") is None:
+            logger.info("no checkpoints inside blocks: Orbax needs gcsfs to write them to a bucket.")
+            self._every = math.inf
+        self.tidy()
+
+    def of_block(self, block: int, model_ids: Int[np.ndarray, " models"]) -> Checkpoints | None:
+        """Those of the models of a block that are to be trained."""
+        if self._every == math.inf:
+            return None
+        identity = f"{self._writer.config_fingerprint} {block} {model_ids[0]}-{model_ids[-1]}"
+        return Checkpoints(self._folder / f"{block:06d}", identity, self._every)
+
+    def tidy(self) -> None:
+        """Remove what blocks left that are complete by now, and the folder with the last of them."""
+        names = store.names_in(self._folder)
+        missing = set(self._writer.unrecorded_blocks()) if names else set()
+        gone = [name for name in names if not (name.isdigit() and int(name) in missing)]
+        for name in gone:
+            store.remove_tree(self._folder / name)
+        if store.is_local(self._folder) and self._folder.exists():
+            with contextlib.suppress(OSError):  # Not empty: another process has a checkpoint there.
+                self._folder.rmdir()
 
 
 def _telling(progress: BlockProgress, before: int, num_models: int) -> Progress:
@@ -85,6 +139,7 @@ def _run_block(
     source: SourceData | Pool,
     block: int,
     model_ids: Int[np.ndarray, " models"],
+    checkpoints: Checkpoints | None,
     progress: Progress | None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     ensemble, seed = task.ensemble, task.design.seed
@@ -96,6 +151,7 @@ def _run_block(
         task.units.members(masks),
         randomness_ids,
         seed=seed,
+        checkpoints=checkpoints,
         progress=progress,
     )
     finite = trained.finite

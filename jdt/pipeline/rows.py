@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jdt import checks, store
+from jdt import checks, exchange, store
 from jdt.estimators import complete_pairs, finite_models
+from jdt.hosts import ALONE, Hosts
 from jdt.masks import PAIRED
 from jdt.types import Bool, Float, Int
 
@@ -44,17 +45,42 @@ class Rows(Models):
     accuracy: Float[np.ndarray, " models"]
 
 
-def usable_models(run: store.Run, target: str, mode: str, *, least: int = 2) -> Models:
+def share_of(run: store.Run, hosts: Hosts) -> store.Run:
+    """The run as if it held one process's share of its blocks alone: consecutive ones, so that shares join in order."""
+    records = run.records()
+    first, stop = (len(records) * i // hosts.count for i in (hosts.index, hosts.index + 1))
+    return dataclasses.replace(run, _records=tuple(records[first:stop]))
+
+
+def usable_models(run: store.Run, target: str, mode: str, *, least: int = 2, hosts: Hosts = ALONE) -> Models:
     """Find the models of a run that estimators can use, reading all it holds about a target a block at a time.
 
+    Args:
+      run: The run, which every process has opened.
+      target: Which target.
+      mode: Which mode.
+      least: Fewer are too few.
+      hosts: The processes that share the reading; each gets all models.
+
     Raises:
-      UserError: If fewer than `least` are left.
+      UserError: If fewer than `least` are left, or the processes do not see the same models.
     """
-    finite = np.ones(len(run.complete), bool)
-    for output in run.layout.example_outputs:
-        if output != "prediction":
-            blocks = run.blocks(run.output_column(target, mode, output))
-            finite &= np.concatenate([finite[:0], *(np.isfinite(values).all(axis=1) for values in blocks)])
+    with exchange.in_step(hosts):
+        own = share_of(run, hosts)
+        there = np.ones(len(own.complete), bool)
+        for output in run.layout.example_outputs:
+            if output != "prediction":
+                blocks = own.blocks(run.output_column(target, mode, output))
+                there &= np.concatenate([there[:0], *(np.isfinite(values).all(axis=1) for values in blocks)])
+        found = {"models": own.complete, "finite": there, "bits": np.packbits(own.mask(), axis=1)}
+    parts = exchange.gather(found, hosts)
+    models, finite, bits = (np.concatenate([part[name] for part in parts]) for name in found)
+    with exchange.in_step(hosts):
+        if not np.array_equal(models, run.complete):
+            raise checks.UserError(
+                f"{run.path} holds {len(run.complete)} models for this process and others for another: wait until no "
+                "model is being trained, and see that all processes read the same directory."
+            )
     paired = run.config["design"]["kind"] in PAIRED
     together = complete_pairs(run.complete, paired=paired)
     usable = finite_models(np.where(finite[together], 0.0, np.nan)[:, None], paired=paired)
@@ -65,7 +91,8 @@ def usable_models(run: store.Run, target: str, mode: str, *, least: int = 2) -> 
         )
     kept = np.flatnonzero(together)[usable]
     left_out = tuple(int(i) for i in np.setdiff1d(run.complete, run.complete[kept]))
-    return Models(run.mask()[kept], kept, left_out, paired)
+    masks = np.unpackbits(bits, axis=1, count=run.layout.num_units).view(bool)
+    return Models(masks[kept], kept, left_out, paired)
 
 
 def usable_rows(run: store.Run, target: str, mode: str, *, least: int = 2) -> Rows:

@@ -84,8 +84,8 @@ def verdict(findings: Sequence[TargetFindings], threshold: float, num_models: in
     # Of the models trained, not of those that can be used: as many of the new ones will diverge.
     needed = models_needed(value, num_models, threshold, paired=bool(one.classes.info["paired"]))
     estimate = (
-        f"about {needed:,.0f} models in all would be needed, {needed - num_models:,.0f} more: use a new --out with "
-        f"--num-models {needed:.0f}."
+        f"about {needed:,.0f} models in all would be needed, {needed - num_models:,.0f} more: run the same "
+        f"command with --num-models {needed:.0f}."
         if math.isfinite(needed)
         else "how many models would be needed cannot be told from so little agreement."
     )

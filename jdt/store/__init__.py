@@ -11,8 +11,14 @@ rows data. A reader hands back masks, outputs and names of the complete models, 
 from jdt.store.checkup import Checkup as Checkup
 from jdt.store.checkup import Fault as Fault
 from jdt.store.checkup import check_run as check_run
+from jdt.store.create import PLAN_FILE as PLAN_FILE
+from jdt.store.create import UNFINISHED as UNFINISHED
 from jdt.store.create import create_or_open as create_or_open
+from jdt.store.create import refuse_other_directories as refuse_other_directories
 from jdt.store.files import Place as Place
+from jdt.store.files import is_local as is_local
+from jdt.store.files import names_in as names_in
+from jdt.store.files import remove_tree as remove_tree
 from jdt.store.files import run_path as run_path
 from jdt.store.files import write_bytes as write_bytes
 from jdt.store.files import write_json as write_json

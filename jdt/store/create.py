@@ -22,14 +22,16 @@ from jdt.store.records import RunFile, load_run_file, now, read_run_file, sealed
 from jdt.store.schema import SCHEMA_VERSION, Column, Schema
 from jdt.store.writer import REPORTER_FILE, RunWriter
 
+UNFINISHED = "unfinished"
+"""Folder of the checkpoints of blocks that are being trained."""
 PLAN_FILE = "plan.json"
 """What a run is expected to take, which may be there before the run is."""
 # What --overwrite removes, in this order: run.json last, so that a removal cut short can be repeated.
 OWN_FILES = (
-    "blocks", "store.zarr", "influences", "checkpoints", "summary.json", "figures", "report.html", REPORTER_FILE,
+    "blocks", "store.zarr", "influences", UNFINISHED, "summary.json", "figures", "report.html", REPORTER_FILE,
     "run.json",
 )  # fmt: skip
-OWN_FOLDERS = {"": False, "blocks": False, "store.zarr": True, "influences": True, "checkpoints": True, "figures": False}
+OWN_FOLDERS = {"": False, "blocks": False, "store.zarr": True, "influences": True, UNFINISHED: True, "figures": False}
 """Folders that jdt writes to, and whether it also writes to folders below them."""
 _ATTEMPTS = 5
 
@@ -63,7 +65,7 @@ def create_or_open(
     """
     root, asked = run_path(path), jsonable(config)
     with explained(f"creating the run directory {root}"):
-        _refuse_other_directories(root)
+        refuse_other_directories(root)
         for folder, deep in OWN_FOLDERS.items():
             remove_abandoned(root, folder, deep=deep)
         if overwrite and read_run_file(root).value is not None:
@@ -130,7 +132,13 @@ def _ensure(path: Place, content: bytes, column: Column | None) -> None:
     raise UserError(f"{path} changes all the time: wait until other processes have started, and try again.")
 
 
-def _refuse_other_directories(root: Place) -> None:
+def refuse_other_directories(root: Place) -> None:
+    """Refuse a directory that holds something else than a run, or the plan of one.
+
+    Raises:
+      UserError: Where it does.
+      OSError: As the system or the bucket reports it.
+    """
     there = set(names_in(root)) - {PLAN_FILE}
     if there and "run.json" not in there:
         raise UserError(

@@ -110,6 +110,8 @@ def is_passing(error: Exception) -> bool:
 
 def one_line(error: Exception) -> str:
     """The short form of an error: the system's words, or the first line of a TensorStore message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # Of a bucket: its own words.
     text = (str(error).splitlines() or [type(error).__name__])[0][:300]
     if _STATUS.match(text) and "os_error_code" not in str(error):
         return text  # A bucket's own words say more than the number they are given.

@@ -15,6 +15,7 @@ from jdt.store.files import (
     Place,
     access_is_denied,
     disk_is_full,
+    error_number,
     explained,
     json_bytes,
     odd_file,
@@ -129,6 +130,11 @@ class RunWriter:
         return [block for block in range(self._layout.num_blocks) if block not in self._whole]
 
     @property
+    def config_fingerprint(self) -> str:
+        """Of the run's configuration."""
+        return self._fingerprint
+
+    @property
     def num_complete(self) -> int:
         """Models in blocks that were complete when this writer last looked; nothing is read."""
         return sum(len(self._layout.models_of(block)) for block in tuple(self._whole))
@@ -210,11 +216,10 @@ class RunWriter:
         doing = f"writing block {block} to {self.path}"
         try:
             earlier = block_records.load_record(self.path, block, self._layout, self._fingerprint)
-            rows = self._layout.models_of(block)
-            if len(rows) < self._layout.block_size:  # Of a run that has grown, these are not all rows of the block.
+            if isinstance(earlier, Damage):  # Or one of more rows, since the run has grown.
                 self._require_current()
             # A record that stays true while the rows are written stays: no kill may cost what it stands for.
-            if not _holds(earlier, values, rows.start):
+            if earlier is not None and not _holds(earlier, values, self._layout.models_of(block).start):
                 remove(record_path(self.path, block))
             self._write_rows(block, values)
             if not (isinstance(earlier, dict) and earlier["checksums"] == checksums):
@@ -225,14 +230,27 @@ class RunWriter:
         self._since = time.monotonic()
 
     def _write_rows(self, block: int, values: Mapping[str, np.ndarray]) -> None:
-        rows, columns = self._layout.models_of(block), self._layout.columns()
+        columns = self._layout.columns()
         for path in (self.path / "store.zarr" / file for name in values for file in columns[name].chunk_files(block)):
             if odd_file(path):  # A pipe, say, at which TensorStore would wait for ever.
                 remove_tree(path)
-        futures = [self._arrays[name][rows.start : rows.stop].write(value) for name, value in values.items()]
-        failures = [error for future in futures if (error := future.exception()) is not None]  # Waits for every one.
+        failures = self._try_to_write(block, values)
+        if failures and len(self._layout.models_of(block)) < self._layout.block_size:
+            # A chunk at the end of an array is read before rows of it are written. One that does not decode is of no
+            # use to anyone, and stands in the way.
+            for name, error in failures.items():
+                if not isinstance(error, OSError) and error_number(error) is None:
+                    for file in columns[name].chunk_files(block):
+                        remove(self.path / "store.zarr" / file)
+            failures = self._try_to_write(block, {name: values[name] for name in failures})
         if failures:
-            raise failures[0]
+            raise next(iter(failures.values()))
+
+    def _try_to_write(self, block: int, values: Mapping[str, np.ndarray]) -> dict[str, Exception]:
+        rows = self._layout.models_of(block)
+        futures = {name: self._arrays[name][rows.start : rows.stop].write(value) for name, value in values.items()}
+        waited = {name: future.exception() for name, future in futures.items()}
+        return {name: error for name, error in waited.items() if error is not None}
 
     def _write_record(self, block: int, checksums: Mapping[str, str], record: Mapping[str, Any]) -> None:
         rows = self._layout.models_of(block)

@@ -4,6 +4,7 @@
 20
 """
 
+from jdt.train.checkpoint import Checkpoints as Checkpoints
 from jdt.train.engine import Ensemble as Ensemble
 from jdt.train.engine import Precision as Precision
 from jdt.train.engine import Progress as Progress
@@ -18,5 +19,8 @@ from jdt.train.plan import Plan as Plan
 from jdt.train.planning import Choice as Choice
 from jdt.train.planning import Timing as Timing
 from jdt.train.planning import choose as choose
+from jdt.train.planning import inference_memory_needed as inference_memory_needed
+from jdt.train.planning import memory_needed as memory_needed
+from jdt.train.planning import time_plan as time_plan
 from jdt.train.pool import Pool as Pool
 from jdt.train.recipe import Recipe as Recipe

@@ -7,7 +7,9 @@ randomness id and the step alone, so a model is the same in any block, on any de
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -17,13 +19,14 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from jdt import checks
+from jdt import checks, config
 from jdt.data.augment import normalise, random_crop_flip
 from jdt.data.images import ImageArray
 from jdt.keys import key_for
 from jdt.models import ModelOutput, Network, Variables
 from jdt.sharding import MODELS, SHARED, each_device, in_waves, place, run_in_waves
 from jdt.train.batches import batch_indices, passes_touched
+from jdt.train.checkpoint import Checkpoints, WaveCheckpoints
 from jdt.train.layout import batch_last
 from jdt.train.loss import cross_entropy
 from jdt.train.plan import Plan
@@ -159,6 +162,7 @@ def train(
     seed: int,
     start: Variables | None = None,
     progress: Progress | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Train one model a row of `members`, as many side by side as the plan says on each device.
 
@@ -171,6 +175,8 @@ def train(
       seed: Root seed of the study.
       start: Variables to start from, stacked on a leading models axis, instead of freshly drawn ones.
       progress: Called now and then with (steps done, steps in all), of all models together.
+      checkpoints: Where this block's training is saved now and then, and goes on from, to the same bits, if it was
+        interrupted. The caller discards them when the block is safe.
 
     Returns:
       The trained variables, losses, and which models stayed finite.
@@ -191,7 +197,11 @@ def train(
         before, finished = finished, finished + ensemble.num_steps
         tell = None if progress is None else _shifted(progress, before, total)
         mine = None if start is None else jax.tree.map(lambda leaf: leaf[rows], start)
-        return _train_wave(ensemble, source, members[rows], randomness_ids[rows], seed, mine, tell)
+        saved = None
+        if checkpoints is not None:
+            settings = _settings(ensemble, source, members[rows], randomness_ids[rows], seed, mine)
+            saved = checkpoints.of_wave(before // ensemble.num_steps, settings, last=finished == total)
+        return _train_wave(ensemble, source, members[rows], randomness_ids[rows], seed, mine, tell, saved)
 
     try:
         wave = run_in_waves(waves, len(members), one_wave)
@@ -205,7 +215,13 @@ def train(
             ) from error
         plan = dataclasses.replace(ensemble.plan, width=ensemble.plan.width // 2)
         narrower = dataclasses.replace(ensemble, plan=plan)
-        return train(narrower, source, members, randomness_ids, seed=seed, start=start, progress=progress)
+        return train(
+            narrower, source, members, randomness_ids,
+            seed=seed, start=start, progress=progress, checkpoints=checkpoints,
+        )  # fmt: skip
+    finally:
+        if checkpoints is not None:
+            checkpoints.wait()
     curve, last_epoch = np.asarray(wave.losses), max(1, round(ensemble.num_steps / ensemble.recipe.epochs))
     finite = np.isfinite(curve).all(axis=1) & np.asarray(wave.finite)
     return Trained(wave.variables, curve[:, -last_epoch:].mean(axis=1), finite)
@@ -229,35 +245,104 @@ def _train_wave(
     seed: int,
     start: Variables | None,
     progress: Progress | None,
+    checkpoints: WaveCheckpoints | None,
 ) -> _Wave:
     ids, root = place(jnp.asarray(randomness_ids), ensemble.num_devices, MODELS), jnp.asarray(seed)
-    if start is None:
-        states = TrainState(*_initial_states(ensemble, root, ids))
+    done, losses = 0, []
+    restored = None if checkpoints is None else checkpoints.restore(_shapes_of(ensemble, root, ids, start))
+    if restored is None:
+        states = _fresh_states(ensemble, root, ids, start)
     else:
-        # A copy, since training donates its states.
-        copied: Variables = jax.tree.map(jnp.copy, place(start, ensemble.num_devices, MODELS))
-        states = TrainState(copied, _initial_optimizers(ensemble, copied.params))
+        done, (arrays, curve) = restored
+        # A copy, since training donates its states and the device may look at the host's memory.
+        states = jax.tree.map(jnp.copy, place(arrays, ensemble.num_devices, MODELS))
+        losses.append(curve)
+        if progress is not None:
+            progress(done, ensemble.num_steps)
+        if done == ensemble.num_steps:
+            return _Wave(states, curve.T, _all_finite(states))
     size = min(ensemble.plan.steps_per_call, ensemble.num_steps)
-    losses: list[Any] = []
-    for part in _parts(ensemble, source, members, seed):
+    for part in _parts(ensemble, source, members, seed, done):
         passes = passes_touched(size, ensemble.batch_size, part.smallest_subset)
         for first, count in _chunks(part.num_steps, size):
+            at = part.first_step + first
+            if at < done:  # What was saved is the state between two calls: this one is behind it.
+                continue
             indices = _draw_indices(
                 ensemble, root, ids, part.members, jnp.asarray(first), jnp.asarray(part.first_pass), size, passes
             )
-            at = part.first_step + first
             states, curve = _run_steps(
                 ensemble, states, part.source, indices, jnp.asarray(count), root, ids, jnp.asarray(at)
             )
             losses.append(curve[:count])
             if len(losses) > 1:  # One call behind: the device never waits for the host.
                 losses[-2] = np.asarray(losses[-2])
+            if checkpoints is not None and at + count < ensemble.num_steps and checkpoints.due():
+                checkpoints.save(at + count, (states, _joined(losses)))
             if progress is not None:
                 progress(at, ensemble.num_steps)
-    curves = np.concatenate([np.asarray(curve) for curve in losses]).T
+    curves = _joined(losses)
+    if checkpoints is not None:
+        checkpoints.finish(ensemble.num_steps, (states.variables, curves))
     if progress is not None:
         progress(ensemble.num_steps, ensemble.num_steps)
-    return _Wave(states.variables, curves, _all_finite(states.variables))
+    return _Wave(states.variables, curves.T, _all_finite(states.variables))
+
+
+def _joined(losses: list[Any]) -> np.ndarray:
+    """Loss of every step so far: [steps, models]."""
+    return np.concatenate([np.asarray(curve) for curve in losses])
+
+
+def _fresh_states(
+    ensemble: Ensemble, seed: Array, randomness_ids: Int[Array, " models"], start: Variables | None
+) -> TrainState:
+    if start is None:
+        return TrainState(*_initial_states(ensemble, seed, randomness_ids))
+    # A copy, since training donates its states.
+    copied: Variables = jax.tree.map(jnp.copy, place(start, ensemble.num_devices, MODELS))
+    return TrainState(copied, _initial_optimizers(ensemble, copied.params))
+
+
+def _shapes_of(
+    ensemble: Ensemble, seed: Array, randomness_ids: Int[Array, " models"], start: Variables | None
+) -> Callable[[int], Any]:
+    """Shapes and dtypes of what is saved after so many steps: the states, of which a finished wave keeps variables."""
+
+    def shapes(step: int) -> Any:
+        states = jax.eval_shape(functools.partial(_fresh_states, ensemble), seed, randomness_ids, start)
+        losses = jax.ShapeDtypeStruct((step, len(randomness_ids)), jnp.float32)
+        return (states.variables if step == ensemble.num_steps else states), losses
+
+    return shapes
+
+
+def _settings(
+    ensemble: Ensemble,
+    source: SourceData | Pool,
+    members: Bool[np.ndarray, "models examples"],
+    randomness_ids: Int[np.ndarray, " models"],
+    seed: int,
+    start: Variables | None,
+) -> dict[str, Any]:
+    """What the bits of a wave depend on, as plain JSON: all but the pixels and labels themselves."""
+    device, hashed = jax.local_devices()[0], hashlib.sha256()
+    for array in (np.packbits(members, axis=1), *jax.device_get(jax.tree.leaves(start))):
+        hashed.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return {
+        "network": re.sub(r" at 0x[0-9a-f]+", "", repr(ensemble.network)),  # Functions' addresses change.
+        "recipe": config.to_plain(ensemble.recipe),
+        "plan": config.to_plain(ensemble.plan),
+        "precision": ensemble.precision,
+        "steps": [ensemble.num_steps, ensemble.mean_subset_size, ensemble.smallest_subset],
+        "examples": [members.shape[1], *ensemble.image_shape],
+        "pool": source.capacity if isinstance(source, Pool) else None,
+        "members_and_start": hashed.hexdigest(),
+        "randomness_ids": randomness_ids.tolist(),
+        "seed": int(seed),
+        "device": [device.platform, device.device_kind, ensemble.num_devices],
+        "jax": jax.__version__,
+    }
 
 
 class _Part(NamedTuple):
@@ -272,14 +357,17 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    ensemble: Ensemble, source: SourceData | Pool, members: Bool[np.ndarray, "models examples"], seed: int
+    ensemble: Ensemble, source: SourceData | Pool, members: Bool[np.ndarray, "models examples"], seed: int, done: int
 ) -> Iterator[_Part]:
+    """Parts of the training in order, without those that lie within the first `done` steps."""
     if not isinstance(source, Pool):
         eligible = place(members, ensemble.num_devices, MODELS)
         yield _Part(source, eligible, ensemble.smallest_subset, 0, ensemble.num_steps, 0)
         return
     steps_per_pass = ensemble.recipe.steps_per_epoch(ensemble.mean_subset_size)
-    stretches, ahead = itertools.tee(source.stretches(ensemble.num_steps, steps_per_pass, seed))
+    every = source.stretches(ensemble.num_steps, steps_per_pass, seed)
+    left = itertools.dropwhile(lambda stretch: stretch.first_step + stretch.num_steps <= done, every)
+    stretches, ahead = itertools.tee(left)
     size, whole = source.chunk_size, len(source.dataset)
     from jdt.data.chunks import read_chunks  # Only here: Grain is not needed where data fit the device.
 

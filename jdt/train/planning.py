@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jdt import checks, config
-from jdt.devices import BYTES_A_GIB, cache_root, memory_limit
+from jdt.devices import BYTES_A_GIB, cache_root, memory_limit, program_memory
 from jdt.sharding import MODELS, SHARED, models_mesh, place
 from jdt.train import engine
 from jdt.train.engine import Ensemble, SourceData, TrainState
@@ -153,9 +153,41 @@ def memory_needed(ensemble: Ensemble, num_examples: int) -> int:
       ensemble: What the models share, with the plan in question.
       num_examples: Source images on the device.
     """
-    stats = _lowered(ensemble, num_examples).compile().memory_analysis()
-    arrays = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
-    return int(arrays + stats.temp_size_in_bytes)
+    return program_memory(_lowered(ensemble, num_examples).compile())
+
+
+def inference_memory_needed(ensemble: Ensemble, num_images: int, batch_size: int = 500) -> int:
+    """Bytes that applying a whole wave to images takes on each device, outputs included. Compiles the program.
+
+    The outputs of all batches stay on the device until they are joined, and are there twice then.
+
+    Args:
+      ensemble: What the models share, with the plan in question.
+      num_images: Images in all.
+      batch_size: Images a call.
+    """
+    mesh, models = models_mesh(ensemble.num_devices), _wave_size(ensemble)
+    ids = jax.ShapeDtypeStruct((models,), jnp.int32)
+    variables = jax.eval_shape(lambda i: engine._initial_states(ensemble, jnp.asarray(0), i)[0], ids)
+    placed = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, MODELS)), variables
+    )
+    images: Any = jax.ShapeDtypeStruct((batch_size, *ensemble.image_shape), jnp.uint8)
+    program = engine._apply_all.lower(ensemble, placed, images)
+    outputs = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(program.out_info))
+    kept = 2 * outputs * math.ceil(num_images / batch_size) // ensemble.num_devices
+    return program_memory(program.compile()) + kept
+
+
+def time_plan(ensemble: Ensemble, num_examples: int) -> Timing:
+    """Time the ensemble's own plan: its real training program on made-up pixels, for some tenths of a second.
+
+    Args:
+      ensemble: What the models share, with the plan in question.
+      num_examples: Source images on the device.
+    """
+    sample, timing = _first_timing(ensemble, num_examples, time.perf_counter())
+    return timing._replace(seconds_per_step=sample.seconds_per_step(sample.steps_in(_SAMPLE_SECONDS)))
 
 
 def _lowered(ensemble: Ensemble, num_examples: int) -> Any:
@@ -226,10 +258,8 @@ def _time_candidates(
             break
         start = time.perf_counter()
         fitted = dataclasses.replace(ensemble, plan=_fitting(ensemble, plan, num_examples, limit))
-        sample = _Sample(fitted, num_examples)
-        sample.seconds_per_step(1)
-        compiled = time.perf_counter() - start
-        timings.append(Timing(plan.name, fitted.plan.width, sample.seconds_per_step(1), compiled))
+        sample, timing = _first_timing(fitted, num_examples, start)
+        timings.append(timing)
         samples.append(sample)
         last = time.perf_counter() - start
     # Round robin, and the fastest of each: what else the machine does hits all candidates alike.
@@ -239,6 +269,14 @@ def _time_candidates(
         seconds = sample.seconds_per_step(sample.steps_in(_SAMPLE_SECONDS))
         timings[i] = timings[i]._replace(seconds_per_step=min(seconds, timings[i].seconds_per_step))
     return tuple(timings)
+
+
+def _first_timing(ensemble: Ensemble, num_examples: int, start: float) -> tuple["_Sample", Timing]:
+    """Compile a plan's program and time one step; what led to it since `start` counts as compilation."""
+    sample = _Sample(ensemble, num_examples)
+    sample.seconds_per_step(1)
+    compiled = time.perf_counter() - start
+    return sample, Timing(ensemble.plan.name, ensemble.plan.width, sample.seconds_per_step(1), compiled)
 
 
 class _Sample:

@@ -8,9 +8,11 @@
 
 from jdt.transfer.fixed import FixedFeature as FixedFeature
 from jdt.transfer.fixed import Transferred as Transferred
+from jdt.transfer.fixed import head_memory_needed as head_memory_needed
 from jdt.transfer.fixed import transfer_fixed as transfer_fixed
 from jdt.transfer.full import FineTuned as FineTuned
 from jdt.transfer.full import FullNetwork as FullNetwork
 from jdt.transfer.full import transfer_full as transfer_full
+from jdt.transfer.full import tuned_ensemble as tuned_ensemble
 from jdt.transfer.head import Head as Head
 from jdt.transfer.head import fit_head as fit_head

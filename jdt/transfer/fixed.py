@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from jdt.data import Dataset
+from jdt.devices import program_memory
 from jdt.models import Variables
-from jdt.sharding import MODELS, SHARED, each_device, place, run_in_waves
+from jdt.sharding import MODELS, SHARED, each_device, models_mesh, place, run_in_waves
 from jdt.train import Ensemble, apply_in_batches
 from jdt.transfer.head import fit_head
 from jdt.types import Array, Float, Int
@@ -68,6 +70,31 @@ def transfer_fixed(
         return _fit_and_apply(ensemble, placed[0], labels, placed[1], num_classes, settings)
 
     return run_in_waves(ensemble.waves(len(features)), len(features), one_wave)
+
+
+def head_memory_needed(ensemble: Ensemble, train: Dataset, test: Dataset, settings: FixedFeature) -> int:
+    """Bytes that fitting the heads of a whole wave takes on each device, features included. Compiles the program.
+
+    Args:
+      ensemble: What the models share.
+      train: Target training split.
+      test: Target test split, with the same classes.
+      settings: How the heads are fitted.
+    """
+    mesh, models = models_mesh(ensemble.num_devices), ensemble.num_devices * ensemble.plan.width
+    images = jax.ShapeDtypeStruct((1, *ensemble.image_shape), jnp.float32)
+    variables = jax.eval_shape(lambda key: ensemble.network.init(key, ensemble.image_shape), jax.random.key(0))
+    width = jax.eval_shape(ensemble.network.apply, variables, images).features.shape[-1]
+
+    def features(examples: int) -> Any:
+        shape = (models, examples, width)
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, MODELS))
+
+    labels: Any = jax.ShapeDtypeStruct((len(train),), jnp.int32)
+    program = _fit_and_apply.lower(
+        ensemble, features(len(train)), labels, features(len(test)), len(train.class_names), settings
+    )
+    return program_memory(program.compile())
 
 
 @functools.partial(jax.jit, static_argnames=("ensemble", "num_classes", "settings"))

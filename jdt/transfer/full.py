@@ -68,14 +68,7 @@ def transfer_full(
       randomness_ids: `[models]` ids from which heads, batches and augmentation derive.
       seed: Root seed of the study.
     """
-    recipe = dataclasses.replace(settings.recipe, mean=ensemble.recipe.mean, std=ensemble.recipe.std)
-    tuned = dataclasses.replace(
-        ensemble,
-        network=ensemble.network.with_classes(len(training.class_names)),
-        recipe=recipe,
-        mean_subset_size=float(len(training)),
-        smallest_subset=len(training),
-    )
+    tuned = tuned_ensemble(ensemble, training, settings)
     own_seed = int(jax.random.bits(key_for(seed, "transfer", zlib.crc32(target.encode())), dtype=jnp.uint32) >> 1)
     fresh = initial_variables(tuned, own_seed, randomness_ids)
     params: Mapping = {**variables.params, "head": fresh.params["head"]}
@@ -84,3 +77,20 @@ def transfer_full(
     start = Variables(params, variables.state)
     trained = train(tuned, data, everything, randomness_ids, seed=own_seed, start=start)
     return FineTuned(apply_in_batches(tuned, trained.variables, test.images).logits, trained.loss, trained.finite)
+
+
+def tuned_ensemble(ensemble: Ensemble, training: Dataset, settings: FullNetwork) -> Ensemble:
+    """What the fine-tuned models of a block share.
+
+    Args:
+      ensemble: What the source models share.
+      training: Target training split.
+      settings: How to fine-tune.
+    """
+    return dataclasses.replace(
+        ensemble,
+        network=ensemble.network.with_classes(len(training.class_names)),
+        recipe=dataclasses.replace(settings.recipe, mean=ensemble.recipe.mean, std=ensemble.recipe.std),
+        mean_subset_size=float(len(training)),
+        smallest_subset=len(training),
+    )

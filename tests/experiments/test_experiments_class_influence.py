@@ -129,7 +129,7 @@ def test_a_run_stops_at_a_low_reliability_and_a_later_one_goes_on(capfd, tmp_pat
     assert command(*bounded, "--until-reliability", "0.999") == 0
     printed = " ".join(capfd.readouterr().out.split())
     assert re.search(
-        r"after 12 of 12 models; asked: 0.999; .*(more: use a new --out with --num-models|cannot be)", printed
+        r"after 12 of 12 models; asked: 0.999; .*(more: run the same command with --num-models|cannot be)", printed
     )
     assert len(jdt.open_run(out).complete) == 12
     assert (out / "run.json").read_bytes() == saved

@@ -8,6 +8,7 @@ import pytest
 
 from jdt import masks, pipeline, store
 from jdt.checks import UserError
+from jdt.hosts import Hosts
 
 COLUMNS = ("margin", "confidence", "prediction", "accuracy", "gradient_norm")
 
@@ -115,3 +116,47 @@ def test_tasks_that_cannot_work_are_refused(make_task):
     wide = dataclasses.replace(target.test, images=np.zeros((48, 9, 9, 1), np.uint8))
     with pytest.raises(UserError, match=r"images of shape \(9, 9, 1\).*--image-size"):
         make_task(targets=(pipeline.TargetData("wide", dataclasses.replace(target.train), wide),))
+
+
+@pytest.mark.parametrize(("plan", "before", "after"), [("native", 6, 10), ("matmul", 6, 12)])
+def test_a_run_that_grows_trains_the_new_models_alone(make_task, open_writer, monkeypatch, plan, before, after):
+    small, large = (make_task(num_models=n, block_size=4, plan=plan) for n in (before, after))
+    finish(small, open_writer(small, "grown"))
+    trained, real = [], pipeline.blocks.train
+
+    def recording(ensemble, source, members, randomness_ids, **options):
+        trained.extend(randomness_ids)
+        return real(ensemble, source, members, randomness_ids, **options)
+
+    monkeypatch.setattr(pipeline.blocks, "train", recording)
+    grown, _ = finish(large, open_writer(large, "grown"))
+    assert trained == [pair for pair in range(before // 2, after // 2) for _ in range(2)]
+    fresh, _ = finish(large, open_writer(large, "fresh"))
+    for name, value in everything(fresh).items():
+        np.testing.assert_array_equal(everything(grown)[name], value, err_msg=name)
+    assert grown.records()[1]["randomness_ids"] == fresh.records()[1]["randomness_ids"]
+
+
+def test_processes_that_share_a_run_make_the_run_of_one(make_task, open_writer):
+    task = make_task(num_models=10)
+    alone, _ = finish(task, open_writer(task, "alone"))
+    writers = [open_writer(task, "shared") for _ in range(3)]
+    told = []
+    for index in (2, 0):  # The second trains what is left when the first has stopped early, and relieves the third.
+        pipeline.train_missing_blocks(
+            task, writers[index], hosts=Hosts(index, 3), progress=told.append,
+            enough=(lambda done: done >= 2) if index == 2 else None,
+        )  # fmt: skip
+    assert writers[0].num_complete == 8
+    assert writers[1].unrecorded_blocks() == [1]  # Taken to be in the hands of its owner,
+    pipeline.train_missing_blocks(task, writers[1], hosts=Hosts(1, 3), progress=told.append)  # who does it.
+    shared = store.open_run(writers[0].path)
+    for name, value in everything(alone).items():
+        np.testing.assert_array_equal(everything(shared)[name], value, err_msg=name)
+    assert told == sorted(told)
+    assert told[-1] == 10
+    for writer in writers:
+        writer.unrecorded_blocks()
+    assert [writer.claim_report() for writer in writers] == [True, False, False]
+    writers[0].reported()
+    assert not (writers[0].path / "reporter.json").exists()

@@ -84,7 +84,7 @@ def with_reliability(found, mode, value):
         ((0.93, 0.95), "is 0.93 or more on every target after 12 of 96 models; asked: 0.9."),
         # 12 x 9 x 0.25 / 0.75 = 36.
         ((0.95, 0.75), "is 0.75 on target (full) after 12 of 96 models; asked: 0.9; about 36 models in all would be "
-                       "needed, 24 more: use a new --out with --num-models 36."),
+                       "needed, 24 more: run the same command with --num-models 36."),
         ((0.95, -0.2), "cannot be told from so little agreement"),
         ((float("nan"), 0.95), "is unknown on target (fixed) after 12 of 96 models"),
     ],

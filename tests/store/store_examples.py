@@ -1,12 +1,14 @@
 """Schemas and blocks with known content, for the tests of the store and the child processes they start.
 
-As a program it writes the blocks of a run one by one: `python store_examples.py PATH NUM_MODELS BLOCK_SIZE EXAMPLES`.
+As a program it writes the blocks of a run, or a share of them, one by one:
+`python store_examples.py PATH NUM_MODELS BLOCK_SIZE EXAMPLES [SHARD]`.
 """
 
 import sys
 
 import numpy as np
 
+from jdt.hosts import next_block, parse_shard
 from jdt.store import Schema, Target, create_or_open
 
 CONFIG = {"seed": 0, "recipe": {"epochs": 4}, "fraction": 0.5}
@@ -47,13 +49,22 @@ def write_missing(path, schema):
     return run
 
 
+def write_share(path, schema, hosts):
+    run = writer(path, schema)
+    while (block := next_block(run.unrecorded_blocks(), hosts)) is not None:
+        run.write_block(block, block_arrays(schema, block), {"seconds": 1.0})
+        print(f"done {block}", flush=True)
+
+
 def store_bytes(path):
     root = path / "store.zarr"
     return {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
 
 
 if __name__ == "__main__":
-    from pathlib import Path
-
-    models, size, examples = map(int, sys.argv[2:5])
-    write_missing(Path(sys.argv[1]), schema(models, size, examples=examples))
+    path, (models, size, examples) = sys.argv[1], map(int, sys.argv[2:5])
+    made = schema(models, size, examples=examples)
+    if len(sys.argv) > 5:
+        write_share(path, made, parse_shard(sys.argv[5]))
+    else:
+        write_missing(path, made)

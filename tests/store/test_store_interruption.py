@@ -47,6 +47,34 @@ def test_a_kill_loses_no_completed_block(tmp_path):
     assert stray_files(root) == []
 
 
+def test_workers_that_are_killed_join_and_grow_a_run_lose_nothing(tmp_path):
+    root, rng, seen, models = tmp_path / "r", random.Random(1), {}, 400
+    workers = []
+    for _ in range(12):
+        while len(workers) < rng.randint(2, 4):
+            count = rng.randint(2, 4)
+            workers.append(start(root, models, 4, 2000, f"{rng.randrange(count)}/{count}"))
+        time.sleep(0.3 + rng.random())
+        victim = workers.pop(rng.randrange(len(workers)))
+        there = {path: path.read_bytes() for path in root.glob("blocks/*.json")}
+        victim.kill()
+        _, errors = victim.communicate()
+        assert victim.returncode in (-9, 0), errors
+        after = {path: path.read_bytes() for path in root.glob("blocks/*.json")}
+        assert ({**seen, **there}).items() <= after.items()
+        seen = after
+        models += 200 * (len(seen) * 4 == models)
+    for worker in workers:
+        worker.kill()
+        worker.communicate()
+    assert len(seen) > 10
+    made = schema(num_models=models, block_size=4, examples=2000)
+    write_missing(root, made)
+    write_missing(tmp_path / "calm", made)
+    assert store_bytes(root) == store_bytes(tmp_path / "calm")
+    assert stray_files(root) == []
+
+
 def test_leftovers_of_the_dead_go_and_files_of_the_living_stay(tmp_path):
     made, root = schema(), tmp_path / "r"
     write_missing(root, made)

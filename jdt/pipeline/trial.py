@@ -1,0 +1,323 @@
+"""Trial blocks: a task's own blocks, timed stage by stage, cut short where a whole one takes too long.
+
+Cut are the optimiser steps, the images that features and accuracies are computed for, and the waves of a block, which
+are all alike. How the whole follows from what is left is said in words with every stage.
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdt import store
+from jdt.data import Dataset
+from jdt.masks import sample
+from jdt.pipeline import blocks
+from jdt.pipeline.forecast import WRITING
+from jdt.pipeline.task import TargetData, Task
+from jdt.sharding import SHARED, place
+from jdt.train import (
+    Choice,
+    Ensemble,
+    Pool,
+    Recipe,
+    SourceData,
+    apply_in_batches,
+    initial_variables,
+    time_plan,
+    train,
+)
+from jdt.transfer import FullNetwork, tuned_ensemble
+
+TRAINING, ACCURACY = "training", "source accuracy"
+MOST_ROUNDS = 20
+_BATCH = 500  # Images a call of inference.
+_LEAST_CALLS = 4  # Of the training program, where it is cut short: its first and last call are not looked at.
+
+
+class Compilation:
+    """Seconds that XLA compiles inside of a `with`, and seconds of compilation that the cache on disk saved."""
+
+    def __init__(self) -> None:
+        self.seconds = self.saved = 0.0
+
+    def __enter__(self) -> "Compilation":
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._hear)
+
+    def _hear(self, event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.seconds += duration_secs
+        elif event == "/jax/compilation_cache/compile_time_saved_sec":
+            self.saved += max(0.0, duration_secs)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trial:
+    """What of a task is timed, and how the whole follows.
+
+    Attributes:
+      whole: The task.
+      task: The same in small; a block of it holds the models that are timed, and there is one for every round.
+      tuning: What fine-tuning does, by target: a task whose `full` is cut, and the target with all of its training
+        split, every step of which sees but a batch.
+      batch_seconds: Applying all models of a trial block to one batch of images.
+      share_of_model: Seconds of a trial block times this are seconds a model of a whole block.
+      compile_seconds: What was compiled to find this out, and will be used.
+    """
+
+    whole: Task
+    task: Task
+    tuning: dict[str, tuple[Task, TargetData]]
+    batch_seconds: float
+    share_of_model: float
+    compile_seconds: float
+
+    @property
+    def num_models(self) -> int:
+        """Models of a trial block."""
+        return self.task.block_size
+
+    def how(self) -> dict[str, str]:
+        """What is timed, in words, by stage, in the order in which stages are done."""
+        small, whole = self.task, self.whole
+        words = {TRAINING: _of(small.ensemble.num_steps, whole.ensemble.num_steps, "steps")}
+        if small.source_test is not None and whole.source_test is not None:
+            words[ACCURACY] = _of(len(small.source_test), len(whole.source_test), "images")
+        for cut, target in zip(small.targets, whole.targets, strict=True):
+            images = _of(_images(cut), _images(target), "images")
+            for mode in whole.modes:
+                steps = _of(*self.tuning_steps(target), "steps") if mode == "full" else ""
+                words[stage_name(target.name, mode)] = ", ".join(filter(None, (steps, images)))
+        return {**words, WRITING: "to a temporary folder"}
+
+    def tuning_steps(self, target: TargetData) -> tuple[int, int]:
+        """Steps of fine-tuning on a target: those that are timed, and all."""
+        small, whole = (
+            tuned_ensemble(task.ensemble, target.train, task.full).num_steps
+            for task in (self.tuning[target.name][0], self.whole)
+        )
+        return small, whole
+
+    def scale(self, name: str, seconds: float) -> float:
+        """Seconds that a stage takes for all of its images and steps, but for those of training: see `Pace`."""
+        small, whole = self.task, self.whole
+        if name == ACCURACY and small.source_test is not None and whole.source_test is not None:
+            return seconds * _batches(whole.source_test) / _batches(small.source_test)
+        if name == WRITING:
+            per_model = [t.schema().layout.bytes_per_block() / t.block_size for t in (whole, small)]
+            return seconds * per_model[0] / per_model[1]
+        for cut, target in zip(small.targets, whole.targets, strict=True):
+            if name == stage_name(target.name, "fixed"):
+                return seconds * _images(target) / _images(cut)
+            if name == stage_name(target.name, "full"):
+                timed, steps = self.tuning_steps(target)
+                applied, to_apply = (self.batch_seconds * _batches(part.test) for part in (cut, target))
+                # Where nothing is cut, this is the time itself.
+                return (seconds - applied) * steps / timed + to_apply
+        return seconds
+
+
+def stage_name(target: str, mode: str) -> str:
+    """What the transfer to a target is called."""
+    return f"{target}, {mode}"
+
+
+def plan_trial(task: Task, choice: Choice, seconds: float) -> Trial:
+    """Cut a task so that each stage of a trial block takes about so long, or as little as says something.
+
+    Args:
+      task: The task.
+      choice: Its plan and, where they were timed, its times.
+      seconds: For each stage.
+    """
+    ensemble, block = task.ensemble, len(task.schema().blocks()[0])
+    waves = ensemble.waves(block)
+    wave = len(waves[0])
+    num_models = block if len(waves) == 1 else min(block, wave if wave % 2 == 0 else 2 * wave)
+    num_waves = len(ensemble.waves(num_models))
+    batch_seconds, compile_seconds = _inference(task, num_models)
+    images = seconds / batch_seconds * _BATCH
+    steps = seconds / (num_waves * wave * _seconds_per_step(task, choice))
+    cut = {target.name: _cut_target(target, images) for target in task.targets}
+    tuning = {}
+    for target in task.targets if "full" in task.modes else ():
+        tuned = tuned_ensemble(ensemble, target.train, task.full)
+        recipe = _cut_recipe(task.full.recipe, tuned, steps * ensemble.batch_size / tuned.batch_size)
+        part = dataclasses.replace(task, full=FullNetwork(recipe))
+        tuning[target.name] = part, dataclasses.replace(cut[target.name], train=target.train)
+    least = 0 if task.pool is None else math.ceil(
+        2 * ensemble.recipe.steps_per_epoch(ensemble.mean_subset_size) / task.pool.chunks_a_pass
+    )  # fmt: skip
+    small = dataclasses.replace(
+        task,
+        num_models=(1 + MOST_ROUNDS) * num_models,
+        block_size=num_models,
+        recipe=_cut_recipe(task.recipe, ensemble, max(steps, least)),
+        source_test=None if task.source_test is None else _some(task.source_test, images),
+        targets=tuple(cut.values()),
+    )
+    return Trial(task, small, tuning, batch_seconds, len(waves) / num_waves / block, compile_seconds)
+
+
+def _of(timed: int, whole: int, noun: str) -> str:
+    return f"all {whole:,} {noun}" if timed == whole else f"{timed:,} of {whole:,} {noun}, scaled"
+
+
+def _batches(data: Dataset) -> int:
+    return math.ceil(len(data) / _BATCH)
+
+
+def _images(target: TargetData) -> int:
+    return len(target.train) + len(target.test)
+
+
+def _some(data: Dataset, count: float) -> Dataset:
+    """At most so many images of a dataset, in whole batches and at least one, from all over it."""
+    if count >= len(data):
+        return data
+    rows = np.linspace(0, len(data) - 1, min(len(data), max(_BATCH, int(count) // _BATCH * _BATCH))).astype(int)
+    return dataclasses.replace(data, images=data.images[rows], labels=np.asarray(data.labels)[rows])
+
+
+def _cut_target(target: TargetData, images: float) -> TargetData:
+    share = min(1.0, images / _images(target))
+    train, test = (_some(part, share * len(part)) for part in (target.train, target.test))
+    return dataclasses.replace(target, train=train, test=test)
+
+
+def _cut_recipe(recipe: Recipe, ensemble: Ensemble, steps: float) -> Recipe:
+    """A recipe for about so many steps in whole calls of the program, or the same where it takes no more."""
+    call = min(ensemble.plan.steps_per_call, ensemble.num_steps)
+    steps = max(_LEAST_CALLS, int(steps) // call) * call if steps < ensemble.num_steps else ensemble.num_steps
+    if steps >= ensemble.num_steps:
+        return recipe
+    return dataclasses.replace(recipe, epochs=recipe.epochs * steps / ensemble.num_steps)
+
+
+def _seconds_per_step(task: Task, choice: Choice) -> float:
+    """One step of one model, all devices together; timed now where the choice of the plan was made without."""
+    for timing in choice.timings:
+        if (timing.plan, timing.width) == (task.plan.name, task.plan.width):
+            return timing.seconds_per_step
+    return time_plan(task.ensemble, len(task.source) if task.pool is None else task.pool.chunk_size).seconds_per_step
+
+
+def _inference(task: Task, num_models: int) -> tuple[float, float]:
+    """Seconds of a trial block's models on one batch of images, and of compiling what that takes."""
+    ensemble, images = task.ensemble, task.targets[0].test.images[:_BATCH]
+    start = time.perf_counter()
+    with Compilation() as compilation:
+        untrained = initial_variables(ensemble, task.design.seed, np.arange(num_models))
+        jax.block_until_ready(apply_in_batches(ensemble, untrained, images, batch_size=_BATCH))
+    middle = time.perf_counter()
+    jax.block_until_ready(apply_in_batches(ensemble, untrained, images, batch_size=_BATCH))
+    seconds = time.perf_counter() - middle
+    return seconds, max(0.0, middle - start - seconds + compilation.saved)
+
+
+@dataclasses.dataclass
+class Round:
+    """Times of one trial block by stage.
+
+    Attributes:
+      seconds: As they were.
+      scaled: To the whole of the work of the block's models.
+      saved: Compilation that the cache on disk saved.
+    """
+
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    scaled: dict[str, float] = dataclasses.field(default_factory=dict)
+    saved: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, scale: Callable[[str, float], float]) -> Iterator[None]:
+        """Time what is inside."""
+        start = time.perf_counter()
+        with Compilation() as compilation:
+            yield
+        self.seconds[name] = time.perf_counter() - start
+        self.scaled[name] = scale(name, self.seconds[name])
+        self.saved[name] = compilation.saved
+
+
+class Rounds:
+    """Runs trial blocks, one a call, and stores them in a run in `path`."""
+
+    def __init__(self, trial: Trial, path: Path) -> None:
+        task = trial.task
+        self._trial, self._path, self._done = trial, path, 0
+        self._source: SourceData | Pool
+        if task.pool is None:
+            images, labels = np.asarray(task.source.images), np.asarray(task.source.labels)
+            self._source = place(SourceData(images, labels), task.num_devices, SHARED)  # pyright: ignore[reportArgumentType]
+        else:
+            self._source = task.pool
+        self._writer = store.create_or_open(path, config={}, provenance={}, schema=task.schema())
+
+    def __call__(self) -> Round:
+        """Run and time the next block."""
+        trial, task, timed = self._trial, self._trial.task, Round()
+        ensemble, ids = task.ensemble, np.asarray(task.schema().blocks()[self._done])
+        pace = Pace(ensemble.num_steps, trial.whole.ensemble.num_steps, len(ensemble.waves(len(ids))))
+        randomness_ids = task.design.randomness_id(ids)
+        with timed.stage(TRAINING, lambda _, seconds: seconds + pace.rest()):
+            masks = sample(task.design, ids, len(task.units))
+            members = task.units.members(masks)
+            trained = train(ensemble, self._source, members, randomness_ids, seed=task.design.seed, progress=pace)
+        arrays = {"mask": masks, "source/loss": trained.loss, "source/accuracy": np.full(len(ids), np.nan, np.float32)}
+        if task.source_test is not None:
+            with timed.stage(ACCURACY, trial.scale):
+                arrays["source/accuracy"] = blocks._source_accuracy(task, ensemble, trained, masks)
+        for target in task.targets:
+            for mode in task.modes:
+                part, data = trial.tuning[target.name] if mode == "full" else (task, target)
+                with timed.stage(stage_name(target.name, mode), trial.scale):
+                    columns, _ = blocks._transfer(part, ensemble, trained.variables, data, mode, randomness_ids)
+                arrays |= {f"targets/{target.name}/{mode}/{name}": value for name, value in columns.items()}
+        with timed.stage(WRITING, trial.scale):
+            self._writer.write_block(self._done, arrays, {"seconds": sum(timed.seconds.values())})
+        self._done += 1
+        return timed
+
+    def stored_share(self) -> float:
+        """Bytes on disk for each byte of outputs, of the blocks so far."""
+        chunks = [file for file in self._path.glob("store.zarr/**/c/**/*") if file.is_file()]
+        records = [*self._path.glob("blocks/*.json")]
+        stored = sum(file.stat().st_size for file in (*chunks, *records))
+        return stored / (self._done * self._trial.task.schema().layout.bytes_per_block())
+
+
+@dataclasses.dataclass
+class Pace:
+    """Hears of the progress of training and says how long the steps that were cut would have taken.
+
+    Told is what was done at the time of each call of the program. Between the first and the last call all is the pace
+    of a long training: neither the draw of initial parameters is in it, nor the wait for the last call.
+    """
+
+    steps: int
+    all_steps: int
+    num_waves: int
+    told: list[tuple[float, int]] = dataclasses.field(default_factory=list)
+
+    def __call__(self, done: int, _: int) -> None:
+        """Note the time: so many steps are done, of all waves together."""
+        if done < self.steps:  # The first wave's calls, without the word that it is done.
+            self.told.append((time.perf_counter(), done))
+
+    def rest(self) -> float:
+        """Seconds that the steps take which were left out."""
+        if self.steps == self.all_steps:
+            return 0.0
+        (start, first), (end, last) = self.told[0], self.told[-1]
+        return self.num_waves * (self.all_steps - self.steps) * (end - start) / (last - first)
