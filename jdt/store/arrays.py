@@ -52,11 +52,10 @@ def open_array(path: Place, metadata: Mapping[str, Any], *, writable: bool) -> A
         "driver": "zarr3",
         "kvstore": store_spec(path),
         "metadata": dict(metadata),
-        "assume_metadata": True,
         # A chunk of nothing but fill values is a file too, so that a missing file can be named as the damage.
         "store_data_equal_to_fill_value": True,
     }
-    return ts.open(spec, open=True, read=True, write=writable)
+    return ts.open(spec, open=True, assume_metadata=True, read=True, write=writable)
 
 
 def open_columns(store: Place, columns: Iterable[Column], *, writable: bool) -> dict[str, "ts.TensorStore"]:

@@ -326,7 +326,6 @@ def test_two_processes_that_start_at_once_share_the_run(tmp_path, race):
 
 def test_of_two_configurations_that_start_at_once_one_is_refused(tmp_path, race):
     write_missing(tmp_path / "calm", schema())
-    winners = set()
     for i in range(ROUNDS):
         said = race(tmp_path / f"r{i}", "0 10", "1 10")
         assert said.count("fine") == 1
@@ -335,7 +334,6 @@ def test_of_two_configurations_that_start_at_once_one_is_refused(tmp_path, race)
         assert open_run(tmp_path / f"r{i}").config["seed"] == winner
         assert check_run(tmp_path / f"r{i}").is_sound
         assert store_bytes(tmp_path / f"r{i}") == store_bytes(tmp_path / "calm")
-        winners.add(winner)
 
 
 def test_of_two_sizes_that_start_at_once_the_larger_one_stays(tmp_path, race):
