@@ -40,6 +40,7 @@ from machine import aligned
 
 import jdt
 from jdt.checks import UserError
+from jdt.estimators.saved import Level
 from jdt.store import arrays, check_run, files, open_run
 
 MEMORY = 2 << 30
@@ -47,11 +48,14 @@ MEMORY = 2 << 30
 GROWN = 13
 _NAMES_A_FILE = re.compile(r"run\.json|blocks|block \d+|store\.zarr|influences|summary\.json|/run\b")
 _PATH_EVENTS = {
-    "open", "os.remove", "os.rmdir", "os.mkdir", "os.rename", "os.link", "os.symlink", "os.truncate", "os.listdir", "os.scandir",
-    "os.chmod", "os.chown", "os.utime", "shutil.rmtree", "shutil.move", "shutil.copyfile",
+    "open", "os.remove", "os.rmdir", "os.mkdir", "os.rename", "os.link", "os.symlink", "os.truncate", "os.listdir",
+    "os.scandir", "os.chmod", "os.chown", "os.utime", "shutil.rmtree", "shutil.move", "shutil.copyfile",
 }  # fmt: skip
-_NEVER_EVENTS = {"exec", "compile", "import", "pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn",
-                 "socket.connect", "ctypes.dlopen", "marshal.loads"}  # fmt: skip
+_NEVER_EVENTS = {
+    "exec", "compile", "import", "pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn",
+    "socket.connect", "ctypes.dlopen", "marshal.loads",
+}  # fmt: skip
+_ENCODINGS = "unicode_escape utf_16 utf_16_le utf_16_be utf_32 utf_32_le utf_32_be utf_8_sig utf_7"
 Call = Callable[[pathlib.Path], Any]
 
 
@@ -131,7 +135,10 @@ def _settled(ask: Callable[[], Any]) -> Any:
 def load_all_influences(root: pathlib.Path) -> None:
     """Influences found through the run, and at every level by their own path."""
     where = root / "influences" / mutations.TARGETS[0] / "fixed" / "confidence" / "ridge.zarr"
-    for path, level in ((root, "class"), (where, "example"), (where, "class"), (where, "task")):
+    asked: tuple[tuple[pathlib.Path, Level], ...] = (
+        (root, "class"), (where, "example"), (where, "class"), (where, "task"),
+    )  # fmt: skip
+    for path, level in asked:
         found = _settled(lambda p=path, v=level: jdt.load_influences(p, target=mutations.TARGETS[0], level=v))
         if found is not None:
             found.top(0 if found.target_names else None)
@@ -179,12 +186,14 @@ REFUSED: list[str] = []
 
 
 def _require_same_store(root: pathlib.Path, sound: mutations.Files) -> None:
-    columns = {f"store.zarr/{c.path}/zarr.json": c for c in mutations.schema(GROWN if sound is SOUND[GROWN] else 10).columns().values()}
+    made = mutations.schema(GROWN if sound is SOUND[GROWN] else 10)
+    columns = {f"store.zarr/{column.path}/zarr.json": column for column in made.columns().values()}
     for name, content in sound.items():
         if name.startswith("store.zarr/"):
             there = (root / name).read_bytes() if (root / name).is_file() else None
             # An array with more rows than there are models is left by a process that was killed while it grew.
-            if there != content and not (name in columns and there is not None and columns[name].is_described_by(there)):
+            larger = name in columns and there is not None and columns[name].is_described_by(there)
+            if there != content and not larger:
                 raise AssertionError(f"{name} is not what an undisturbed run has")
     run = open_run(root)
     if len(run.complete) != run.num_models:
@@ -273,10 +282,11 @@ def serve(arguments: argparse.Namespace, folder: pathlib.Path) -> None:
     for call in CALLS.values():  # What is imported late is imported here.
         lay_out(root, SOUND[10])
         call(root)
-    for encoding in ("unicode_escape", "utf_16_le", "utf_16_be", "utf_32_le", "utf_32_be", "utf_8_sig", "utf_7", "utf_16", "utf_32"):
-        "".encode(encoding), b"".decode(encoding)
-    grown = int(re.search(r"VmSize:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text()).group(1)) * 1024 + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (grown, grown))
+    for encoding in _ENCODINGS.split():
+        "".encode(encoding).decode(encoding)
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     guard = Guard(root)
 
     def tell(event: str, **values: Any) -> None:
@@ -345,12 +355,13 @@ def summarise(told: list[dict[str, Any]], seconds: float, arguments: argparse.Na
     peak = max((one["peak"] for one in told if one["event"] == "done"), default=0.0)
     refused = sum(one["answer"] != "fine" for one in calls)
     print(
-        f"\n{len({one['case'] for one in calls}):,} cases, {len(calls):,} calls ({refused:,} refused) in {seconds:.0f} s: "
-        f"{len(calls) / seconds:.0f} calls/s; slowest {slowest['seconds']:.2f} s (case {slowest['case']}, "
-        f"{slowest['call']}); peak memory {peak:.0f} MB; {len(failures)} failures."
+        f"\n{len({one['case'] for one in calls}):,} cases, {len(calls):,} calls ({refused:,} refused) in "
+        f"{seconds:.0f} s: {len(calls) / seconds:.0f} calls/s; slowest {slowest['seconds']:.2f} s "
+        f"(case {slowest['case']}, {slowest['call']}); peak memory {peak:.0f} MB; {len(failures)} failures."
     )
     for one in failures[: arguments.rows]:
-        print(f"FAILED seed {arguments.seed} case {one['case']} ({one['harms']}), {one['call']}, {one['seconds']:.1f} s: {one['wrong']}")
+        where = f"seed {arguments.seed} case {one['case']} ({one['harms']}), {one['call']}"
+        print(f"FAILED {where}, {one['seconds']:.1f} s: {one['wrong']}")
     return failures
 
 
@@ -360,7 +371,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="only this one")
-    parser.add_argument("--keep", type=pathlib.Path, help="with --case: write the harmed run there, and do nothing else")
+    parser.add_argument("--keep", type=pathlib.Path, help="with --case: only write the harmed run there")
     parser.add_argument("--limit", type=float, default=5.0, help="seconds a call may take")
     parser.add_argument("--rows", type=int, default=40, help="kinds of answers and failures to print")
     parser.add_argument("--serve", type=pathlib.Path, help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""Damaged and hostile runs: a sound run as bytes, and seeded ways to harm it, some of which make its digests right again.
+"""Damaged and hostile runs: a sound run as bytes, and seeded ways to harm it, many of which make its digests right.
 
 A harm is a function from a generator and the files of the run to other files; nothing here touches a disk but
 `sound_files`, which writes the run that everything starts from.
@@ -19,7 +19,7 @@ import numpy as np
 from jdt.config import fingerprint
 from jdt.estimators import Influences
 from jdt.estimators.saved import influence_path, save_influences
-from jdt.store import Schema, Target, create_or_open, write_json
+from jdt.store import Schema, Target, create_or_open, write_group, write_json
 from jdt.store.records import sealed
 from jdt.store.schema import labels_digest
 from jdt.store.strings import int32_files, string_files
@@ -115,46 +115,54 @@ def put(root: pathlib.Path, content: Content) -> None:
 
 EVIL_NAMES = (
     "../../../beside/notes.txt", "../" * 12 + "etc/passwd", "/etc/passwd", "..", ".", "", "a\0b", "a\nb", "\x1b[31mred",
-    "\ud800", "zarr.json", "label", "__proto__", "C:\\x", "gs://bucket/x", "é" * 300, "<script>alert(1)</script>", "%2e%2e/",
-    "{0.__class__}", "[bold]", "$(touch x)", "\u202eabc", "x" * 100_000,
+    "\ud800", "zarr.json", "label", "__proto__", "C:\\x", "gs://bucket/x", "é" * 300, "<script>alert(1)</script>",
+    "%2e%2e/", "{0.__class__}", "[bold]", "$(touch x)", "\u202eabc", "x" * 100_000,
 )  # fmt: skip
 NUMBERS = (
     0, -1, 1, 2, 3, 5, 7, 10, 11, 12, 10**6, 10**7, 10**9, 10**12, 2**31, 2**63 - 1, 2**63, 2**64, 10**400, 10**4000,
     -(10**12), 0.5, 4.0, 10.0, -0.0, 1e308,
 )  # fmt: skip
 RAW_NUMBERS = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 5000, "1E400", "-0", "1.0000000000000000001")
-OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], [None], {"a": {}}, [0, 4], [0, 10**12], [0.0, 4.0], [4, 0], "4")
+OTHERS: tuple[Any, ...] = (
+    None, True, False, [], {}, [[]], [None], {"a": {}}, [0, 4], [0, 10**12], [0.0, 4.0], [4, 0], "4",
+)  # fmt: skip
+_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 CODECS: tuple[Any, ...] = (
     [], [{"name": "bytes"}], [{"name": "bytes", "configuration": {"endian": "big"}}],
-    [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "gzip", "configuration": {"level": 5}}],
-    [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "zstd", "configuration": {"level": 10**9}}],
-    [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "blosc", "configuration": {"cname": "lz4",
-     "clevel": 5, "shuffle": "bitshuffle", "typesize": 4, "blocksize": 2**31 - 1}}],
-    [{"name": "transpose", "configuration": {"order": [1, 0]}}, {"name": "bytes", "configuration": {"endian": "little"}}],
+    [_BYTES, {"name": "gzip", "configuration": {"level": 5}}],
+    [_BYTES, {"name": "zstd", "configuration": {"level": 10**9}}],
+    [_BYTES, {"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "typesize": 4,
+                                                 "blocksize": 2**31 - 1}}],
+    [{"name": "transpose", "configuration": {"order": [1, 0]}}, _BYTES],
     [{"name": "transpose", "configuration": {"order": [0, 10**12]}}],
-    [{"name": "sharding_indexed", "configuration": {"chunk_shape": [1, 1], "codecs": [{"name": "bytes",
-     "configuration": {"endian": "little"}}], "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}},
-     {"name": "crc32c"}]}}],
+    [{"name": "sharding_indexed", "configuration": {"chunk_shape": [1, 1], "codecs": [_BYTES],
+                                                    "index_codecs": [_BYTES, {"name": "crc32c"}]}}],
     [{"name": "vlen-utf8"}], [{"name": "numcodecs.pickle"}], [{"name": "crc32c"}] * 1000,
     [{"name": "file", "configuration": {"path": "/etc/passwd"}}],
 )  # fmt: skip
+_CHUNK_SHAPES: tuple[Any, ...] = (
+    [1, 1], [10**12, 10**12], [2**63 - 1], [0], [0, 0], [-1, 7], [4.5, 7], [4, 7, 1], [], [10**12], [4, 10**9], "x",
+)  # fmt: skip
 ZARR: dict[str, tuple[Any, ...]] = {
     "codecs": CODECS,
-    "data_type": ("float64", "float16", "bfloat16", "int4", "complex64", "string", "bool", "uint8", "int64", "r800000000",
-                  {"name": "struct"}),
-    "shape": ([10**12, 7], [10, 10**12], [7], [10**12], [], [0], [0, 0], [-1], [10, 7, 1], [2**63 - 1, 2**63 - 1], [10.0],
-              ["7"], [True], [10**30], [[7]], [11, 7], [12]),
-    "chunk_grid": tuple({"name": "regular", "configuration": {"chunk_shape": shape}} for shape in (
-        [1, 1], [10**12, 10**12], [2**63 - 1], [0], [0, 0], [-1, 7], [4.5, 7], [4, 7, 1], [], [10**12], [4, 10**9], "x"))
-        + ({"name": "rectangular"},),
+    "data_type": ("float64", "float16", "bfloat16", "int4", "complex64", "string", "bool", "uint8", "int64",
+                  "r800000000", {"name": "struct"}),
+    "shape": ([10**12, 7], [10, 10**12], [7], [10**12], [], [0], [0, 0], [-1], [10, 7, 1], [2**63 - 1, 2**63 - 1],
+              [10.0], ["7"], [True], [10**30], [[7]], [11, 7], [12]),
+    "chunk_grid": (
+        *({"name": "regular", "configuration": {"chunk_shape": shape}} for shape in _CHUNK_SHAPES),
+        {"name": "rectangular"},
+    ),
     "chunk_key_encoding": ({"name": "v2"}, {"name": "v2", "configuration": {"separator": "/"}},
                            {"name": "default", "configuration": {"separator": "/../../../beside/"}},
                            {"name": "default", "configuration": {"separator": "."}}),
     "fill_value": (0, 1, True, "NaN", "Infinity", "0x7fc00000", [1, 2], 10**400, "../x", None),
     "storage_transformers": ([], [{"name": "indirection"}], [{"name": "x", "configuration": {"path": "/etc"}}], {}),
     "dimension_names": (None, [], ["model"], ["unit", "model"], [1, 2], ["../x", "/"], ["a"] * 1000),
-    "node_type": ("group", "x", None), "zarr_format": (2, "3", 4, None), "driver": ("n5", "zarr", "neuroglancer_precomputed"),
-    "kvstore": ({"driver": "file", "path": "/etc/"}, "file:///etc/passwd", {"driver": "http", "base_url": "http://[::1]/"}),
+    "node_type": ("group", "x", None), "zarr_format": (2, "3", 4, None),
+    "driver": ("n5", "zarr", "neuroglancer_precomputed"),
+    "kvstore": ({"driver": "file", "path": "/etc/"}, "file:///etc/passwd",
+                {"driver": "http", "base_url": "http://[::1]/"}),
     "consolidated_metadata": ({"metadata": {"../x": {}}},), "must_understand": (True, {"must_understand": True}),
     "attributes": ({}, [], "x", 7, None, {"a": 1}, {"jdt_checksums": {"../../x": "0"}}, {"coordinates": 7},
                    {"jdt_checksums": {"influence": "0" * 16}, "coordinates": "influence"}, {"jdt_checksums": []}),
@@ -187,13 +195,16 @@ def _spots(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+_CHANGES = ("replace", "replace", "replace", "near", "delete", "rename", "insert", "double", "swap", "graft")
+
+
 def change_json(rng: random.Random, value: Any, others: list[Any]) -> Any:
     """Change one thing somewhere in a JSON value."""
     spots = _spots(value)
     if not spots or rng.random() < 0.02:
         return hostile(rng)
     where, key = rng.choice(spots)
-    change = rng.choice(("replace", "replace", "replace", "near", "delete", "rename", "insert", "double", "swap", "graft"))
+    change = rng.choice(_CHANGES)
     if change == "replace":
         where[key] = hostile(rng)
     elif change == "near":
@@ -224,19 +235,21 @@ def _near(rng: random.Random, value: Any) -> Any:
     if isinstance(value, (int, float)):
         return rng.choice((value + 1, value - 1, -value, float(value), str(value), [value], value * 1000, bool(value)))
     if isinstance(value, str):
-        return rng.choice((value[:-1], value + " ", value.upper(), value[::-1], value + "\n", [value], list(value), value * 9))
+        others = (value[:-1], value + " ", value.upper(), value[::-1], value + "\n", [value], list(value), value * 9)
+        return rng.choice(others)
     if isinstance(value, list):
-        return rng.choice((value[:-1], value[::-1], dict(enumerate(map(str, value))), tuple(value) * 2, (value[:1] or [0])[0]))
+        first = value[0] if value else 0
+        return rng.choice((value[:-1], value[::-1], dict(enumerate(map(str, value))), value * 2, first))
     return rng.choice((list(value), list(value.values()), str(sorted(value)), [value], {}))
 
 
 def _text(rng: random.Random, value: Any) -> bytes:
-    """JSON text of a value, sometimes with what a dictionary cannot hold: double keys, NaN, deep nesting, other encodings."""
+    """JSON text of a value, sometimes with what no dictionary holds: double keys, NaN, deep nesting, odd encodings."""
     text, kind = json.dumps(value, indent=rng.choice((None, 1))), rng.randrange(24)
     if kind == 0 and ":" in text:
         starts = [i for i, c in enumerate(text) if c == ":"]
         at = rng.choice(starts)
-        text = f"{text[: at + 1]} {rng.choice(RAW_NUMBERS)}, \"extra\": {text[at + 1 :]}"
+        text = f'{text[: at + 1]} {rng.choice(RAW_NUMBERS)}, "extra": {text[at + 1 :]}'
     elif kind == 1 and text.startswith("{"):
         text = text[:-1].rstrip() + f', "{rng.choice(list(value) or ["a"])}": {json.dumps(hostile(rng))}' + "}"
     elif kind == 2:
@@ -271,7 +284,7 @@ def harm_json(rng: random.Random, files: Files) -> None:
         if isinstance(value, dict) and name.endswith("zarr.json") and rng.random() < 0.6:
             member = rng.choice(list(ZARR))
             value[member] = copy.deepcopy(rng.choice(ZARR[member]))
-        elif isinstance(value, dict) and name == "run.json" and rng.random() < 0.4 and isinstance(value.get("schema"), dict):
+        elif name == "run.json" and rng.random() < 0.4 and isinstance(value, dict) and "schema" in value:
             value["schema"] = change_json(rng, value["schema"], others)
         else:
             value = change_json(rng, value, others)
@@ -327,7 +340,7 @@ def harm_links(rng: random.Random, files: Files) -> None:
     """Make a file or a folder a symbolic link: to the same outside the run, to nothing, to itself."""
     name = rng.choice(list(files))
     if rng.random() < 0.2:  # The name that TensorStore gives to a file that it is writing.
-        files[f"{name}.__lock"] = Link("../" * name.count("/") + rng.choice(("../beside/notes.txt", "../beside/new.txt")))
+        files[f"{name}.__lock"] = Link("../" * name.count("/") + f"../beside/{rng.choice(('notes', 'new'))}.txt")
         return
     parts = pathlib.PurePosixPath(name).parts
     upto = "/".join(parts[: rng.randrange(1, len(parts) + 1)])
@@ -399,7 +412,8 @@ def harm_sizes(rng: random.Random, files: Files) -> None:
             elif kind == "block_size":
                 chunks[0] = size
             elif len(shape) == 2:
-                shape[1], chunks[1] = size, max(1, -(-size // max(1, -(-size // 4096))) if kind == "num_examples" else size)
+                parts = max(1, -(-size // 4096)) if kind == "num_examples" else 1
+                shape[1], chunks[1] = size, max(1, -(-size // parts))
             files[name] = json.dumps(value).encode()
     except (KeyError, TypeError, AttributeError):
         return
@@ -411,8 +425,6 @@ def harm_sizes(rng: random.Random, files: Files) -> None:
 
 def harm_influences(rng: random.Random, files: Files) -> None:
     """Influences of other shapes and types than they should have, with right checksums; or an array told to be huge."""
-    from jdt.store.groups import write_group  # Its own writer makes the hostile ones, too.
-
     groups = [name for name in files if name.startswith("influences/") and name.endswith(".zarr/zarr.json")]
     if not groups:
         return

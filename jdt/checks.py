@@ -4,18 +4,17 @@ import difflib
 import math
 from collections.abc import Iterable
 
-
 _LONGEST, _HEAD, _TAIL = 2_000, 1_400, 500  # Characters of a message, and what is kept of a longer one.
 
 
 class UserError(ValueError):
-    """A mistake the user can mend. The command line prints it as one line and exits with code 2.
+    r"""A mistake the user can mend. The command line prints it as one line and exits with code 2.
 
     Messages quote names and values that may come from a damaged or hostile file: what could move a terminal's cursor,
     break the line or not be encoded is shown as an escape, and what is too long is cut in the middle.
 
-    >>> str(UserError("unknown name 'a\\x1b[2Jb'\\n."))
-    "unknown name 'a\\\\x1b[2Jb'\\\\n."
+    >>> print(UserError("unknown name 'a\x1b[2Jb'\n."))
+    unknown name 'a\x1b[2Jb'\n.
     """
 
     def __init__(self, message: str = "") -> None:

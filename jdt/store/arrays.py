@@ -80,7 +80,8 @@ def _metadata(column: Column, content: bytes | None, store: Place) -> dict[str, 
     """The array's own description, with as many rows as its `zarr.json` says there are."""
     path = store / column.path / "zarr.json"
     if content is None or not column.is_described_by(content):
-        reason = "is missing" if content is None else f"does not describe the {column.dtype}{list(column.shape)} it should"
+        due = f"{column.dtype}{list(column.shape)}"
+        reason = "is missing" if content is None else f"does not describe the {due} that run.json speaks of"
         raise UserError(
             f"cannot open the array {store / column.path}: its {path.name} {reason}: run the same command again with "
             "the same --out: it is mended."

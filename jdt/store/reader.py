@@ -195,7 +195,6 @@ class Run:
         if found != expected:
             raise UserError(f"{self.path}/store.zarr/{name} is damaged: {_REMEDY}: it is mended.")
 
-
     def _require_length(self, name: str, found: int, expected: int) -> None:
         if found != expected:
             raise UserError(f"{self.path}/store.zarr/{name} has {found} entries, but run.json says {expected}.")
@@ -264,7 +263,7 @@ def layout_of(description: Mapping[str, Any], root: Place) -> Layout:
             raise TypeError("modes and outputs must be lists")
         if not all(isinstance(text, str) for text in (*digests, *modes, *(outputs or ()))):
             raise TypeError("names and digests must be strings")
-        return Layout(*counts, examples, modes, None if outputs is None else tuple(outputs))
+        return Layout(counts[0], counts[1], counts[2], examples, modes, None if outputs is None else tuple(outputs))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{root}/run.json is damaged: its schema cannot be read ({error}).") from error
     except UserError as error:

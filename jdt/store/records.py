@@ -179,9 +179,7 @@ def verify(
         return block, _first_damage(block, futures, records[block]["checksums"], arrays, columns, store)
 
     for block in sorted(records):
-        started = {
-            name: start_reading(array, columns[name], records[block], store) for name, array in arrays.items()
-        }
+        started = {name: start_reading(array, columns[name], records[block], store) for name, array in arrays.items()}
         waiting.append((block, started))
         if len(waiting) > _READ_AHEAD:
             yield finish()

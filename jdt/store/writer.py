@@ -177,9 +177,7 @@ class RunWriter:
         columns, rows = self._layout.columns(), range(*record["models"])
         found: dict[str, np.ndarray] = {}
         store = self.path / "store.zarr"
-        started = {
-            name: start_reading(array, columns[name], record, store) for name, array in self._arrays.items()
-        }
+        started = {name: start_reading(array, columns[name], record, store) for name, array in self._arrays.items()}
         for name, future in started.items():
             values, _ = read_checked(
                 future, record["checksums"][name], array=self._arrays[name], column=columns[name], block=block,
@@ -223,6 +221,7 @@ class RunWriter:
                 remove(record_path(self.path, block))
             self._write_rows(block, values)
             if not (isinstance(earlier, dict) and earlier["checksums"] == checksums):
+                self._require_unrecorded_growth(block)
                 self._write_record(block, checksums, record)
             self._whole.add(block)
         except (OSError, ValueError) as error:
@@ -277,6 +276,13 @@ class RunWriter:
                 f"{self.path} has grown to {models} models meanwhile, and this process knows of "
                 f"{self.schema.num_models}: nothing is lost; pass --num-models {models} to help with the others."
             )
+
+    def _require_unrecorded_growth(self, block: int) -> None:
+        """Raise if another process has recorded more rows of a block than this one writes, while it wrote."""
+        if len(self._layout.models_of(block)) < self._layout.block_size:
+            there = block_records.load_record(self.path, block, self._layout, self._fingerprint)
+            if isinstance(there, Damage):
+                self._require_current()
 
     def _discard(self, damage: Damage) -> None:
         with explained(f"removing the record of block {damage.block} in {self.path}"):

@@ -1,4 +1,4 @@
-"""Faults of disks, clocks and people: each is named, nothing that is sound is lost, and repairing restores every byte."""
+"""Faults of disks, clocks and people: each is named, nothing sound is lost, and repairing restores every byte."""
 
 import contextlib
 import datetime
