@@ -18,6 +18,8 @@ from jdt.report.select import finite
 from jdt.report.words import ABSENT, MODES, baseline_words, clean, decimal, mode_words, percent
 from jdt.store.files import Place, explained, jsonable, run_path, write_bytes
 
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, " ")
+
 
 def write_report(path: str | os.PathLike[str], content: Content) -> Place:
     """Write the page, and its figures as PNG files to `figures/` beside it.
@@ -60,7 +62,7 @@ def _check(findings: TargetFindings) -> None:
 def _render(content: Content, pictures: list[tuple[Picture, ...]]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        finalize=_printable, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("page.html").render(
         title=clean(content.title),
@@ -72,6 +74,11 @@ def _render(content: Content, pictures: list[tuple[Picture, ...]]) -> str:
         provenance=[(clean(name), _provenance_text(value)) for name, value in content.provenance.items()],
         pair_sentence=summary.PAIR_SENTENCE,
     )
+
+
+def _printable(value: Any) -> Any:
+    """Text of any origin without control characters, which no page may hold."""
+    return value.translate(_CONTROLS) if type(value) is str else value  # Markup is what was escaped already.
 
 
 def _template(name: str) -> str:

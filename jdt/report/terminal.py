@@ -21,7 +21,7 @@ def findings_table(findings: TargetFindings, count: int = 3) -> Table:
     estimator = first_estimator(findings)
     classes = findings.estimators[estimator].classes
     scale = scale_of(findings.output, typical_sizes(classes))
-    title = f"{clean(findings.target)}, {mode_words(findings.mode)}: influence on {scale.output} ({estimator})"
+    title = clean(f"{findings.target}, {mode_words(findings.mode)}: influence on {scale.output} ({estimator})")
     table = Table("target class", "helps most", "harms most", title=escape(title), title_justify="left")
     for column, name in enumerate(classes.target_names):
         rows = effects(classes, column)

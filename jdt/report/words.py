@@ -60,7 +60,8 @@ def scale_of(output: str, sizes: Float[np.ndarray, "units targets"]) -> Scale:
     >>> scale_of("confidence", np.array([[0.0031, np.inf]])).effect(0.01239)
     '+1.24\xa0pp'
     """
-    scale = _SCALES.get(output, Scale(1.0, output, output, f"mean {output}"))
+    name = clean(output)
+    scale = _SCALES.get(output, Scale(1.0, name, name, f"mean {name}"))
     shown = sizes[np.isfinite(sizes) & (sizes > 0)] * scale.factor
     if not shown.size:
         return scale

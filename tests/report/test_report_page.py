@@ -10,11 +10,12 @@ import re
 
 import numpy as np
 import pytest
+import rich.console
 from PIL import Image
 from report_examples import CIFAR, make_content, make_target, pictures, with_influences
 
 from jdt.checks import UserError
-from jdt.report import write_figures, write_report
+from jdt.report import findings_table, write_figures, write_report
 
 EVIL = "<script>alert(1)</script>\"'&$x_1^2$"
 
@@ -97,31 +98,51 @@ def test_every_image_is_a_picture(page):
     assert len(sizes) == 4 + 10 * 5
 
 
-def test_names_are_escaped_everywhere(written):
-    units = tuple(f"{EVIL}{u}" for u in range(22))
-    classes = tuple(f"{EVIL}{c}" for c in "abc")
-    target = make_target(names=units, classes=classes)
-    truth = dataclasses.replace(target.truth, question=EVIL, kinds=tuple(f"{EVIL}{u % 2}" for u in range(22)))
-    estimators = {f"{EVIL}{name}": found for name, found in target.estimators.items()}
-    figure = dataclasses.replace(target.truth.auroc, unit=EVIL, text=EVIL)
-    target = dataclasses.replace(
-        target, target=EVIL, mode=EVIL, output=EVIL, truth=truth, estimators=estimators, pair_correlation={EVIL: figure}
-    )
-    content = dataclasses.replace(
-        make_content(target, warnings=(EVIL,)), title=EVIL, figures={EVIL: figure}, provenance={EVIL: {EVIL: EVIL}}
-    )
-    text, path = written(content)
+def poisoned(value):
+    """A content with a hostile beginning and end of every string in it, wherever it stands."""
+    if isinstance(value, str):
+        return f"{EVIL}{value}\0\x1b[2J\ud800"
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: poisoned(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    if isinstance(value, dict):
+        return {poisoned(key): poisoned(item) for key, item in value.items()}
+    return type(value)(map(poisoned, value)) if type(value) in (list, tuple) else value
+
+
+def test_every_string_of_a_content_is_escaped(written):
+    content = make_content(make_target(units=22, classes=("a", "b", "c")))
+    plan = {"config": {"recipe": ["sgd", {"name": "x"}]}, "plan": ("a", None), "command": "python", "when": {}}
+    hostile = poisoned(dataclasses.replace(content, provenance=plan))
+    text, path = written(hostile)
     reader = read(text)
     assert "<script" not in text
+    assert not [c for c in text if ord(c) < 32 and c != "\n"]
     assert reader.wrong == []
+    assert reader.open == []
     attributes = (
         "alt aria-hidden aria-label aria-labelledby charset class colspan content cx height href id lang name r rel "
         "role scope src tabindex title viewbox width x1 x2 y1 y2"
     )
     assert {name for _, attrs in reader.tags for name in attrs} <= set(attributes.split())
-    assert words(text).count(EVIL) > 40
-    assert any(EVIL in attrs.get("alt", "") for tag, attrs in reader.tags if tag == "img")
+    assert words(text).count(EVIL) > 100
+    for attribute in ("alt", "title", "aria-label"):
+        assert any(EVIL in attrs.get(attribute, "") for _, attrs in reader.tags), attribute
+    target = hostile.targets[0]
+    found = next(iter(target.estimators.values()))
+    shown = [
+        hostile.title, hostile.warnings[0], target.target, target.mode, target.output, target.truth.question,
+        *target.estimators, found.classes.unit_names[int(np.argmax(found.task.influence))], *found.classes.target_names,
+        found.models_needed.text, *(figure.text for figure in found.significant.values()), *target.pair_correlation,
+        *hostile.figures, *(figure.unit for figure in hostile.figures.values()), *hostile.provenance,
+    ]  # fmt: skip
+    page = words(text)
+    assert [name for name in shown if name.removesuffix("\0\x1b[2J\ud800") not in page] == []
     assert all(p.parent == path.parent / "figures" for p in (path.parent / "figures").iterdir())
+    lines = io.StringIO()
+    rich.console.Console(file=lines, width=200).print(findings_table(target))
+    lines.getvalue().encode()
+    assert "\x1b" not in lines.getvalue()
 
 
 def test_summary_says_the_numbers_of_the_content(page, content):

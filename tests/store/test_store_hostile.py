@@ -99,7 +99,7 @@ def test_a_sealed_schema_that_no_run_has_is_refused(root, case):
         with pytest.raises(UserError, match=rf"run\.json is damaged.*{message}") as refused:
             attempt(root)
         assert len(str(refused.value)) < 2500
-    with pytest.raises(UserError, match="another data|run.json is damaged"):
+    with pytest.raises(UserError, match=r"another data|run\.json is damaged"):
         writer(root, schema())
 
 
