@@ -75,7 +75,7 @@ def _influences(rng: np.random.Generator, units: tuple[str, ...], targets: tuple
     return Influences(
         influence=value, standard_error=np.abs(value) + 1, z=value, degrees_of_freedom=np.full((1, 1), 9.0, np.float32),
         intercept=value[0], unit_names=units, target_names=targets, estimator="ridge", output="confidence",
-        num_models=10, info={"penalty": value[0], "penalties": [0.1, 1.0]},
+        num_models=10, info={"penalties": [0.1, 1.0]} | ({"penalty": value[0]} if len(targets) == 7 else {}),
     )  # fmt: skip
 
 
@@ -233,7 +233,8 @@ def _near(rng: random.Random, value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         return rng.choice((not value, 0, 1, "true"))
     if isinstance(value, (int, float)):
-        return rng.choice((value + 1, value - 1, -value, float(value), str(value), [value], value * 1000, bool(value)))
+        near = float(max(-1e300, min(value, 1e300)))
+        return rng.choice((value + 1, value - 1, -value, near, str(value), [value], value * 1000, bool(value)))
     if isinstance(value, str):
         others = (value[:-1], value + " ", value.upper(), value[::-1], value + "\n", [value], list(value), value * 9)
         return rng.choice(others)
