@@ -4,6 +4,7 @@ A harm is a function from a generator and the files of the run to other files; n
 `sound_files`, which writes the run that everything starts from.
 """
 
+import contextlib
 import copy
 import json
 import os
@@ -214,7 +215,8 @@ def change_json(rng: random.Random, value: Any, others: list[Any]) -> Any:
     elif change == "rename" and isinstance(where, dict):
         where[rng.choice((*EVIL_NAMES, *map(str, where)))] = where.pop(key)
     elif change == "double" and isinstance(where, list):
-        where[key:key] = [copy.deepcopy(where[key])] * rng.choice((1, 3, 1000))
+        most = 10**6 // (1 + len(json.dumps(where[key])))
+        where[key:key] = [copy.deepcopy(where[key])] * max(1, min(most, rng.choice((1, 3, 1000))))
     elif change == "graft":
         source = rng.choice(others)
         where[key] = copy.deepcopy(rng.choice([owner[name] for owner, name in _spots(source)] or [source]))
@@ -236,7 +238,16 @@ def _near(rng: random.Random, value: Any) -> Any:
         near = float(max(-1e300, min(value, 1e300)))
         return rng.choice((value + 1, value - 1, -value, near, str(value), [value], value * 1000, bool(value)))
     if isinstance(value, str):
-        others = (value[:-1], value + " ", value.upper(), value[::-1], value + "\n", [value], list(value), value * 9)
+        others = (
+            value[:-1],
+            value + " ",
+            value.upper(),
+            value[::-1],
+            value + "\n",
+            [value],
+            list(value),
+            value[:9999] * 9,
+        )
         return rng.choice(others)
     if isinstance(value, list):
         first = value[0] if value else 0
@@ -416,7 +427,7 @@ def harm_sizes(rng: random.Random, files: Files) -> None:
                 parts = max(1, -(-size // 4096)) if kind == "num_examples" else 1
                 shape[1], chunks[1] = size, max(1, -(-size // parts))
             files[name] = json.dumps(value).encode()
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, IndexError):  # Another harm was here before.
         return
     files["run.json"] = json.dumps(resealed("run.json", saved)).encode()
     if rng.random() < 0.3:
@@ -479,5 +490,6 @@ def harmed(seed: int, case: int, sound: Files) -> tuple[str, Files]:
     kinds, weights = list(HARMS), [weight for _, weight in HARMS.values()]
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         names.append(rng.choices(kinds, weights)[0])
-        HARMS[names[-1]][0](rng, files)
+        with contextlib.suppress(RecursionError):  # What an earlier harm nested too deeply stays as it is.
+            HARMS[names[-1]][0](rng, files)
     return "+".join(names), files
