@@ -9,11 +9,12 @@ from jdt import devices
 from jdt.checks import UserError
 
 ROOT = Path(__file__).parents[1]
+SET_BY_TESTS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 
 
 def python(code, **environment):
     """Run code in a process of its own, where JAX has not started."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+    kept = {k: v for k, v in os.environ.items() if k not in SET_BY_TESTS}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
         env={**kept, **environment},

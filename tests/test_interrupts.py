@@ -38,7 +38,8 @@ sys.exit(jdt.cli.main(run, {"demo": Config()}, default="demo", description=""))
 def start(busy, **options):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.replace("BUSY", BUSY[busy]), "--out", "y", "--overwrite"], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **options},
     )  # fmt: skip
     assert process.stdout.readline() == "busy\n", process.stderr.read()
     return process

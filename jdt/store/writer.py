@@ -265,8 +265,16 @@ class RunWriter:
                 **record,
             }
         )
-        write_bytes(record_path(self.path, block), json_bytes(sealed))
-        self._verified[block] = sealed["digest"]
+        path = record_path(self.path, block)
+        while True:
+            version = read_content(path).version
+            there = block_records.load_record(self.path, block, self._layout, self._fingerprint)
+            if isinstance(there, dict) and there["checksums"] == checksums:
+                self._verified[block] = there["digest"]  # Another process has just written the same: its record stays.
+                return
+            if write_bytes(path, json_bytes(sealed), replacing=version):
+                self._verified[block] = sealed["digest"]
+                return
 
     def _require_current(self) -> None:
         """Raise if another process has let the run grow: records of more models than this one knows are no damage."""

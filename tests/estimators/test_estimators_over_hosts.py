@@ -203,7 +203,8 @@ def test_three_processes_save_what_one_saves_bit_for_bit(done, estimator):
 def test_the_first_process_says_what_one_process_says_and_the_others_nothing(done):
     folder, said_alone, _, said = done
     assert said_alone.count("models held out: R^2") == len(ESTIMATORS)
-    assert said_alone.replace(str(folder / "alone"), str(folder / "together")) in said[0][0]
+    expected = said_alone.replace(str(folder / "alone"), str(folder / "together")).splitlines()
+    assert set(expected) <= set(said[0][0].splitlines())  # Among what JAX says of its connections.
     for out, _ in said[1:]:
         assert [line for line in out.splitlines() if not line.startswith("[Gloo]")] == []
 

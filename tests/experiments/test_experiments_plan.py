@@ -35,7 +35,7 @@ def train_blocks(out):
     """Train what is missing in a run and nothing else."""
 
     def only_train(config):
-        class_influence.train_run(config, *class_influence.load_task(config), lambda *_, **__: None)
+        class_influence.train_run(config, *class_influence.load_task(config), jdt.hosts.ALONE, lambda *_, **__: None)
 
     argv = [*TINY, "--out", str(out)]
     assert jdt.cli.main(only_train, class_influence.PRESETS, default="demo", description="", argv=argv) == 0

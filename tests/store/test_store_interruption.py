@@ -25,28 +25,6 @@ def stray_files(root):
     return [p for p in root.rglob("*") if p.name.endswith(".__lock")]
 
 
-def test_a_kill_loses_no_completed_block(tmp_path):
-    made, rng = schema(num_models=240, block_size=4, examples=3000), random.Random(0)
-    write_missing(tmp_path / "calm", made)
-    root, seen = tmp_path / "killed", set()
-    for _ in range(3):
-        process = start(root, 240, 4, 3000)
-        lines = [process.stdout.readline() for _ in range(rng.randrange(3, 12))]
-        time.sleep(rng.random() * 0.02)
-        process.kill()
-        rest, _ = process.communicate()
-        seen |= {int(line.split()[1]) for line in [*lines, *rest.splitlines()] if re.fullmatch(r"done \d+\n?", line)}
-        assert process.returncode == -9, "finished before the kill"
-        run = writer(root, made)
-        assert run.damaged == ()
-        assert not seen & set(run.missing_blocks())
-        assert stray_files(root) == []
-        assert set(open_run(root).complete.tolist()) >= {m for b in seen for m in made.layout.models_of(b)}
-    write_missing(root, made)
-    assert store_bytes(root) == store_bytes(tmp_path / "calm")
-    assert stray_files(root) == []
-
-
 def test_workers_that_are_killed_join_and_grow_a_run_lose_nothing(tmp_path):
     root, rng, seen, models = tmp_path / "r", random.Random(1), {}, 400
     workers = []
