@@ -14,7 +14,6 @@ from jdt.store.files import (
     explained,
     read_content,
     read_json,
-    remove,
     remove_abandoned,
     remove_tree,
     run_path,
@@ -22,7 +21,7 @@ from jdt.store.files import (
 )
 from jdt.store.groups import read_group, saved_groups
 from jdt.store.reader import Run, layout_of
-from jdt.store.records import Damage, load_run_file, record_path
+from jdt.store.records import Damage, load_run_file
 from jdt.store.schema import Column, Layout, safe_name
 from jdt.store.strings import metadata_bytes
 
@@ -112,7 +111,7 @@ def check_run(
         faults.append(Fault(f"blocks/{damage.block:06d}.json", f"{damage.column}: {damage.reason}", _RETRAIN))
         if repair:
             with explained(f"removing the record of block {damage.block} in {root}"):
-                remove(record_path(root, damage.block))
+                block_records.drop(root, damage, layout)
     for folder, reason in _groups(root):
         faults.append(Fault(folder, reason, "removed; the command that made the run estimates it again"))
         if repair:

@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 from jdt.checks import UserError
 from jdt.config import fingerprint
 from jdt.store.arrays import read_checked, start_reading
-from jdt.store.files import Content, Place, jsonable, names_in, one_line, parse_json, read_content, read_json
+from jdt.store.files import (
+    Content,
+    Place,
+    jsonable,
+    names_in,
+    one_line,
+    parse_json,
+    read_content,
+    read_json,
+    remove,
+    remove_tree,
+)
 from jdt.store.schema import READABLE_VERSIONS, SCHEMA_VERSION, Column, Layout
 
 _READ_AHEAD = 4  # Blocks whose chunks are decoded while an earlier one is hashed.
@@ -161,6 +172,21 @@ def _covers(models: Any, rows: range) -> bool:
 def is_whole(record: Mapping[str, Any], layout: Layout) -> bool:
     """Whether a record covers all models of its block."""
     return record["models"][1] == layout.models_of(record["block"]).stop
+
+
+def drop(root: Place, damage: Damage, layout: Layout) -> None:
+    """Remove the record of a damaged block, so that it counts as missing.
+
+    Of a partial last block the chunks go, too: what they hold beyond the last model would outlive the new rows.
+
+    Raises:
+      OSError: As the system or the bucket reports it.
+    """
+    remove(record_path(root, damage.block))
+    if 0 < len(layout.models_of(damage.block)) < layout.block_size:
+        for column in layout.columns().values():
+            for file in column.chunk_files(damage.block):
+                remove_tree(root / "store.zarr" / file)
 
 
 def verify(

@@ -295,7 +295,7 @@ class RunWriter:
     def _discard(self, damage: Damage) -> None:
         with explained(f"removing the record of block {damage.block} in {self.path}"):
             self._require_current()
-            remove(record_path(self.path, damage.block))
+            block_records.drop(self.path, damage, self._layout)
         self._verified.pop(damage.block, None)
         self._damaged.append(damage)
 

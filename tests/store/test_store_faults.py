@@ -69,6 +69,12 @@ def forge_number(root):
     return f"{RECORD} describes another block"
 
 
+def foreign_chunk(root):
+    last = root / f"{MARGIN}/c/2/0"  # Two models, and room for two more that no model of the run overwrites.
+    last.write_bytes((root / f"{MARGIN}/c/0/0").read_bytes())
+    return f"the values in {MARGIN}/c/2/0 are not those that were recorded"
+
+
 def pipe(root):
     (root / f"{MARGIN}/c/1/0").unlink()
     os.mkfifo(root / f"{MARGIN}/c/1/0")
@@ -82,7 +88,8 @@ def endless(root):
 
 
 @pytest.mark.parametrize(
-    "harm", [truncate, flip, flip_names, other_codec, edit_record, forge_record, forge_number, pipe, endless]
+    "harm",
+    [truncate, flip, flip_names, other_codec, edit_record, forge_record, forge_number, foreign_chunk, pipe, endless],
 )
 def test_a_fault_is_named_and_repairing_restores_every_byte(tmp_path, harm):
     made, root = schema(), tmp_path / "r"
@@ -94,6 +101,10 @@ def test_a_fault_is_named_and_repairing_restores_every_byte(tmp_path, harm):
     assert named in f"{fault.file} {fault.reason}"
     assert "\n" not in fault.reason
     assert sorted((root / "blocks").iterdir()) == records, "changed without being asked to"
+    if harm not in (pipe, endless):  # Resuming alone does as much; those two cannot be copied.
+        shutil.copytree(root, tmp_path / "s")
+        write_missing(tmp_path / "s", made)
+        assert store_bytes(tmp_path / "s") == sound
     assert check_run(root, repair=True).faults == found.faults
     write_missing(root, made)
     assert store_bytes(root) == sound
