@@ -224,7 +224,19 @@ def train(
             checkpoints.wait()
     curve, last_epoch = np.asarray(wave.losses), max(1, round(ensemble.num_steps / ensemble.recipe.epochs))
     finite = np.isfinite(curve).all(axis=1) & np.asarray(wave.finite)
-    return Trained(wave.variables, curve[:, -last_epoch:].mean(axis=1), finite)
+    return Trained(wave.variables, mean_of_last(curve, last_epoch), finite)
+
+
+def mean_of_last(curve: Float[np.ndarray, "models steps"], num_steps: int) -> Float[np.ndarray, " models"]:
+    """Mean of the last steps of each model, to the same bits however the rows lie in memory.
+
+    NumPy sums rows in another order than columns, and which of them are contiguous depends on the number of waves.
+
+    >>> curve = np.random.default_rng(0).random((172, 2)).astype(np.float32)
+    >>> bool((mean_of_last(curve.T, 172) == mean_of_last(np.ascontiguousarray(curve.T), 172)).all())
+    True
+    """
+    return np.ascontiguousarray(curve[:, -num_steps:]).mean(axis=1)
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:
