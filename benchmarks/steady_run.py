@@ -50,13 +50,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--models", type=int, default=2000)
     parser.add_argument("--epochs", type=float, default=0.5)
+    parser.add_argument("--block-size", type=int, default=2)
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "run"
-        command = [sys.executable, "-m", "experiments.class_influence", "--preset", "smoke", "--block-size", "2"]
+        command = [sys.executable, "-m", "experiments.class_influence", "--preset", "smoke"]
+        command += ["--block-size", str(options.block_size)]
         command += ["--out", str(out), "--num-models", str(options.models), "--recipe.epochs", str(options.epochs)]
-        seen = watch(command, out, options.models // 2)
+        seen = watch(command, out, -(-options.models // options.block_size))
         records = [json.loads(path.read_text()) for path in sorted((out / "blocks").iterdir())]
     counts, seconds, memory = (np.array(column) for column in zip(*seen, strict=True))
     first, last = int(counts[0]), int(counts[-1])
@@ -67,6 +69,7 @@ def main() -> None:
     found = {
         "models": options.models,
         "blocks": last,
+        "block_size": options.block_size,
         "wall_seconds": round(float(wall), 1),
         "seconds_in_blocks": round(float(inside), 1),
         "overhead_share": round(float(1 - inside / wall), 4),
