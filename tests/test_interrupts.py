@@ -35,11 +35,12 @@ sys.exit(jdt.cli.main(run, {"demo": Config()}, default="demo", description=""))
 """
 
 
-def start(busy, **options):
+def start(busy, interrupts="default_int_handler"):
+    """A process that is busy; a shell may have left Ctrl-C ignored for all of its children."""
+    first = f"import signal; signal.signal(signal.SIGINT, signal.{interrupts})"
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.replace("BUSY", BUSY[busy]), "--out", "y", "--overwrite"], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **options},
+        [sys.executable, "-c", first + PROGRAM.replace("BUSY", BUSY[busy]), "--out", "y", "--overwrite"], cwd=ROOT,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout.readline() == "busy\n", process.stderr.read()
     return process
@@ -72,7 +73,7 @@ def test_a_second_signal_ends_it_at_once():
 
 
 def test_an_ignored_signal_stays_ignored():
-    process = start("python", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    process = start("python", "SIG_IGN")
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None
