@@ -70,9 +70,9 @@ def alone(tmp_path_factory):
     out = tmp_path_factory.mktemp("alone") / "run"
     for num_models in (8, 24):
         process = start(out, num_models, program=("-c", TRAIN_ALONE))
-        printed, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    assert "8/24" in printed or num_records(out) == 12
+    assert num_records(out) == 12
     return store_bytes(out)
 
 
