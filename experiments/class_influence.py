@@ -54,7 +54,11 @@ class Config:
     seed: int = 0
     """Root of all randomness."""
     model: str = "small_cnn"
-    """A zoo name, or package.module:ClassName of a Flax module."""
+    """A zoo name, or package.module:ClassName of a Flax module, Linen or NNX."""
+    model_args: tuple[str, ...] = ()
+    """Arguments of the model's class, NAME=VALUE each: width=64 depth=3."""
+    features: str | None = None
+    """Where a model that returns a dictionary has its features: a key. Or: output, to keep a model's last layer."""
     recipe: jdt.train.Recipe = dataclasses.field(default_factory=jdt.train.Recipe)
     """How source models are trained."""
     head: jdt.transfer.FixedFeature = dataclasses.field(default_factory=jdt.transfer.FixedFeature)
@@ -155,7 +159,12 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         design=design,
         num_models=config.num_models,
         block_size=block_size or 2,
-        network=jdt.models.make(config.model, len(source.class_names)),
+        network=jdt.models.make(
+            config.model,
+            len(source.class_names),
+            arguments=jdt.models.parse_arguments(config.model_args),
+            features=config.features,
+        ),
         recipe=config.recipe,
         plan=jdt.train.PLANS["native"],
         head=config.head,
@@ -184,6 +193,11 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
         name: jdt.config.to_plain(getattr(config, name))
         for name in ("source", "source_split", "target", "image_size", "equalize", "model", "transfer")
     }
+    # Only where they are given: runs of before there were such options go on.
+    if config.model_args:
+        chosen["model_args"] = jdt.config.to_plain(jdt.models.parse_arguments(config.model_args))
+    if config.features is not None:
+        chosen["features"] = config.features
     datasets = [task.source, *(data for target in task.targets for data in (target.train, target.test))]
     return {
         "experiment": "class_influence",
@@ -404,6 +418,7 @@ def describe(task: jdt.pipeline.Task, choice: jdt.train.Choice, missing: list[in
         f"{len(task.source):,} source images, {len(task.units)} units, {task.num_models} models in blocks of "
         f"{task.block_size}, {ensemble.num_steps} steps of {ensemble.batch_size} images each."
     )
+    say(task.network.describe(task.source.image_shape), markup=False)
     devices = f"{task.num_devices} device{'s' if task.num_devices > 1 else ''}"
     say(f"plan {plan.name} ({choice.reason}), {plan.width} at once on each of {devices}, {task.precision}.")
     if task.pool is not None and task.pool.chunks_a_pass > 1:

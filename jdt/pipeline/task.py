@@ -90,8 +90,8 @@ class Task:
                 )
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         if "full" in self.modes:
-            for target in self.targets:
-                self.network.with_classes(len(target.train.class_names))
+            for count in {len(target.train.class_names) for target in self.targets} - {len(self.source.class_names)}:
+                check_contract(self.network.with_classes(count), self.source.image_shape, count)
         if self.pool is not None:
             self.pool.check(self.ensemble.smallest_subset, self.ensemble.batch_size)
 
