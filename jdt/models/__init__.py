@@ -7,7 +7,8 @@
 from jdt.models.base import ModelOutput as ModelOutput
 from jdt.models.base import Network as Network
 from jdt.models.base import Variables as Variables
-from jdt.models.base import check_contract as check_contract
+from jdt.models.contract import check_contract as check_contract
+from jdt.models.contract import check_width as check_width
 from jdt.models.nnx_modules import NnxModule as NnxModule
 from jdt.models.resnet import ResNet9 as ResNet9
 from jdt.models.resnet import ResNet18 as ResNet18

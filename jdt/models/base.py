@@ -2,15 +2,12 @@
 
 import dataclasses
 import functools
-import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jdt import checks
 from jdt.models import linen_modules, nnx_modules
@@ -148,7 +145,7 @@ class Network:
 
     def describe(self, image_shape: tuple[int, int, int]) -> str:
         """One line for people: the features, and where the logits come from."""
-        form, variables = self.form(image_shape), _shapes(self, image_shape)
+        form, variables = self.form(image_shape), shapes(self, image_shape)
         count = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         width = jax.eval_shape(self.apply, variables, images).features.shape[-1]
@@ -174,7 +171,7 @@ def _form(module: nn.Module | NnxModule, features: str | None, name: str, image_
         raise
     except Exception as error:
         # A user's module can fail in any way at all; the reader needs the clause and the first line of the cause.
-        raise _broken(
+        raise broken(
             name,
             f"applied to images {(4, *image_shape)} it raised {type(error).__name__}: "
             f"{(str(error).strip() or repr(error)).splitlines()[0]}",
@@ -183,17 +180,17 @@ def _form(module: nn.Module | NnxModule, features: str | None, name: str, image_
         shapes = ", ".join(f"{key!r} {getattr(value, 'shape', type(value).__name__)}" for key, value in output.items())
         if features not in output:
             asked = "none is chosen" if features is None else f"{features!r} is not among them"
-            raise _broken(name, f"it returns a dictionary ({shapes}) of which {asked}: pass --features KEY.")
+            raise broken(name, f"it returns a dictionary ({shapes}) of which {asked}: pass --features KEY.")
         return _checked(name, Form(False, key=features), output[features])
     if features not in (None, OUTPUT):
-        raise _broken(
+        raise broken(
             name,
             f"--features {features} asks for an entry of a dictionary, but it returns {_shape_of(output)}: leave "
             f"it out, or pass --features {OUTPUT} for the output as it comes.",
         )
     if isinstance(output, tuple) and len(output) == 2 and features is None:
         if "head" not in params:
-            raise _broken(
+            raise broken(
                 name,
                 f"it returns (logits, features), but no layer is named 'head' (found: {', '.join(sorted(params))}"
                 "): name the last layer 'head', or return the features alone, and jdt adds a head.",
@@ -212,13 +209,13 @@ def _form(module: nn.Module | NnxModule, features: str | None, name: str, image_
 
 def _checked(name: str, form: Form, features: Any) -> Form:
     if not isinstance(features, jax.ShapeDtypeStruct):
-        raise _broken(
+        raise broken(
             name,
             f"it returns {_shape_of(features)}, expected features [batch, features], a dictionary of them, or "
             "(logits, features).",
         )
     if features.ndim != 2 or features.shape[0] != 4:
-        raise _broken(
+        raise broken(
             name,
             f"features have shape {features.shape} for 4 images, expected (batch, features): pool or flatten the "
             "other axes.",
@@ -232,110 +229,11 @@ def _shape_of(output: Any) -> str:
     return str(getattr(output, "shape", type(output).__name__))
 
 
-def _broken(name: str, what: str) -> checks.UserError:
+def broken(name: str, what: str) -> checks.UserError:
+    """The error for a clause of the contract that a model breaks."""
     return checks.UserError(f"model {name} breaks the contract: {what}")
 
 
-def _shapes(network: Network, image_shape: tuple[int, int, int]) -> Variables:
+def shapes(network: Network, image_shape: tuple[int, int, int]) -> Variables:
+    """Shapes and dtypes of a network's variables."""
     return jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
-
-
-def check_contract(network: Network, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Check a model against the contract before any time is spent on training it.
-
-    Args:
-      network: The model.
-      image_shape: (height, width, channels) of one image.
-      num_classes: Width that the logits must have.
-
-    Raises:
-      UserError: Naming the clause that is broken and the shape or value that broke it.
-    """
-    name = network.name
-    images = jax.ShapeDtypeStruct((4, *image_shape), jnp.float32)
-    variables = _shapes(network, image_shape)
-    key = jax.random.key(0)
-    try:
-        with jax.checking_leaks():
-            programs = [jax.make_jaxpr(network.train_apply, return_shape=True)(variables, images, key) for _ in "ab"]
-        inferred = jax.eval_shape(network.apply, variables, images)
-    except checks.UserError:
-        raise
-    except Exception as error:
-        if "Leaked" in str(error):
-            raise _broken(
-                name, "it keeps arrays of one call for later (a side effect): return them, or use a Flax variable."
-            ) from error
-        raise _broken(
-            name,
-            f"in training on images {images.shape} it raised {type(error).__name__}: "
-            f"{(str(error).strip() or repr(error)).splitlines()[0]}",
-        ) from error
-    (program, (trained, state)), (again, _) = programs
-    for mode, output in (("training", trained), ("inference", inferred)):
-        if output.logits.shape != (4, num_classes):
-            raise _broken(
-                name,
-                f"logits have shape {output.logits.shape} in {mode}, expected (batch, classes) = (4, "
-                f"{num_classes}); a module that returns logits takes their number as num_classes, or returns features "
-                "alone.",
-            )
-        if output.features.ndim != 2 or output.features.shape[0] != 4:
-            raise _broken(
-                name,
-                f"features have shape {output.features.shape} in {mode}, expected (batch, features): pool or "
-                "flatten the spatial axes.",
-            )
-    if program.effects:
-        raise _broken(
-            name,
-            f"it has side effects ({', '.join(sorted(map(str, program.effects)))}): remove callbacks and debug prints.",
-        )
-    if _digest(program) != _digest(again):
-        raise _broken(
-            name,
-            "two traces of it differ: something in Python changes between calls (a counter, numpy.random, the "
-            "time); draw from Flax's random streams and keep state in Flax variables.",
-        )
-    _check_state(name, dict(variables.state), dict(state))
-    alone, together = _first_features(network, image_shape)
-    if not np.allclose(alone, together, rtol=1e-3, atol=1e-4):
-        raise _broken(
-            name,
-            "in inference the features of an image change with the rest of its batch: use stored statistics "
-            "(nn.BatchNorm(use_running_average=not train)).",
-        )
-
-
-def _digest(program: Any) -> str:
-    """A program with the constants in it, by content."""
-    hashed = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(program)).encode())  # Functions' addresses change.
-    for constant in program.consts:
-        hashed.update(np.ascontiguousarray(constant).tobytes())
-    return hashed.hexdigest()
-
-
-def _check_state(name: str, before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Refuse state that is another kind of array after a step than before, which would be traced anew each time."""
-    if not jax.tree.leaves(before):
-        return
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        raise _broken(name, "training changes the structure of its state (a collection that grows with each call?).")
-    old, new = (jax.tree_util.tree_leaves_with_path(state) for state in (before, after))
-    for (path, was), (_, now) in zip(old, new, strict=True):
-        if (was.shape, was.dtype) != (now.shape, now.dtype):
-            raise _broken(
-                name,
-                f"training changes its state {jax.tree_util.keystr(path)} from {was.dtype}{list(was.shape)} to "
-                f"{now.dtype}{list(now.shape)}, so that each step would be traced again: keep shape and dtype.",
-            )
-
-
-@functools.partial(jax.jit, static_argnames=("network", "image_shape"))
-def _first_features(
-    network: Network, image_shape: tuple[int, int, int]
-) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
-    """Features of one image in inference, by itself and beside three others."""
-    images = jax.random.normal(jax.random.key(1), (4, *image_shape))
-    variables = network.init(jax.random.key(0), image_shape)
-    return network.apply(variables, images[:1]).features[0], network.apply(variables, images).features[0]

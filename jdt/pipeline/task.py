@@ -11,7 +11,7 @@ from jdt import checks, store
 from jdt.data import Dataset
 from jdt.devices import BYTES_A_GIB, memory_limit
 from jdt.masks import Design, Units, check_num_models
-from jdt.models import Network, check_contract
+from jdt.models import Network, check_contract, check_width
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
 from jdt.transfer import FixedFeature, FullNetwork
 
@@ -91,7 +91,7 @@ class Task:
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         if "full" in self.modes:
             for count in {len(target.train.class_names) for target in self.targets} - {len(self.source.class_names)}:
-                check_contract(self.network.with_classes(count), self.source.image_shape, count)
+                check_width(self.network.with_classes(count), self.source.image_shape, count)
         if self.pool is not None:
             self.pool.check(self.ensemble.smallest_subset, self.ensemble.batch_size)
 
