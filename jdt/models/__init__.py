@@ -12,7 +12,10 @@ from jdt.models.contract import check_width as check_width
 from jdt.models.nnx_modules import NnxModule as NnxModule
 from jdt.models.resnet import ResNet9 as ResNet9
 from jdt.models.resnet import ResNet18 as ResNet18
+from jdt.models.resnet import ResNet50 as ResNet50
 from jdt.models.small_cnn import SmallCNN as SmallCNN
+from jdt.models.vit import VisionTransformer as VisionTransformer
+from jdt.models.wide_resnet import WideResNet as WideResNet
 from jdt.models.zoo import ZOO as ZOO
 from jdt.models.zoo import build as build
 from jdt.models.zoo import make as make

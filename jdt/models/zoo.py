@@ -13,10 +13,19 @@ from jdt import checks
 from jdt.models import linen_modules
 from jdt.models.base import Network
 from jdt.models.nnx_modules import NnxModule
-from jdt.models.resnet import ResNet9, ResNet18
+from jdt.models.resnet import ResNet9, ResNet18, ResNet50
 from jdt.models.small_cnn import SmallCNN
+from jdt.models.vit import VisionTransformer
+from jdt.models.wide_resnet import WideResNet
 
-ZOO: dict[str, type[nn.Module]] = {"small_cnn": SmallCNN, "resnet9": ResNet9, "resnet18": ResNet18}
+ZOO: dict[str, type[nn.Module]] = {
+    "small_cnn": SmallCNN,
+    "resnet9": ResNet9,
+    "resnet18": ResNet18,
+    "resnet50": ResNet50,
+    "wrn16": WideResNet,
+    "vit_tiny": VisionTransformer,
+}
 
 
 def make(
