@@ -38,7 +38,7 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WideResNet-depth-widen: three stages of 16, 32 and 64 times `widen` channels; 2.7 million parameters as it stands.
+    """WideResNet-depth-widen: three stages of 16, 32 and 64 times `widen` channels; by default 2.7 million parameters.
 
     The first layer keeps the resolution and each later stage halves it: for images of 32x32 the feature maps are 32, 16
     and 8 wide. No dropout, the paper's default.
