@@ -31,7 +31,7 @@ class Attention(nn.Module):
         # One product for queries, keys and values.
         joined = nn.Dense(3 * width, kernel_init=NARROW, name="query_key_value")(tokens)
         queries, keys, values = jnp.unstack(joined.reshape(*shape, 3, self.heads, -1), axis=2)
-        mixed = jax.nn.dot_product_attention(queries, keys, values)  # [batch, tokens, heads, width / heads]
+        mixed = jax.nn.dot_product_attention(queries, keys, values, implementation="xla")
         return nn.Dense(width, kernel_init=NARROW, name="out")(mixed.reshape(tokens.shape))
 
 
