@@ -43,6 +43,8 @@ class Config:
     """What a mask switches: classes, groups:FILE (JSON of group -> class names), or examples."""
     equalize: bool = False
     """Subsample all units to the size of the smallest one."""
+    allow_overlap: bool = False
+    """Warn, instead of refusing, where a target's test split holds images of its training split."""
     design: jdt.masks.DesignKind = "antithetic"
     """How subsets are drawn: antithetic or balanced pairs, fixed-size, balanced or bernoulli."""
     fraction: float = 0.5
@@ -164,6 +166,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         precision=jdt.devices.resolve_precision(config.precision),
         num_devices=num_devices,
         pool_size=jdt.pipeline.pool_size(source, config.memory_budget),
+        allow_overlap=config.allow_overlap,
     )
     with jdt.cli.console.status("choosing a plan by measurement"):
         choice = jdt.train.choose(
@@ -346,7 +349,7 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
     """Estimate, and write table and report."""
     run = jdt.store.open_run(config.out)
     unit_images = jdt.report.sample_images(task.source.images, task.units.of_example, task.units.names)
-    findings, warnings = [], []
+    findings, warnings = [], [words + "." for target in task.targets if (words := target.overlap_words())]
     for target, mode in itertools.product(task.targets, task.modes):
         with jdt.cli.console.status(f"estimating influences on {target.name}, {mode} transfer"):
             found, left_out = jdt.pipeline.estimate_target(

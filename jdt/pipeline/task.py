@@ -1,6 +1,7 @@
 """A task: everything that decides the outputs of a run, checked before any time is spent."""
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -8,12 +9,13 @@ import jax
 import numpy as np
 
 from jdt import checks, store
-from jdt.data import Dataset
+from jdt.data import Dataset, overlap
 from jdt.devices import BYTES_A_GIB, memory_limit
 from jdt.masks import Design, Units, check_num_models
 from jdt.models import Network, check_contract
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
 from jdt.transfer import FixedFeature, FullNetwork
+from jdt.types import Int
 
 Mode = Literal["fixed", "full"]
 
@@ -29,6 +31,22 @@ class TargetData:
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
             raise checks.UserError(f"target {self.name!r}: its training and test splits name different classes.")
+
+    @functools.cached_property
+    def overlap(self) -> Int[np.ndarray, "shared 2"]:
+        """Positions of training and test images that are the same: see `jdt.data.overlap`. Found once."""
+        return overlap(self.train.images, self.test.images)
+
+    def overlap_words(self) -> str:
+        """How much the two splits overlap, in one sentence without an end; empty where they do not."""
+        if not len(self.overlap):
+            return ""
+        (trained, tested), height, width = self.overlap[0], *self.test.image_shape[:2]
+        verb = "are" if len(self.overlap) > 1 else "is"
+        return (
+            f"target {self.name!r}: {len(self.overlap):,} of its {len(self.test):,} test images {verb} also in its "
+            f"training split, at {height}x{width} pixels (the first: test image {tested} is training image {trained})"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +70,7 @@ class Task:
       precision: What training computes in.
       num_devices: Devices of this process that share each block.
       pool_size: Source examples on a device at a time; None keeps all of them there.
+      allow_overlap: Whether a target's test split may hold images of its training split.
     """
 
     source: Dataset
@@ -70,6 +89,7 @@ class Task:
     precision: Precision = "float32"
     num_devices: int = 1
     pool_size: int | None = None
+    allow_overlap: bool = False
 
     def __post_init__(self) -> None:
         check_num_models(self.design, self.num_models)
@@ -87,6 +107,12 @@ class Task:
                     f"{data.name} has images of shape {data.image_shape} and {self.source.name} of "
                     f"{self.source.image_shape}: one network reads both, so pass --image-size to resize them to one "
                     "size (images must agree in their number of channels)."
+                )
+        for target in self.targets:
+            if not self.allow_overlap and (words := target.overlap_words()):
+                raise checks.UserError(
+                    f"{words}: outputs on images that were trained on mislead, so take them out of one of the splits, "
+                    "or pass --allow-overlap to go on with a warning."
                 )
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         if "full" in self.modes:
