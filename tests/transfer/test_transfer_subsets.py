@@ -50,7 +50,7 @@ def test_another_seed_chooses_others():
 def test_what_cannot_be_chosen_is_refused():
     labels = np.array([0, 0, 0, 1, 1, 2, 2, 2])
     names = ["ant", "bee", "fly"]
-    with pytest.raises(UserError, match="shots is 3, but class 'bee' has 2 training images.*at most 2"):
+    with pytest.raises(UserError, match=r"shots is 3, but class 'bee' has 2 training images.*at most 2"):
         transfer.few_shot(labels, 3, 3, seed=0, class_names=names)
     with pytest.raises(UserError, match="class 'moth' has 0 training images"):
         transfer.few_shot(labels, 4, 1, seed=0, class_names=[*names, "moth"])
