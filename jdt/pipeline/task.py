@@ -118,6 +118,8 @@ class Task:
                 f"block-size is {self.block_size}, which is odd, but antithetic pairs are trained together: "
                 f"use {self.block_size + 1}."
             )
+        for head in (self.head, *(target.head for target in self.targets if target.head)):
+            head.check()
         solvers = {(target.head or self.head).solver for target in self.targets}
         if solvers - {self.head.solver}:
             raise checks.UserError("heads of some targets have another solver than the task's: pass one for all.")

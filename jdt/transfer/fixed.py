@@ -49,7 +49,8 @@ class FixedFeature:
     bn: Statistics = dataclasses.field(default="frozen", metadata=config.LATER)
     recipe: Recipe = dataclasses.field(default_factory=lambda: TUNING, metadata=config.LATER)
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise where the settings contradict each other."""
         checks.require_known("head solver", self.solver, get_args(Solver))
         checks.require_known("head bn", self.bn, get_args(Statistics))
         if (self.solver, self.bn) == ("convex", "adapt"):
@@ -84,7 +85,11 @@ def transfer_fixed(
       train: Target training split.
       test: Target test split, with the same classes.
       settings: How the heads are fitted.
+
+    Raises:
+      UserError: If the settings let features drift.
     """
+    settings.check()
     features = apply_in_batches(ensemble, variables, train.images).features
     test_features = apply_in_batches(ensemble, variables, test.images).features
     labels, num_classes = jnp.asarray(train.labels), len(train.class_names)
