@@ -28,8 +28,9 @@ TINY = (
 )  # fmt: skip
 
 
-def only_train(config):
-    class_influence.train_run(config, *class_influence.load_task(config), jdt.hosts.ALONE, lambda *_, **__: None)
+def only_begin(config):
+    """Make or resume the run and train nothing."""
+    class_influence.open_writer(config, *class_influence.load_task(config))
 
 
 def command(run, presets, *arguments):
@@ -38,7 +39,7 @@ def command(run, presets, *arguments):
 
 
 def refusal(capfd, *arguments):
-    assert command(only_train, class_influence.PRESETS, *TINY, *arguments) == 2
+    assert command(only_begin, class_influence.PRESETS, *TINY, *arguments) == 2
     (line,) = capfd.readouterr().err.strip().splitlines()
     return line
 
@@ -48,12 +49,12 @@ def test_sizes_decays_and_recipes_are_part_of_what_a_run_is(capfd, tmp_path):
     recipes.write_text(json.dumps({"jdt_digits": {"epochs": 2, "drop_last": True}}))
     asked = ("--out", out, "--shots", "2", "--weight-decays", "0.01", "--target-recipes", recipes,
              "--transfer", "full")  # fmt: skip
-    for _ in range(2):  # The second time nothing is left to do.
-        assert command(only_train, class_influence.PRESETS, *TINY, *asked) == 0
+    for _ in range(2):  # The second time it is there.
+        assert command(only_begin, class_influence.PRESETS, *TINY, *asked) == 0
     run = jdt.open_run(out)
     (name,) = run.targets
     assert name == "jdt_digits@2shot@wd0.01"
-    assert run.outputs(name, "full").shape == (2, 897)
+    assert len(run.targets[name].labels) == 897
     assert (run.config["shots"], run.config["weight_decays"]) == ([2], [0.01])
     recipe = run.config["target_settings"][name]["full"]["recipe"]
     assert (recipe["epochs"], recipe["drop_last"], recipe["weight_decay"]) == (2.0, True, 0.01)
@@ -127,7 +128,7 @@ def test_a_target_that_is_tested_on_what_it_trains_on_is_refused_or_warned_of(ca
     line = refusal(capfd, *asked)
     assert "1 of its 6 test images is also in its training split, at 8x8 pixels (the first: test image" in line
     assert "--allow-overlap" in line
-    assert command(only_train, class_influence.PRESETS, *TINY, *asked, "--allow-overlap") == 0
+    assert command(only_begin, class_influence.PRESETS, *TINY, *asked, "--allow-overlap") == 0
 
 
 @pytest.mark.parametrize(
