@@ -21,6 +21,7 @@ import numpy as np
 
 import jdt
 from experiments.paper_recipes import PAPER_HEAD_TARGETS, PAPER_SOURCE, PAPER_SOURCE_RECIPE
+from experiments.target_recipes import recipes_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Config:
     """What a mask switches: classes, groups:FILE (JSON of group -> class names), or examples."""
     equalize: bool = False
     """Subsample all units to the size of the smallest one."""
+    allow_overlap: bool = False
+    """Warn, instead of refusing, where a target's test split holds images of its training split."""
     design: jdt.masks.DesignKind = "antithetic"
     """How subsets are drawn: antithetic or balanced pairs, fixed-size, balanced or bernoulli."""
     fraction: float = 0.5
@@ -67,6 +70,14 @@ class Config:
     """Transfer modes: fixed features under a new head, full fine-tunes the whole network."""
     full: jdt.transfer.FullNetwork = dataclasses.field(default_factory=jdt.transfer.FullNetwork)
     """How whole networks are fine-tuned."""
+    target_recipes: str | None = None
+    """Recipes by target where a recipe trains: paper, or a JSON file of target -> fields of Recipe that differ."""
+    shots: tuple[int, ...] = ()
+    """Training images of each class of a target: a variant NAME@5shot for every number, in place of all images."""
+    target_fractions: tuple[float, ...] = ()
+    """Shares of the training images of each class of a target: NAME@25% for 0.25; 1 is the whole target."""
+    weight_decays: tuple[float, ...] = ()
+    """Weight decays of transfer to compare: a variant NAME@wd0.001 for each, of every size that is asked for."""
     output: Literal["confidence", "margin"] = "confidence"
     """Which output the table and the report show; influences of both are saved."""
     plan: str = "auto"
@@ -116,6 +127,7 @@ PRESETS = {
         num_models=7540,
         model="resnet18",
         recipe=PAPER_SOURCE_RECIPE,
+        target_recipes="paper",
     ),
 }
 
@@ -143,6 +155,30 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         return jdt.data.evaluation_split(name, data_dir=config.data_dir)
 
     jdt.masks.check_num_models(design, config.num_models)
+    trains = "full" in config.transfer or config.head.solver == "sgd"  # Otherwise no recipe plays a part.
+    recipes = recipes_of(config.target_recipes, config.target, config.full.recipe) if trains else {}
+
+    def targets_of(name: str) -> tuple[jdt.pipeline.TargetData, ...]:
+        recipe = recipes.get(name)
+        return jdt.pipeline.variants(
+            jdt.pipeline.TargetData(
+                name,
+                load(name, "train"),
+                load(name, held_out(name)),
+                head=dataclasses.replace(config.head, recipe=recipe)
+                if recipe and config.head.solver == "sgd"
+                else None,
+                full=dataclasses.replace(config.full, recipe=recipe) if recipe else None,
+            ),
+            shots=config.shots,
+            fractions=config.target_fractions,
+            weight_decays=config.weight_decays,
+            head=config.head,
+            full=config.full,
+            modes=config.transfer,
+            seed=config.seed,
+        )
+
     source = load(config.source, config.source_split, streamed=config.streamed)
     units = jdt.masks.parse(config.units, np.asarray(source.labels), source.class_names)
     # A run goes on as it began: another plan would round otherwise, another block size would not fit the store.
@@ -153,9 +189,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         source=source,
         source_test=load(config.source, held_out(config.source)),
         units=jdt.masks.equalized(units, config.seed) if config.equalize else units,
-        targets=tuple(
-            jdt.pipeline.TargetData(name, load(name, "train"), load(name, held_out(name))) for name in config.target
-        ),
+        targets=tuple(target for name in config.target for target in targets_of(name)),
         design=design,
         num_models=config.num_models,
         block_size=block_size or 2,
@@ -173,6 +207,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         precision=jdt.devices.resolve_precision(config.precision),
         num_devices=num_devices,
         pool_size=jdt.pipeline.pool_size(source, config.memory_budget),
+        allow_overlap=config.allow_overlap,
     )
     with jdt.cli.console.status("choosing a plan by measurement"):
         choice = jdt.train.choose(
@@ -199,9 +234,14 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
     if config.features is not None:
         chosen["features"] = config.features
     datasets = [task.source, *(data for target in task.targets for data in (target.train, target.test))]
+    # Keys that runs from before do not know appear where they are used, so that those runs resume.
+    used = {name: list(getattr(config, name)) for name in ("shots", "target_fractions", "weight_decays")}
+    own = {target.name: own_settings(target, task) for target in task.targets}
     return {
         "experiment": "class_influence",
         **chosen,
+        **{name: values for name, values in used.items() if values},
+        **({"target_settings": own} if any(own.values()) else {}),
         "units": config.units.partition(":")[0],
         "design": jdt.config.to_plain(task.design),
         "recipe": jdt.config.to_plain(task.recipe),
@@ -214,6 +254,12 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
             "units": jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()]),
         },
     }
+
+
+def own_settings(target: jdt.pipeline.TargetData, task: jdt.pipeline.Task) -> dict:
+    """What is particular to the transfer to one target, by mode."""
+    own = {"fixed": target.head, "full": target.full}
+    return {mode: jdt.config.to_plain(own[mode]) for mode in task.modes if own[mode] is not None}
 
 
 def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
@@ -360,7 +406,7 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
     """Estimate, and write table and report."""
     run = jdt.store.open_run(config.out)
     unit_images = jdt.report.sample_images(task.source.images, task.units.of_example, task.units.names)
-    findings, warnings = [], []
+    findings, warnings = [], [words + "." for target in task.targets if (words := target.overlap_words())]
     for target, mode in itertools.product(task.targets, task.modes):
         with jdt.cli.console.status(f"estimating influences on {target.name}, {mode} transfer"):
             found, left_out = jdt.pipeline.estimate_target(
@@ -444,7 +490,10 @@ def conclude(findings: Sequence[jdt.report.TargetFindings], warnings: list[str],
             if len(found.random_accuracy)
             else ""
         )
-        say(f"target accuracy {found.accuracy.mean():.1%} (spread {found.accuracy.std():.1%}){untrained}")
+        trained = f", on its training images {found.train_accuracy.mean():.1%}" if len(found.train_accuracy) else ""
+        say(f"target accuracy {found.accuracy.mean():.1%} (spread {found.accuracy.std():.1%}){trained}{untrained}")
+        for name, figure in found.metrics.items():
+            say(f"{jdt.report.metric_words(name)} {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})")
         for name, one in found.estimators.items():
             z = f", variance of z {one.z_variance.value:.1f} (1 is pure noise)" if one.z_variance else ""
             say(f"{name}: split-half reliability {one.reliability.value:.2f}{z}")

@@ -1,8 +1,9 @@
 """The published recipes of arXiv 2207.05739 as data: one row a target, read in the authors' code and configurations.
 
 Sources: source training in sections 3.2 of the specification (`configs/base_config.yaml`, `src/trainer.py`), target
-recipes in its section 3.3. Fixed-feature transfer in jdt fits a convex head to convergence and needs none of the
-learning-rate columns; they describe the authors' SGD recipe, the same for fixed-feature and full-network transfer.
+recipes in its section 3.3. Fixed-feature transfer in jdt fits a convex head to convergence by default and needs no
+recipe then; the authors trained by these, the same for fixed-feature (`--head.solver sgd --head.bn adapt`) and
+full-network transfer. Unlike theirs, pixels are scaled as in source training.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ class PaperTarget:
       train_view: How training images are cut.
       weight_decay: L2 coefficient.
       metric: What the authors report.
+      class_weights: Of the training loss.
     """
 
     dataset: str
@@ -36,6 +38,27 @@ class PaperTarget:
     train_view: Literal["center", "random-resized", "native"]
     weight_decay: float
     metric: Literal["accuracy", "per-class accuracy", "AUROC"]
+    class_weights: tuple[float, ...] = ()
+
+    @property
+    def recipe(self) -> jdt.train.Recipe:
+        """How the authors trained on it: SGD with momentum, whole batches of 1,024, mirrored at random."""
+        triangle = self.schedule == "triangle"
+        return jdt.train.Recipe(
+            epochs=self.epochs,
+            batch_size=1024,
+            learning_rate=self.learning_rate,
+            warmup_epochs=5 if triangle else 0,
+            decay="linear" if triangle else "step",
+            decay_epochs=10 if self.schedule == "step10" else 5,
+            momentum=0.9,
+            weight_decay=self.weight_decay,
+            flip=True,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            drop_last=True,
+            class_weights=self.class_weights,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +85,9 @@ PAPER_SOURCE_RECIPE = jdt.train.Recipe(
 )
 """ResNet-18, 500 of 1,000 classes; random-resized crops at 160 pixels for epochs 0-11 and 192 for 12-15, test at 224."""
 
+CHESTXRAY_WEIGHTS = (3_705 / 78_468, 74_763 / 78_468)
+"""Of the classes without and with the finding, each the other's share of the training images."""
+
 # fmt: off
 PAPER_TARGETS = (
     #           dataset                      classes epochs  rate   schedule    train_view        decay  metric
@@ -76,10 +102,25 @@ PAPER_TARGETS = (
     PaperTarget("oxford_iiit_pet",                37,    24, 0.10, "triangle", "random-resized", 5e-4, "per-class accuracy"),
     PaperTarget("cars196",                       196,    50, 0.30, "triangle", "random-resized", 5e-4, "accuracy"),
     PaperTarget("sun397",                        397,    24, 0.20, "triangle", "random-resized", 5e-4, "accuracy"),
-    PaperTarget("folder:chestxray14",              2,     4, 0.01, "step5",    "center",         1e-5, "AUROC"),
+    PaperTarget("folder:chestxray14",              2,     4, 0.01, "step5",    "center",         1e-5, "AUROC", CHESTXRAY_WEIGHTS),
     PaperTarget("imagenet2012",                 1000,    15, 0.01, "step10",   "native",         5e-4, "accuracy"),
 )
 # fmt: on
 
 PAPER_HEAD_TARGETS = PAPER_TARGETS[:-1]
 """The 12 targets; the last row is the identity check from ImageNet to itself, fixed-feature only."""
+
+
+def paper_recipe(target: str) -> jdt.train.Recipe:
+    """The published recipe of a target.
+
+    Raises:
+      UserError: If the paper has no such target.
+    """
+    rows = {row.dataset: row for row in PAPER_TARGETS}
+    if target not in rows:
+        raise jdt.UserError(
+            f"target-recipes is paper, which has no target {target!r}; it has {', '.join(rows)}: pass a JSON file of "
+            "your own, or --target-recipes None for one recipe for all targets."
+        )
+    return rows[target].recipe

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jdt.data.loading import evaluation_split as evaluation_split
     from jdt.data.loading import load as load
     from jdt.data.loading import split_names as split_names
+    from jdt.data.overlapping import overlap as overlap
 
 _HOMES = {
     "fingerprint_arrays": "jdt.data.arrays",
@@ -43,6 +44,7 @@ _HOMES = {
     "evaluation_split": "jdt.data.loading",
     "load": "jdt.data.loading",
     "split_names": "jdt.data.loading",
+    "overlap": "jdt.data.overlapping",
 }
 __all__ = [
     "Dataset",
@@ -56,6 +58,7 @@ __all__ = [
     "from_arrays",
     "load",
     "normalise",
+    "overlap",
     "random_crop_flip",
     "read_chunks",
     "split_names",

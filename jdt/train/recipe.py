@@ -1,11 +1,12 @@
 """Recipes: how every source model of a study is trained."""
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 import optax
 
-from jdt import checks
+from jdt import checks, config
 
 Decay = Literal["linear", "cosine", "step"]
 
@@ -32,6 +33,9 @@ class Recipe:
       flip: Whether images are mirrored at random, left to right.
       mean: Per-channel (or one) mean of pixels in [0, 1]; subtracted.
       std: Per-channel (or one) deviation of pixels in [0, 1]; divided by.
+      drop_last: Whether an epoch has whole batches only, as the papers count; otherwise a last part of one counts as
+        that part of a step.
+      class_weights: Weight of each class in the training loss, whose mean is over weights; none weighs all alike.
     """
 
     epochs: float = 8.0
@@ -48,6 +52,8 @@ class Recipe:
     flip: bool = False
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
+    drop_last: bool = dataclasses.field(default=False, metadata=config.LATER)
+    class_weights: tuple[float, ...] = dataclasses.field(default=(), metadata=config.LATER)
 
     def __post_init__(self) -> None:
         checks.require_known("decay", self.decay, get_args(Decay))
@@ -60,10 +66,23 @@ class Recipe:
             raise checks.UserError(
                 f"learning-rate is {self.learning_rate} and std is {self.std}, but both must be positive."
             )
+        if self.class_weights and not min(self.class_weights) > 0:
+            raise checks.UserError(f"class-weights are {self.class_weights}, but all of them must be positive.")
+        if self.class_weights and self.label_smoothing:
+            raise checks.UserError("class-weights and label-smoothing do not go together: pass one of them.")
+
+    def require_weights_for(self, name: str, num_classes: int) -> None:
+        """Raise unless there is a weight for each class, or none at all."""
+        if self.class_weights and len(self.class_weights) != num_classes:
+            raise checks.UserError(
+                f"class-weights are {len(self.class_weights)} numbers, but {name} has {num_classes} classes: pass one "
+                "for each, or none."
+            )
 
     def steps_per_epoch(self, mean_subset_size: float) -> float:
-        """Optimiser steps in one epoch of the average subset, not rounded."""
-        return max(1.0, mean_subset_size / self.batch_size)
+        """Optimiser steps in one epoch of the average subset, rounded down where the last batch is dropped."""
+        steps = mean_subset_size / self.batch_size
+        return max(1.0, math.floor(steps) if self.drop_last else steps)
 
     def num_steps(self, mean_subset_size: float) -> int:
         """Optimiser steps of the whole training."""
