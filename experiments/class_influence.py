@@ -10,6 +10,7 @@ Your data python -m experiments.class_influence --out runs/mine --source folder:
 """
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 import sys
@@ -20,7 +21,14 @@ from typing import Literal
 import numpy as np
 
 import jdt
-from experiments.paper_recipes import PAPER_HEAD_TARGETS, PAPER_SOURCE, PAPER_SOURCE_RECIPE
+from experiments.paper_recipes import (
+    PAPER_EVALUATION,
+    PAPER_HEAD_TARGETS,
+    PAPER_SOURCE,
+    PAPER_SOURCE_RECIPE,
+    paper_target,
+    still_view,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +41,18 @@ class Config:
     """Source dataset: a prepared TFDS name, folder:PATH, or the embedded jdt_digits_source."""
     source_split: str = "train"
     """Split that source models train on."""
+    source_test_split: str | None = None
+    """Split that source models are tested on; by default test, else validation."""
     target: tuple[str, ...] = ("jdt_digits",)
     """Target datasets."""
     data_dir: pathlib.Path | None = None
     """Where prepared TFDS datasets are; TFDS's own default when not given."""
     image_size: int | None = None
     """Resize images to this height and width."""
+    image_channels: Literal[1, 3] | None = None
+    """Read grey images as coloured ones (3), or the reverse (1), where source and targets disagree."""
+    views: Literal["whole", "paper"] = "whole"
+    """How images are cut: the whole centre; or by the published table (experiments/paper_recipes.py), by targets' names."""
     units: str = "classes"
     """What a mask switches: classes, groups:FILE (JSON of group -> class names), or examples."""
     equalize: bool = False
@@ -106,8 +120,10 @@ PRESETS = {
     "paper": Config(
         out=pathlib.Path("runs/paper"),
         source=PAPER_SOURCE.dataset,
+        source_test_split=PAPER_SOURCE.test_split,
         target=tuple(target.dataset for target in PAPER_HEAD_TARGETS),
         image_size=224,
+        views="paper",
         design="fixed-size",
         num_models=7540,
         model="resnet18",
@@ -124,7 +140,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         jdt.checks.require_fraction("until-reliability", config.until_reliability)
     num_devices = jdt.devices.resolve_num_devices(config.devices)
 
-    def load(name: str, split: str, *, streamed: bool = False) -> jdt.data.Dataset:
+    def load(name: str, split: str, view: jdt.data.View, *, streamed: bool = False) -> jdt.data.Dataset:
         with jdt.cli.item_progress(f"decoding {name}[{split}]") as progress:
             return jdt.data.load(
                 name,
@@ -132,6 +148,8 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
                 data_dir=config.data_dir,
                 image_size=config.image_size,
                 streamed=streamed,
+                view=view,
+                image_channels=config.image_channels,
                 progress=progress,
             )
 
@@ -139,7 +157,8 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         return jdt.data.evaluation_split(name, data_dir=config.data_dir)
 
     jdt.masks.check_num_models(design, config.num_models)
-    source = load(config.source, config.source_split, streamed=config.streamed)
+    view = PAPER_EVALUATION if config.views == "paper" else jdt.data.View()
+    source = load(config.source, config.source_split, view, streamed=config.streamed or config.recipe.is_cut)
     units = jdt.masks.parse(config.units, np.asarray(source.labels), source.class_names)
     # A run goes on as it began: another plan would round otherwise, another block size would not fit the store.
     saved = None if config.overwrite else jdt.store.saved_run(config.out)
@@ -147,10 +166,10 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
     task = jdt.pipeline.Task(
         source=source,
-        source_test=load(config.source, held_out(config.source)),
+        source_test=load(config.source, config.source_test_split or held_out(config.source), view),
         units=jdt.masks.equalized(units, config.seed) if config.equalize else units,
         targets=tuple(
-            jdt.pipeline.TargetData(name, load(name, "train"), load(name, held_out(name))) for name in config.target
+            load_target(config, name, held_out(name), functools.partial(load, name)) for name in config.target
         ),
         design=design,
         num_models=config.num_models,
@@ -163,7 +182,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         full=config.full,
         precision=jdt.devices.resolve_precision(config.precision),
         num_devices=num_devices,
-        pool_size=jdt.pipeline.pool_size(source, config.memory_budget),
+        pool_size=jdt.pipeline.pool_size(source, config.memory_budget, config.recipe),
     )
     with jdt.cli.console.status("choosing a plan by measurement"):
         choice = jdt.train.choose(
@@ -178,12 +197,27 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     return dataclasses.replace(task, plan=choice.plan, block_size=block_size or default), choice
 
 
+def load_target(
+    config: Config, name: str, test_split: str, load: Callable[..., jdt.data.Dataset]
+) -> jdt.pipeline.TargetData:
+    """Load a target's splits, as its row of the published table says where that is asked for."""
+    row = paper_target(name) if config.views == "paper" else None
+    split = "train" if row is None or name.startswith("folder:") else row.train_split
+    view = still_view(name) if config.views == "paper" else jdt.data.View()
+    train, test = load(split, view), load(test_split, view)
+    anew = "full" in config.transfer and config.full.recipe.is_cut
+    return jdt.pipeline.TargetData(name, train, test, load(split, view, streamed=True) if anew else None)
+
+
 def identity(config: Config, task: jdt.pipeline.Task) -> dict:
     """What decides the stored numbers: a run is resumed only when all of it is the same."""
     chosen = {
         name: jdt.config.to_plain(getattr(config, name))
         for name in ("source", "source_split", "target", "image_size", "equalize", "model", "transfer")
     }
+    asked = {name: getattr(config, name) for name in ("source_test_split", "image_channels", "views")}
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    chosen |= {name: value for name, value in asked.items() if value != defaults[name]}  # Runs before had none of them.
     datasets = [task.source, *(data for target in task.targets for data in (target.train, target.test))]
     return {
         "experiment": "class_influence",

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+LATER: Mapping[str, Any] = {"jdt.later": True}
+"""Metadata of a field that a configuration gained later: `to_plain` leaves it out where it is its default, so that what
+was saved before is the same configuration."""
+
 
 def to_plain(value: Any) -> Any:
     """Turn (nested) dataclasses, tuples and paths into dicts, lists and strings that JSON keeps unchanged.
@@ -15,7 +19,8 @@ def to_plain(value: Any) -> Any:
     {'a': [1, 2]}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        there = [field for field in dataclasses.fields(value) if not _is_absent(field, getattr(value, field.name))]
+        return {field.name: to_plain(getattr(value, field.name)) for field in there}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -25,6 +30,10 @@ def to_plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a configuration holds {value!r} of type {type(value).__name__}, which JSON cannot keep.")
+
+
+def _is_absent(field: dataclasses.Field, value: Any) -> bool:
+    return "jdt.later" in field.metadata and value == field.default
 
 
 def fingerprint(value: Any) -> str:

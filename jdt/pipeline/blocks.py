@@ -202,7 +202,7 @@ def _transfer(
     sound = np.ones(len(randomness_ids), bool)
     if mode == "full":
         tuned = transfer_full(
-            ensemble, variables, target.train, target.test, task.full,
+            ensemble, variables, target.tuned_on, target.test, task.full,
             target=target.name, randomness_ids=randomness_ids, seed=task.design.seed,
         )  # fmt: skip
         logits, sound, columns = tuned.logits, tuned.finite, {"loss": tuned.loss}

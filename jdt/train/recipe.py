@@ -5,7 +5,8 @@ from typing import Literal, get_args
 
 import optax
 
-from jdt import checks
+from jdt import checks, config
+from jdt.data.views import View
 
 Decay = Literal["linear", "cosine", "step"]
 
@@ -32,6 +33,11 @@ class Recipe:
       flip: Whether images are mirrored at random, left to right.
       mean: Per-channel (or one) mean of pixels in [0, 1]; subtracted.
       std: Per-channel (or one) deviation of pixels in [0, 1]; divided by.
+      random_resized: Whether images are random-resized crops, cut on the host from stored images of any size; a pass
+        shows all models the same crops. For streamed data.
+      crop_scale: Least and largest area of such a crop, as parts of the image's.
+      resolution: (first epoch, side in pixels), rising: images are that large from that epoch on; test and transfer
+        images keep theirs. Empty for one size throughout. For streamed data.
     """
 
     epochs: float = 8.0
@@ -48,6 +54,9 @@ class Recipe:
     flip: bool = False
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
+    random_resized: bool = dataclasses.field(default=False, metadata=config.LATER)
+    crop_scale: tuple[float, float] = dataclasses.field(default=(0.08, 1.0), metadata=config.LATER)
+    resolution: tuple[tuple[float, int], ...] = dataclasses.field(default=(), metadata=config.LATER)
 
     def __post_init__(self) -> None:
         checks.require_known("decay", self.decay, get_args(Decay))
@@ -60,6 +69,43 @@ class Recipe:
             raise checks.UserError(
                 f"learning-rate is {self.learning_rate} and std is {self.std}, but both must be positive."
             )
+
+        View("random-resized", scale=self.crop_scale)  # Checks it.
+        epochs, sides = [epoch for epoch, _ in self.resolution], [side for _, side in self.resolution]
+        if self.resolution and (epochs[0] != 0 or epochs != sorted(set(epochs)) or min(sides) < 1):
+            raise checks.UserError(
+                f"resolution is {self.resolution}, but must be pairs of a first epoch and a side in pixels, the epochs "
+                "rising from 0: for example 0 160 12 192."
+            )
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether training shows images otherwise than they are stored, so that it must read them anew."""
+        return self.random_resized or bool(self.resolution)
+
+    @property
+    def view(self) -> View | None:
+        """The random crops, or None where images are shown as the dataset shows them."""
+        return View("random-resized", scale=self.crop_scale) if self.random_resized else None
+
+    def sizes(self, mean_subset_size: float, side: int) -> tuple[tuple[int, int], ...]:
+        """Steps from which images have another side: (first step, side in pixels), from step 0 on.
+
+        Args:
+          mean_subset_size: Images of the average subset, in an epoch.
+          side: Where there is no `resolution`.
+        """
+        per_epoch = self.steps_per_epoch(mean_subset_size)
+        return tuple((round(epoch * per_epoch), size) for epoch, size in self.resolution) or ((0, side),)
+
+    def image_shapes(self, image_shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], ...]:
+        """Shapes of the images in training, the largest first.
+
+        Args:
+          image_shape: (height, width, channels) in inference, and in training where there is no `resolution`.
+        """
+        sides = sorted({side for _, side in self.resolution}, reverse=True)
+        return tuple((side, side, image_shape[2]) for side in sides) or (image_shape,)
 
     def steps_per_epoch(self, mean_subset_size: float) -> float:
         """Optimiser steps in one epoch of the average subset, not rounded."""
