@@ -136,5 +136,5 @@ def still_view(name: str) -> jdt.data.View:
 
 def _short_name(name: str) -> str:
     if name.startswith("folder:"):
-        return pathlib.PurePath(name).name.removeprefix("folder:")
+        return pathlib.PurePath(name.removeprefix("folder:")).name
     return name.split(":")[0].split("/")[0]
