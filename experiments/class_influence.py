@@ -52,7 +52,7 @@ class Config:
     image_channels: Literal[1, 3] | None = None
     """Read grey images as coloured ones (3), or the reverse (1), where source and targets disagree."""
     views: Literal["whole", "paper"] = "whole"
-    """How images are cut: the whole centre; or by the published table (experiments/paper_recipes.py), by targets' names."""
+    """How images are cut: the whole centre; or by targets' names after experiments/paper_recipes.py."""
     units: str = "classes"
     """What a mask switches: classes, groups:FILE (JSON of group -> class names), or examples."""
     equalize: bool = False

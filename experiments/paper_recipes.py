@@ -56,9 +56,7 @@ PAPER_SOURCE = PaperSource("imagenet2012", 1000, "validation")
 """TFDS has a split `test` as well, whose labels are not public."""
 
 
-def progressive(
-    first: int, last: int, low: int, high: int, epochs: int
-) -> tuple[tuple[float, int], ...]:
+def progressive(first: int, last: int, low: int, high: int, epochs: int) -> tuple[tuple[float, int], ...]:
     """FFCV's progressive resolution, as (first epoch, side in pixels).
 
     The side in epoch e rises from `low` (e <= first) to `high` (e >= last) along a line, rounded to a multiple of 32,

@@ -38,8 +38,8 @@ def from_arrays(name: str, images: AnyArray, labels: AnyArray | Sequence[int], c
         )
     if images.shape[-1] not in (1, 3):
         raise UserError(
-            f"the images of {name} have {images.shape[-1]} channels, but must have 1 (grey) or 3 (red, green, blue), as "
-            "decoded images do: drop an alpha channel with images[..., :3]."
+            f"the images of {name} have {images.shape[-1]} channels, but must have 1 (grey) or 3 (red, green, blue), "
+            "as decoded images do: drop an alpha channel with images[..., :3]."
         )
     if raw_labels.shape != images.shape[:1]:
         raise UserError(f"{name} has {len(images)} images and labels of shape {raw_labels.shape}: give one label each.")

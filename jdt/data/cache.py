@@ -60,7 +60,8 @@ def load_decoded(
     dataset = _read(folder, source.name, identity)
     if dataset is None:
         with replacing(folder, is_sound=lambda path: _read(path, source.name, identity) is not None) as partial:
-            _decode_into(partial, source, identity, functools.partial(_decode_batch, size=image_size, view=view), progress)
+            decode = functools.partial(_decode_batch, size=image_size, view=view)
+            _decode_into(partial, source, identity, decode, progress)
         dataset = _read(folder, source.name, identity)
     if dataset is None:
         raise UserError(f"the cache entry {folder} cannot be read back: check the disk, or pass another cache_dir.")
@@ -68,7 +69,7 @@ def load_decoded(
 
 
 def view_identity(view: View) -> dict[str, Any]:
-    """What a view adds to a cache entry's identity: nothing where it is the one that all had before there were others."""
+    """What a view adds to a cache entry's identity: nothing where it is the one that all had at first."""
     return {} if view == WHOLE else {"view": config.to_plain(view)}
 
 

@@ -45,7 +45,7 @@ def decode_image(
         `size` is no multiple of the image's.
     """
     with _opened(raw, where) as image:
-        image = image.convert(mode)
+        image = _in_mode(image, mode)
     if view.kind == "native" and size is not None:
         return _enlarged(_pixels(image), where, size)
     if view.keep < 1:
@@ -82,9 +82,7 @@ def decode_crop(
         spare = min(right - left, bottom - top) / (_DRAFT_GAP * size)
         if draft and image.format == "JPEG" and spare >= 2:
             image.draft(None, (math.ceil(width / spare), math.ceil(height / spare)))
-        image.load()
-        if image.mode != mode:  # `convert` would copy.
-            image = image.convert(mode)
+        image = _in_mode(image, mode)
     if image.size == (width, height):
         return _pixels(image.crop((left, top, right, bottom)).resize((size, size), _bilinear()))
     across, down = image.size[0] / width, image.size[1] / height
@@ -137,6 +135,12 @@ def _require_8_bits(mode: str, where: str) -> None:
     # Pillow would clip these to 255 on conversion and leave a white image.
     if mode.startswith(("I", "F")):
         raise UserError(f"{where} has more than 8 bits a channel (Pillow mode {mode}): convert it to 8 bits first.")
+
+
+def _in_mode(image, mode: Mode):
+    """The image, decoded, with these channels; `convert` would copy one that has them already."""
+    image.load()
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _bilinear():

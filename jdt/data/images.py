@@ -23,7 +23,8 @@ class StreamedImages:
     Indexing the examples (an int, a slice, integers, booleans) reads and decodes them in the calling thread, and gives
     a uint8 array as NumPy would: `images[3]` is `[height, width, channels]`, `images[[3, 1]]` and `images[:2]` are
     `[2, height, width, channels]`. Nothing is kept. `numpy.asarray` decodes everything. Any number of threads may
-    index at once; `jdt.data.read_chunks` does so. `looked_at` shows the same examples otherwise: in random crops, or smaller.
+    index at once; `jdt.data.read_chunks` does so. `looked_at` shows the same examples
+    otherwise: in random crops, or smaller.
 
     Attributes:
       source: Where the records are.

@@ -78,9 +78,7 @@ def _read(folder: pathlib.Path, source: Source, identity: Any, view: View) -> Da
         return None
 
 
-def _write(
-    folder: pathlib.Path, source: Source, identity: Any, view: View, progress: cache.Progress | None
-) -> None:
+def _write(folder: pathlib.Path, source: Source, identity: Any, view: View, progress: cache.Progress | None) -> None:
     first = source.read([0])[0]
     image = decode_image(first.raw, first.where, mode=source.mode(), size=identity["image_size"], view=view)
     shape = [source.num_examples, *image.shape]

@@ -164,17 +164,17 @@ def _check_cuts(recipe: Recipe, data: Dataset, network: Network) -> None:
     """
     if not recipe.is_cut:
         return
-    height, width, channels = data.image_shape
+    height, width = data.image_shape[:2]
     if not isinstance(data.images, StreamedImages):
         raise checks.UserError(
-            f"the recipe asks for random-resized crops or a changing resolution, which are cut from {data.name} while it "
-            "is read, but its images are decoded already: load it streamed (--streamed)."
+            f"the recipe asks for random-resized crops or a changing resolution, which are cut from {data.name} while "
+            "it is read, but its images are decoded already: load it streamed (--streamed)."
         )
     if height != width:
         raise checks.UserError(
             f"{data.name} has images of {width}x{height}, but random-resized crops are square: pass --image-size."
         )
-    expected = _parameter_shapes(network, data.image_shape)
+    name, expected = type(network.module).__name__, _parameter_shapes(network, data.image_shape)
     for shape in recipe.image_shapes(data.image_shape):
         if shape[:2] == (height, width):
             continue
@@ -182,18 +182,15 @@ def _check_cuts(recipe: Recipe, data: Dataset, network: Network) -> None:
             found = _parameter_shapes(network, shape)
         except Exception as error:  # A user's module can fail in any way at all: see check_contract.
             raise checks.UserError(
-                f"the recipe shows images of {shape[0]}x{shape[0]}, on which {network.module.__class__.__name__} raised "
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0]}; change --recipe.resolution."
+                f"the recipe shows images of {shape[0]}x{shape[0]}, on which {name} raised {type(error).__name__}: {str(error).strip().splitlines()[0]}; change --recipe.resolution."
             ) from error
-        changed = [name for name in expected if found.get(name) != expected[name]]
-        if changed:
-            name = changed[0]
-            raise checks.UserError(
-                f"{network.module.__class__.__name__} has parameters that depend on the size of the images ({name} is "
-                f"{expected[name]} at {height}x{width} and {found.get(name)} at {shape[0]}x{shape[0]}), so it cannot be "
-                f"trained at one and tested at the other: pass one size as --recipe.resolution 0 {height}, or a model "
-                "that pools."
-            )
+        for path in expected:
+            if found.get(path) != expected[path]:
+                raise checks.UserError(
+                    f"{name} has parameters that depend on the size of the images ({path} is {expected[path]} at "
+                    f"{height}x{width} and {found.get(path)} at {shape[0]}x{shape[0]}), so it cannot be trained at one "
+                    f"and tested at the other: pass --recipe.resolution 0 {height}, or take a model that pools."
+                )
 
 
 def _parameter_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:

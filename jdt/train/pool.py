@@ -73,9 +73,7 @@ class Pool:
         """Examples of the largest chunk."""
         return math.ceil(len(self.dataset) / self.chunks_a_pass)
 
-    def check(
-        self, smallest_subset: int, batch_size: int, image_shape: tuple[int, int, int] | None = None
-    ) -> None:
+    def check(self, smallest_subset: int, batch_size: int, image_shape: tuple[int, int, int] | None = None) -> None:
         """Refuse a pool in which a subset would not fill a batch.
 
         Args:

@@ -66,7 +66,7 @@ def world(tmp_path_factory):
 
 def test_the_preset_runs_and_is_planned_on_folders_of_its_structure(world, capfd, tmp_path, monkeypatch):
     quick = (jdt.DifferenceOfMeans(),)  # The others take long to compile, and pictures long to draw.
-    monkeypatch.setattr(jdt.report, "write_report", lambda report, path: path)
+    monkeypatch.setattr(jdt.report, "write_report", lambda path, _: path)
     for name in ("estimate_target", "make_forecast"):
         monkeypatch.setattr(jdt.pipeline, name, functools.partial(getattr(jdt.pipeline, name), estimators=quick))
     tasks, load = [], class_influence.load_task

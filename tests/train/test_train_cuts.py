@@ -170,9 +170,9 @@ def test_a_task_pools_what_is_cut_and_refuses_what_cannot_be(source):
     with pytest.raises(UserError, match="pass a pool of a streamed dataset"):
         train.train(ensemble(), train.SourceData(decoded.images, decoded.labels), np.ones((1, EXAMPLES), bool), IDS[:1],
                     seed=0)  # fmt: skip
+    grey = data.from_arrays("grey", decoded.images[..., :1], source.labels, source.class_names)
     with pytest.raises(UserError, match="--image-channels 3 to read grey"):
-        grey = data.from_arrays("grey", decoded.images[..., :1], source.labels, source.class_names)
-        dataclasses.replace(make_task(source), targets=(pipeline.TargetData("grey", grey, grey),))
+        dataclasses.replace(task, targets=(pipeline.TargetData("grey", grey, grey),))
 
 
 def test_fine_tuning_reads_crops_of_the_streamed_split(source):
