@@ -182,7 +182,8 @@ def _check_cuts(recipe: Recipe, data: Dataset, network: Network) -> None:
             found = _parameter_shapes(network, shape)
         except Exception as error:  # A user's module can fail in any way at all: see check_contract.
             raise checks.UserError(
-                f"the recipe shows images of {shape[0]}x{shape[0]}, on which {name} raised {type(error).__name__}: {str(error).strip().splitlines()[0]}; change --recipe.resolution."
+                f"the recipe shows images of {shape[0]}x{shape[0]}, on which {name} raised {type(error).__name__}: "
+                f"{str(error).strip().splitlines()[0]}; change --recipe.resolution."
             ) from error
         for path in expected:
             if found.get(path) != expected[path]:
