@@ -45,8 +45,8 @@ import jdt.models
 import jdt.sharding
 import jdt.train
 
-IMAGE_SIZES = {"small_cnn": 16, "resnet9": 32, "resnet18": 64}
-SMALLEST = {"small_cnn": 8, "resnet9": 16, "resnet18": 16}
+IMAGE_SIZES = {"small_cnn": 16, "resnet9": 32, "resnet18": 64, "resnet50": 64, "wrn16": 32, "vit_tiny": 32}
+SMALLEST = {"small_cnn": 8, "resnet9": 16, "resnet18": 16, "resnet50": 16, "wrn16": 8, "vit_tiny": 8}
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16", "float16": "bfloat16"}
 """What `jax.default_matmul_precision` calls them; JAX has no float16 there, so jdt computes in bfloat16."""
 
@@ -100,8 +100,8 @@ def jdt_variant(name: str, workload: Workload) -> tuple[Run, int]:
     return run, together
 
 
-def variant_names(device: str) -> list[str]:
-    """Names of all variants that can run here."""
+def variant_names(device: str, network: str) -> list[str]:
+    """Names of all variants of a network that can run here."""
     torch_names = []
     if importlib.util.find_spec("torch") is None:
         note("torch is not installed: its variants are left out.")
@@ -111,6 +111,8 @@ def variant_names(device: str) -> list[str]:
 
         if device == "cuda" and not torch.cuda.is_available():
             note("this torch cannot use the GPU: its variants are left out.")
+        elif network not in torch_peers.NETWORKS:
+            note(f"{network} has no peer in PyTorch here: its variants are left out.")
         else:
             torch_names = torch_peers.names(device)
     return [*torch_names, *(f"jdt {plan}" for plan in jdt.train.PLANS), "jdt auto"]
@@ -313,7 +315,7 @@ def main() -> None:
     args = parse()
     jdt.devices.prepare()
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    known = variant_names(device)
+    known = variant_names(device, args.network)
     names = args.variants or (["jdt auto"] if args.sweep else known)
     if unknown := set(names) - set(known):
         raise SystemExit(f"unknown variant {', '.join(sorted(unknown))}; here: {', '.join(known)}.")

@@ -29,6 +29,7 @@ from experiments.paper_recipes import (
     paper_target,
     still_view,
 )
+from experiments.target_recipes import recipes_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Config:
     """What a mask switches: classes, groups:FILE (JSON of group -> class names), or examples."""
     equalize: bool = False
     """Subsample all units to the size of the smallest one."""
+    allow_overlap: bool = False
+    """Warn, instead of refusing, where a target's test split holds images of its training split."""
     design: jdt.masks.DesignKind = "antithetic"
     """How subsets are drawn: antithetic or balanced pairs, fixed-size, balanced or bernoulli."""
     fraction: float = 0.5
@@ -68,7 +71,11 @@ class Config:
     seed: int = 0
     """Root of all randomness."""
     model: str = "small_cnn"
-    """A zoo name, or package.module:ClassName of a Flax module."""
+    """A zoo name, or package.module:ClassName of a Flax module, Linen or NNX."""
+    model_args: tuple[str, ...] = ()
+    """Arguments of the model's class, NAME=VALUE each: width=64 depth=3."""
+    features: str | None = None
+    """Where a model that returns a dictionary has its features: a key. Or: output, to keep a model's last layer."""
     recipe: jdt.train.Recipe = dataclasses.field(default_factory=jdt.train.Recipe)
     """How source models are trained."""
     head: jdt.transfer.FixedFeature = dataclasses.field(default_factory=jdt.transfer.FixedFeature)
@@ -77,6 +84,14 @@ class Config:
     """Transfer modes: fixed features under a new head, full fine-tunes the whole network."""
     full: jdt.transfer.FullNetwork = dataclasses.field(default_factory=jdt.transfer.FullNetwork)
     """How whole networks are fine-tuned."""
+    target_recipes: str | None = None
+    """Recipes by target where a recipe trains: paper, or a JSON file of target -> fields of Recipe that differ."""
+    shots: tuple[int, ...] = ()
+    """Training images of each class of a target: a variant NAME@5shot for every number, in place of all images."""
+    target_fractions: tuple[float, ...] = ()
+    """Shares of the training images of each class of a target: NAME@25% for 0.25; 1 is the whole target."""
+    weight_decays: tuple[float, ...] = ()
+    """Weight decays of transfer to compare: a variant NAME@wd0.001 for each, of every size that is asked for."""
     output: Literal["confidence", "margin"] = "confidence"
     """Which output the table and the report show; influences of both are saved."""
     plan: str = "auto"
@@ -128,6 +143,7 @@ PRESETS = {
         num_models=7540,
         model="resnet18",
         recipe=PAPER_SOURCE_RECIPE,
+        target_recipes="paper",
     ),
 }
 
@@ -157,6 +173,32 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         return jdt.data.evaluation_split(name, data_dir=config.data_dir)
 
     jdt.masks.check_num_models(design, config.num_models)
+    trains = "full" in config.transfer or config.head.solver == "sgd"  # Otherwise no recipe plays a part.
+    recipes = recipes_of(config.target_recipes, config.target, config.full.recipe) if trains else {}
+
+    def targets_of(name: str) -> tuple[jdt.pipeline.TargetData, ...]:
+        recipe = recipes.get(name)
+        train, test, streamed = load_target(config, name, held_out(name), recipe, functools.partial(load, name))
+        return jdt.pipeline.variants(
+            jdt.pipeline.TargetData(
+                name,
+                train,
+                test,
+                head=dataclasses.replace(config.head, recipe=recipe)
+                if recipe and config.head.solver == "sgd"
+                else None,
+                full=dataclasses.replace(config.full, recipe=recipe) if recipe else None,
+                streamed=streamed,
+            ),
+            shots=config.shots,
+            fractions=config.target_fractions,
+            weight_decays=config.weight_decays,
+            head=config.head,
+            full=config.full,
+            modes=config.transfer,
+            seed=config.seed,
+        )
+
     view = PAPER_EVALUATION if config.views == "paper" else jdt.data.View()
     source = load(config.source, config.source_split, view, streamed=config.streamed or config.recipe.is_cut)
     units = jdt.masks.parse(config.units, np.asarray(source.labels), source.class_names)
@@ -168,13 +210,16 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         source=source,
         source_test=load(config.source, config.source_test_split or held_out(config.source), view),
         units=jdt.masks.equalized(units, config.seed) if config.equalize else units,
-        targets=tuple(
-            load_target(config, name, held_out(name), functools.partial(load, name)) for name in config.target
-        ),
+        targets=tuple(target for name in config.target for target in targets_of(name)),
         design=design,
         num_models=config.num_models,
         block_size=block_size or 2,
-        network=jdt.models.make(config.model, len(source.class_names)),
+        network=jdt.models.make(
+            config.model,
+            len(source.class_names),
+            arguments=jdt.models.parse_arguments(config.model_args),
+            features=config.features,
+        ),
         recipe=config.recipe,
         plan=jdt.train.PLANS["native"],
         head=config.head,
@@ -183,6 +228,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         precision=jdt.devices.resolve_precision(config.precision),
         num_devices=num_devices,
         pool_size=jdt.pipeline.pool_size(source, config.memory_budget, config.recipe),
+        allow_overlap=config.allow_overlap,
     )
     with jdt.cli.console.status("choosing a plan by measurement"):
         choice = jdt.train.choose(
@@ -198,15 +244,20 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
 
 
 def load_target(
-    config: Config, name: str, test_split: str, load: Callable[..., jdt.data.Dataset]
-) -> jdt.pipeline.TargetData:
-    """Load a target's splits, as its row of the published table says where that is asked for."""
+    config: Config, name: str, test_split: str, recipe: jdt.train.Recipe | None, load: Callable[..., jdt.data.Dataset]
+) -> tuple[jdt.data.Dataset, jdt.data.Dataset, jdt.data.Dataset | None]:
+    """Load a target's splits, cut as its row of the published table says where that is asked for.
+
+    Returns:
+      Training split, test split, and the training split once more, streamed, where a recipe cuts it anew.
+    """
     row = paper_target(name) if config.views == "paper" else None
     split = "train" if row is None or name.startswith("folder:") else row.train_split
     view = still_view(name) if config.views == "paper" else jdt.data.View()
-    train, test = load(split, view), load(test_split, view)
-    anew = "full" in config.transfer and config.full.recipe.is_cut
-    return jdt.pipeline.TargetData(name, train, test, load(split, view, streamed=True) if anew else None)
+    used = [recipe or config.full.recipe] if "full" in config.transfer else []
+    used += [recipe or config.head.recipe] if "fixed" in config.transfer and config.head.solver == "sgd" else []
+    streamed = load(split, view, streamed=True) if any(one.is_cut for one in used) else None
+    return load(split, view), load(test_split, view), streamed
 
 
 def identity(config: Config, task: jdt.pipeline.Task) -> dict:
@@ -215,13 +266,23 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
         name: jdt.config.to_plain(getattr(config, name))
         for name in ("source", "source_split", "target", "image_size", "equalize", "model", "transfer")
     }
+    # Only where they are given: runs of before there were such options go on.
     asked = {name: getattr(config, name) for name in ("source_test_split", "image_channels", "views")}
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-    chosen |= {name: value for name, value in asked.items() if value != defaults[name]}  # Runs before had none of them.
+    chosen |= {name: value for name, value in asked.items() if value != defaults[name]}
+    if config.model_args:
+        chosen["model_args"] = jdt.config.to_plain(jdt.models.parse_arguments(config.model_args))
+    if config.features is not None:
+        chosen["features"] = config.features
     datasets = [task.source, *(data for target in task.targets for data in (target.train, target.test))]
+    # Keys that runs from before do not know appear where they are used, so that those runs resume.
+    used = {name: list(getattr(config, name)) for name in ("shots", "target_fractions", "weight_decays")}
+    own = {target.name: own_settings(target, task) for target in task.targets}
     return {
         "experiment": "class_influence",
         **chosen,
+        **{name: values for name, values in used.items() if values},
+        **({"target_settings": own} if any(own.values()) else {}),
         "units": config.units.partition(":")[0],
         "design": jdt.config.to_plain(task.design),
         "recipe": jdt.config.to_plain(task.recipe),
@@ -234,6 +295,12 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
             "units": jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()]),
         },
     }
+
+
+def own_settings(target: jdt.pipeline.TargetData, task: jdt.pipeline.Task) -> dict:
+    """What is particular to the transfer to one target, by mode."""
+    own = {"fixed": target.head, "full": target.full}
+    return {mode: jdt.config.to_plain(own[mode]) for mode in task.modes if own[mode] is not None}
 
 
 def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
@@ -380,7 +447,7 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
     """Estimate, and write table and report."""
     run = jdt.store.open_run(config.out)
     unit_images = jdt.report.sample_images(task.source.images, task.units.of_example, task.units.names)
-    findings, warnings = [], []
+    findings, warnings = [], [words + "." for target in task.targets if (words := target.overlap_words())]
     for target, mode in itertools.product(task.targets, task.modes):
         with jdt.cli.console.status(f"estimating influences on {target.name}, {mode} transfer"):
             found, left_out = jdt.pipeline.estimate_target(
@@ -438,6 +505,7 @@ def describe(task: jdt.pipeline.Task, choice: jdt.train.Choice, missing: list[in
         f"{len(task.source):,} source images, {len(task.units)} units, {task.num_models} models in blocks of "
         f"{task.block_size}, {ensemble.num_steps} steps of {ensemble.batch_size} images each."
     )
+    say(task.network.describe(task.source.image_shape), markup=False)
     devices = f"{task.num_devices} device{'s' if task.num_devices > 1 else ''}"
     say(f"plan {plan.name} ({choice.reason}), {plan.width} at once on each of {devices}, {task.precision}.")
     if task.pool is not None and task.pool.chunks_a_pass > 1:
@@ -463,7 +531,10 @@ def conclude(findings: Sequence[jdt.report.TargetFindings], warnings: list[str],
             if len(found.random_accuracy)
             else ""
         )
-        say(f"target accuracy {found.accuracy.mean():.1%} (spread {found.accuracy.std():.1%}){untrained}")
+        trained = f", on its training images {found.train_accuracy.mean():.1%}" if len(found.train_accuracy) else ""
+        say(f"target accuracy {found.accuracy.mean():.1%} (spread {found.accuracy.std():.1%}){trained}{untrained}")
+        for name, figure in found.metrics.items():
+            say(f"{jdt.report.metric_words(name)} {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})")
         for name, one in found.estimators.items():
             z = f", variance of z {one.z_variance.value:.1f} (1 is pure noise)" if one.z_variance else ""
             say(f"{name}: split-half reliability {one.reliability.value:.2f}{z}")

@@ -1,8 +1,9 @@
 """The published recipes of arXiv 2207.05739 as data: one row a target, read in the authors' code and configurations.
 
 Sources: source training in sections 3.2 of the specification (`configs/base_config.yaml`, `src/trainer.py`), target
-recipes in its section 3.3. Fixed-feature transfer in jdt fits a convex head to convergence and needs none of the
-learning-rate columns; they describe the authors' SGD recipe, the same for fixed-feature and full-network transfer.
+recipes in its section 3.3. Fixed-feature transfer in jdt fits a convex head to convergence by default and needs no
+recipe then; the authors trained by these, the same for fixed-feature (`--head.solver sgd --head.bn adapt`) and
+full-network transfer. Unlike theirs, pixels are scaled as in source training.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ class PaperTarget:
       train_view: How training images are cut.
       weight_decay: L2 coefficient.
       metric: What the authors report.
+      class_weights: Of the training loss.
       train_split: Training split; the authors' images, of those that TFDS has.
     """
 
@@ -40,7 +42,29 @@ class PaperTarget:
     train_view: Literal["center", "random-resized", "native"]
     weight_decay: float
     metric: Literal["accuracy", "per-class accuracy", "AUROC"]
+    class_weights: tuple[float, ...] = ()
     train_split: str = "train"
+
+    @property
+    def recipe(self) -> jdt.train.Recipe:
+        """How the authors trained on it: SGD with momentum, whole batches of 1,024, mirrored at random."""
+        triangle = self.schedule == "triangle"
+        return jdt.train.Recipe(
+            epochs=self.epochs,
+            batch_size=1024,
+            learning_rate=self.learning_rate,
+            warmup_epochs=5 if triangle else 0,
+            decay="linear" if triangle else "step",
+            decay_epochs=10 if self.schedule == "step10" else 5,
+            momentum=0.9,
+            weight_decay=self.weight_decay,
+            flip=True,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            drop_last=True,
+            class_weights=self.class_weights,
+            random_resized=self.train_view == "random-resized",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +104,7 @@ PAPER_SOURCE_RECIPE = jdt.train.Recipe(
     flip=True,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
+    drop_last=True,
     random_resized=True,
     resolution=progressive(11, 13, 160, 192, epochs=16),
 )
@@ -87,6 +112,8 @@ PAPER_SOURCE_RECIPE = jdt.train.Recipe(
 
 PAPER_EVALUATION = jdt.data.View("center", keep=224 / 256)
 """How the authors cut every image that is not a random crop: sources in tests, targets in training and tests alike."""
+CHESTXRAY_WEIGHTS = (3_705 / 78_468, 74_763 / 78_468)
+"""Of the classes without and with the finding, each the other's share of the training images."""
 
 # fmt: off
 PAPER_TARGETS = (
@@ -97,12 +124,12 @@ PAPER_TARGETS = (
     PaperTarget("folder:caltech256",             257,    14, 0.20, "triangle", "center",         5e-4, "per-class accuracy"),
     PaperTarget("cifar10",                        10,    15, 0.10, "triangle", "native",         5e-4, "accuracy"),
     PaperTarget("cifar100",                      100,    15, 0.10, "triangle", "native",         5e-4, "accuracy"),
-    PaperTarget("oxford_flowers102",             102,    50, 0.15, "triangle", "center",         5e-4, "per-class accuracy", "train+validation"),
+    PaperTarget("oxford_flowers102",             102,    50, 0.15, "triangle", "center",         5e-4, "per-class accuracy", train_split="train+validation"),
     PaperTarget("food101",                       101,    15, 0.10, "step5",    "center",         5e-4, "accuracy"),
     PaperTarget("oxford_iiit_pet",                37,    24, 0.10, "triangle", "random-resized", 5e-4, "per-class accuracy"),
     PaperTarget("cars196",                       196,    50, 0.30, "triangle", "random-resized", 5e-4, "accuracy"),
     PaperTarget("sun397/standard-part1-120k",    397,    24, 0.20, "triangle", "random-resized", 5e-4, "accuracy"),
-    PaperTarget("folder:chestxray14",              2,     4, 0.01, "step5",    "center",         1e-5, "AUROC"),
+    PaperTarget("folder:chestxray14",              2,     4, 0.01, "step5",    "center",         1e-5, "AUROC", CHESTXRAY_WEIGHTS),
     PaperTarget("imagenet2012",                 1000,    15, 0.01, "step10",   "native",         5e-4, "accuracy"),
 )
 # fmt: on
@@ -136,3 +163,19 @@ def _short_name(name: str) -> str:
     if name.startswith("folder:"):
         return pathlib.PurePath(name.removeprefix("folder:")).name
     return name.split(":")[0].split("/")[0]
+
+
+def paper_recipe(target: str) -> jdt.train.Recipe:
+    """The published recipe of a target.
+
+    Raises:
+      UserError: If the paper has no such target.
+    """
+    row = paper_target(target)
+    if row is None:
+        known = ", ".join(one.dataset for one in PAPER_TARGETS)
+        raise jdt.UserError(
+            f"target-recipes is paper, which has no target {target!r}; it has {known}: pass a JSON file of your own, or "
+            "--target-recipes None for one recipe for all targets."
+        )
+    return row.recipe

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jdt import exchange as exchange
     from jdt import hosts as hosts
     from jdt import masks as masks
+    from jdt import metrics as metrics
     from jdt import models as models
     from jdt import outputs as outputs
     from jdt import pipeline as pipeline
@@ -60,6 +61,7 @@ __all__ = [
     "lasso_path",
     "load_influences",
     "masks",
+    "metrics",
     "models",
     "open_run",
     "outputs",

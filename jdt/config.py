@@ -7,20 +7,21 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-LATER: Mapping[str, Any] = {"jdt.later": True}
-"""Metadata of a field that a configuration gained later: `to_plain` leaves it out where it is its default, so that what
-was saved before is the same configuration."""
+LATER = {"later": True}
+"""Metadata of a field that runs from before do not know: it is left out where it has its default, so they resume."""
 
 
 def to_plain(value: Any) -> Any:
     """Turn (nested) dataclasses, tuples and paths into dicts, lists and strings that JSON keeps unchanged.
 
+    Fields with the metadata `LATER` are left out where they have their default.
+
     >>> to_plain({"a": (1, 2)})
     {'a': [1, 2]}
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        there = [field for field in dataclasses.fields(value) if not _is_absent(field, getattr(value, field.name))]
-        return {field.name: to_plain(getattr(value, field.name)) for field in there}
+        fields = [field for field in dataclasses.fields(value) if not _is_left_out(field, getattr(value, field.name))]
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -32,8 +33,10 @@ def to_plain(value: Any) -> Any:
     raise TypeError(f"a configuration holds {value!r} of type {type(value).__name__}, which JSON cannot keep.")
 
 
-def _is_absent(field: dataclasses.Field, value: Any) -> bool:
-    return "jdt.later" in field.metadata and value == field.default
+def _is_left_out(field: dataclasses.Field, value: Any) -> bool:
+    if "later" not in field.metadata:
+        return False
+    return value == (field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
 
 
 def fingerprint(value: Any) -> str:

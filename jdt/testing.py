@@ -4,30 +4,42 @@
 >>> check_model(SmallCNN(num_classes=10), image_shape=(8, 8, 1))
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import numpy as np
 
 from jdt import checks
-from jdt.models import Network, check_contract
+from jdt.models import Network, build, check_contract
 from jdt.train import PLANS, Ensemble, Recipe, SourceData, train
 
 
-def check_model(module: nn.Module, image_shape: tuple[int, int, int], num_classes: int | None = None) -> None:
-    """Check a Flax module against the model contract, then train two of it for two steps.
+def check_model(
+    model: nn.Module | Network | Callable[..., Any],
+    image_shape: tuple[int, int, int],
+    num_classes: int | None = None,
+    *,
+    features: str | None = None,
+    **arguments: Any,
+) -> None:
+    """Check a Flax model against the model contract (docs/add_a_model.md), then train two of it for two steps.
 
     Args:
-      module: `module(images, *, train) -> (logits, features)` with a last layer named `head`.
+      model: A Linen module, or what `--model` names: a Linen or NNX class, or a function that builds a module.
       image_shape: (height, width, channels).
-      num_classes: Width of the logits; `module.num_classes` when None.
+      num_classes: Width of the logits; the module's own `num_classes` when None.
+      features: Where the features are, as `--features` has it.
+      **arguments: What the class is called with, as `--model-args` has it.
 
     Raises:
-      UserError: Naming the clause that is broken.
+      UserError: Naming the clause that is broken, and the shape or value that broke it.
     """
-    classes = getattr(module, "num_classes", None) if num_classes is None else num_classes
-    if not isinstance(classes, int):
-        raise checks.UserError(f"model {type(module).__name__} has no num_classes: pass num_classes= to check_model.")
-    network = Network(module)
+    network = _network(model, num_classes, features, arguments)
+    classes = network.num_classes
+    if classes is None:
+        raise checks.UserError(f"model {network.name} has no num_classes: pass num_classes= to check_model.")
     check_contract(network, image_shape, classes)
     rng = np.random.default_rng(0)
     source = SourceData(
@@ -43,6 +55,18 @@ def check_model(module: nn.Module, image_shape: tuple[int, int, int], num_classe
     ]
     if not np.allclose(*losses, rtol=1e-3):
         raise checks.UserError(
-            f"model {type(module).__name__} breaks the contract: trained under vmap its loss is {losses[1].tolist()}, "
+            f"model {network.name} breaks the contract: trained under vmap its loss is {losses[1].tolist()}, "
             f"alone {losses[0].tolist()}; nothing in it may depend on the other models of a block."
         )
+
+
+def _network(model: Any, num_classes: int | None, features: str | None, arguments: dict[str, Any]) -> Network:
+    if isinstance(model, Network):
+        return model
+    if not isinstance(model, nn.Module):
+        if num_classes is None:
+            raise checks.UserError("check_model was given a class: pass num_classes= as well.")
+        return build(model, num_classes, arguments=arguments, features=features)
+    if arguments:
+        raise checks.UserError("check_model was given a module and arguments for its class: pass the class itself.")
+    return Network(model, num_classes or getattr(model, "num_classes", None), features)

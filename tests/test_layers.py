@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = {
-    "base": {"types", "keys", "checks", "config", "devices", "hosts", "exchange"},
+    "base": {"types", "keys", "checks", "config", "devices", "hosts", "exchange", "metrics"},
     "maths": {"linalg", "sharding", "masks"},
     "making": {"data", "plant", "models", "train", "transfer", "outputs"},
     "learning": {"store", "estimators", "evaluate", "analyses"},

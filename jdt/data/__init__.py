@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jdt.data.loading import evaluation_split as evaluation_split
     from jdt.data.loading import load as load
     from jdt.data.loading import split_names as split_names
+    from jdt.data.overlapping import overlap as overlap
     from jdt.data.views import Look as Look
     from jdt.data.views import View as View
     from jdt.data.views import crop_key as crop_key
@@ -46,6 +47,7 @@ _HOMES = {
     "evaluation_split": "jdt.data.loading",
     "load": "jdt.data.loading",
     "split_names": "jdt.data.loading",
+    "overlap": "jdt.data.overlapping",
     "Look": "jdt.data.views",
     "View": "jdt.data.views",
     "crop_key": "jdt.data.views",
@@ -65,6 +67,7 @@ __all__ = [
     "from_arrays",
     "load",
     "normalise",
+    "overlap",
     "random_crop_flip",
     "read_chunks",
     "split_names",

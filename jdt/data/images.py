@@ -78,6 +78,13 @@ class StreamedImages:
 
         return self._shown(positions, (look.size, look.size, self.shape[-1]), show)
 
+    def chosen(self, rows: Int[np.ndarray, " chosen"]) -> "StreamedImages":
+        """Some of these images, in another order: still streamed, at positions of their own."""
+        source, rows = self.source, np.asarray(rows)
+        read = lambda positions: source.read([int(rows[i]) for i in positions])  # noqa: E731
+        some = dataclasses.replace(source, num_examples=len(rows), read=read)
+        return dataclasses.replace(self, source=some, shape=(len(rows), *self.shape[1:]))
+
     def _still(self, record: Record, size: int | None) -> np.ndarray:
         return decode_image(record.raw, record.where, mode=self.mode, size=size, view=self.view)
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 from jdt.estimators import Estimator
+from jdt.metrics import binary_auroc
 from jdt.types import Bool, Float, Outputs
 
 
@@ -51,7 +51,4 @@ def auroc(scores: Float[np.ndarray, " units"], is_positive: Bool[np.ndarray, " u
     >>> auroc(np.array([3.0, 2.0, 1.0]), np.array([True, False, False]))
     1.0
     """
-    ranks = stats.rankdata(scores)
-    positives = int(is_positive.sum())
-    negatives = len(scores) - positives
-    return float((ranks[is_positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(binary_auroc(scores[None], is_positive)[0])

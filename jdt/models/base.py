@@ -1,4 +1,4 @@
-"""The model contract: any Flax Linen module that returns logits and features, and holds a layer named `head`."""
+"""The model contract: what a Flax module must do to be a source model, and such a module as pure functions."""
 
 import dataclasses
 import functools
@@ -8,14 +8,18 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jdt import checks
+from jdt.models import linen_modules, nnx_modules
+from jdt.models.nnx_modules import NnxModule
 from jdt.types import Array, Float, PRNGKey
+
+OUTPUT = "output"
+"""What `features` is called where it is the module's output as it comes, its last layer included."""
 
 
 class ModelOutput(NamedTuple):
-    """What a model returns: a plain `(logits, features)` tuple does as well.
+    """What a model computes; a module may return it, or a plain `(logits, features)` tuple.
 
     Attributes:
       logits: float `[batch, classes]`.
@@ -30,7 +34,7 @@ class Variables(NamedTuple):
     """A model's arrays.
 
     Attributes:
-      params: What the optimiser changes.
+      params: What the optimiser changes; `params["head"]` belongs to the last layer, all else to the backbone.
       state: The other collections, e.g. `{"batch_stats": ...}`; changed by training, read in inference.
     """
 
@@ -38,113 +42,198 @@ class Variables(NamedTuple):
     state: Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A Linen module seen as pure functions of its variables; hashable, so it can be a static argument of `jax.jit`.
+class Form(NamedTuple):
+    """How a module's output becomes logits and features.
 
     Attributes:
-      module: A module with `__call__(images, *, train: bool) -> (logits, features)`.
+      has_head: Whether it returns both itself and holds the layer named `head`; else jdt adds a head to the features.
+      key: Which entry of the dictionary that it returns holds the features; None where it returns no dictionary.
+      without: Path of its own last layer, which is left out where jdt adds a head; None where there is none.
     """
 
-    module: nn.Module
+    has_head: bool
+    key: str | None = None
+    without: tuple[Any, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A Flax module seen as pure functions of its variables; hashable, so it can be a static argument of `jax.jit`.
+
+    Attributes:
+      module: A Linen module, or an NNX module to be built.
+      num_classes: Width of the logits; None takes the module's own field `num_classes`.
+      features: Where the features are: a key of the dictionary that the module returns, `output` for its output as it
+        comes, or None for what the module's output says (see `form`).
+    """
+
+    module: nn.Module | NnxModule
+    num_classes: int | None = None
+    features: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The module's class."""
+        return self.module.build.__name__ if isinstance(self.module, NnxModule) else type(self.module).__name__
+
+    @property
+    def _ways(self) -> Any:
+        return nnx_modules if isinstance(self.module, NnxModule) else linen_modules
+
+    @property
+    def _num_classes(self) -> int:
+        own = getattr(self.module, "num_classes", None) if self.num_classes is None else self.num_classes
+        if not isinstance(own, int):
+            raise checks.UserError(
+                f"model {self.name} has no num_classes: say how many, with Network(module, num_classes=...)."
+            )
+        return own
 
     def with_classes(self, num_classes: int) -> "Network":
-        """The same network with another number of classes.
+        """The same network with another number of classes."""
+        return Network(self._ways.with_classes(self.module, num_classes), num_classes, self.features)
+
+    def form(self, image_shape: tuple[int, int, int]) -> Form:
+        """Say how the module's output becomes logits and features.
 
         Raises:
-          UserError: If the module has no field `num_classes`.
+          UserError: If it cannot.
         """
-        if not hasattr(self.module, "num_classes"):
-            raise checks.UserError(
-                f"model {type(self.module).__name__} breaks the contract: it has no field num_classes, which sets the "
-                "width of its head, so it cannot be given a target's classes."
-            )
-        return Network(self.module.clone(num_classes=num_classes))
+        return _form(self.module, self.features, self.name, image_shape)
 
     def init(self, key: PRNGKey, image_shape: tuple[int, int, int]) -> Variables:
-        """Draw fresh variables.
+        """Draw fresh variables; a head that jdt adds starts as Flax's dense layers do."""
+        form = self.form(image_shape)
+        params, state = self._ways.init(self.module, key, image_shape, form.without)
+        if form.has_head:
+            return Variables(params, state)
 
-        The forward pass that Flax needs to learn the shapes runs in inference mode, so that statistics start at
-        their initial values and not at those of a blank image.
-        """
-        params_key, dropout_key = jax.random.split(key)
-        blank = jnp.zeros((1, *image_shape), jnp.float32)
-        variables = dict(self.module.init({"params": params_key, "dropout": dropout_key}, blank, train=False))
-        return Variables(variables.pop("params"), variables)
+        def features(params: Any, state: Any) -> Array:
+            images = jnp.zeros((1, *image_shape), jnp.float32)
+            return self._features(params, state, images, None, form)[0]
+
+        blank = jnp.zeros(jax.eval_shape(features, params, state).shape)
+        head = nn.Dense(self._num_classes).init(jax.random.fold_in(key, len("head")), blank)["params"]
+        return Variables({"backbone": params, "head": head}, state)
 
     def train_apply(
         self, variables: Variables, images: Float[Array, "batch height width channels"], key: PRNGKey
     ) -> tuple[ModelOutput, Mapping[str, Any]]:
         """Forward pass in training mode: outputs and the changed state."""
-        output, state = self.module.apply(
-            {"params": variables.params, **variables.state},
-            images,
-            train=True,
-            mutable=list(variables.state) or ["batch_stats"],
-            rngs={"dropout": key},
-        )
-        return ModelOutput(*output), state
+        return self._apply(variables, images, key)
 
     def apply(self, variables: Variables, images: Float[Array, "batch height width channels"]) -> ModelOutput:
         """Forward pass in inference mode: each row depends on its own image alone."""
-        output: Any = self.module.apply({"params": variables.params, **variables.state}, images, train=False)
-        return ModelOutput(*output)
+        return self._apply(variables, images, None)[0]
+
+    def _apply(self, variables: Variables, images: Array, key: PRNGKey | None) -> tuple[ModelOutput, Mapping[str, Any]]:
+        height, width, channels = images.shape[1:]
+        form = self.form((height, width, channels))
+        if form.has_head:
+            output, state = self._ways.apply(self.module, variables.params, variables.state, images, key, None)
+            return ModelOutput(*output), state
+        params = variables.params
+        features, state = self._features(params["backbone"], variables.state, images, key, form)
+        logits = nn.Dense(self._num_classes).apply({"params": params["head"]}, features)
+        return ModelOutput(jnp.asarray(logits), features), state
+
+    def _features(
+        self, params: Any, state: Any, images: Array, key: PRNGKey | None, form: Form
+    ) -> tuple[Array, Mapping[str, Any]]:
+        output, state = self._ways.apply(self.module, params, state, images, key, form.without)
+        return output if form.key is None else output[form.key], state
+
+    def describe(self, image_shape: tuple[int, int, int]) -> str:
+        """One line for people: the features, and where the logits come from."""
+        form, variables = self.form(image_shape), shapes(self, image_shape)
+        count = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
+        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        width = jax.eval_shape(self.apply, variables, images).features.shape[-1]
+        source = {True: "its own head", False: "a new head"}[form.has_head]
+        if form.without:
+            source = f"a new head in place of its last layer {'.'.join(map(str, form.without))}"
+        entry = "" if form.key is None else f" ({form.key})"
+        return f"model {self.name}: {count:,} parameters, {width} features{entry}, {source}."
 
 
-def check_contract(network: Network, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Check a model against the contract before any time is spent on training it.
+@functools.lru_cache(maxsize=256)
+def _form(module: nn.Module | NnxModule, features: str | None, name: str, image_shape: tuple[int, int, int]) -> Form:
+    ways: Any = nnx_modules if isinstance(module, NnxModule) else linen_modules
 
-    Args:
-      network: The model.
-      image_shape: (height, width, channels) of one image.
-      num_classes: Width that the logits must have.
+    def run(key: PRNGKey) -> tuple[Any, Any]:
+        params, state = ways.init(module, key, image_shape, None)
+        images = jnp.zeros((4, *image_shape), jnp.float32)
+        return ways.apply(module, params, state, images, None, None)[0], params
 
-    Raises:
-      UserError: Naming the clause that is broken and the shape or value that broke it.
-    """
-    name = type(network.module).__name__
-    images = jax.ShapeDtypeStruct((4, *image_shape), jnp.float32)
     try:
-        variables = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
-        trained, state = jax.eval_shape(network.train_apply, variables, images, jax.random.key(0))
-        inferred = jax.eval_shape(network.apply, variables, images)
+        output, params = jax.eval_shape(run, jax.random.key(0))
+    except checks.UserError:
+        raise
     except Exception as error:
         # A user's module can fail in any way at all; the reader needs the clause and the first line of the cause.
-        raise checks.UserError(
-            f"model {name} breaks the contract: `module(images, train=...)` on images {images.shape} must return "
-            f"(logits, features), but raised {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise broken(
+            name,
+            f"applied to images {(4, *image_shape)} it raised {type(error).__name__}: "
+            f"{(str(error).strip() or repr(error)).splitlines()[0]}",
         ) from error
-    if "head" not in variables.params:
-        raise checks.UserError(
-            f"model {name} breaks the contract: no layer is named 'head' (found: "
-            f"{', '.join(sorted(variables.params))}); name the last layer with nn.Dense(num_classes, name='head')."
+    if isinstance(output, Mapping):
+        shapes = ", ".join(f"{key!r} {getattr(value, 'shape', type(value).__name__)}" for key, value in output.items())
+        if features not in output:
+            asked = "none is chosen" if features is None else f"{features!r} is not among them"
+            raise broken(name, f"it returns a dictionary ({shapes}) of which {asked}: pass --features KEY.")
+        return _checked(name, Form(False, key=features), output[features])
+    if features not in (None, OUTPUT):
+        raise broken(
+            name,
+            f"--features {features} asks for an entry of a dictionary, but it returns {_shape_of(output)}: leave "
+            f"it out, or pass --features {OUTPUT} for the output as it comes.",
         )
-    for mode, output in (("training", trained), ("inference", inferred)):
-        if output.logits.shape != (4, num_classes):
-            raise checks.UserError(
-                f"model {name} breaks the contract: logits have shape {output.logits.shape} in {mode}, "
-                f"expected (batch, classes) = (4, {num_classes})."
+    if isinstance(output, tuple) and len(output) == 2 and features is None:
+        if "head" not in params:
+            raise broken(
+                name,
+                f"it returns (logits, features), but no layer is named 'head' (found: {', '.join(sorted(params))}"
+                "): name the last layer 'head', or return the features alone, and jdt adds a head.",
             )
-        if output.features.ndim != 2 or output.features.shape[0] != 4:
-            raise checks.UserError(
-                f"model {name} breaks the contract: features have shape {output.features.shape} in {mode}, "
-                "expected (batch, features): pool or flatten the spatial axes."
-            )
-    if jax.tree.structure(state) != jax.tree.structure(variables.state) and jax.tree.leaves(variables.state):
-        raise checks.UserError(f"model {name} breaks the contract: training changes the structure of its state.")
-    alone, together = _first_features(network, image_shape)
-    if not np.allclose(alone, together, rtol=1e-3, atol=1e-4):
-        raise checks.UserError(
-            f"model {name} breaks the contract: with train=False the features of an image change with the rest of "
-            "its batch; use stored statistics in inference (nn.BatchNorm(use_running_average=not train))."
+        return Form(True)
+    without = None if features == OUTPUT else ways.last_layer(module, image_shape)
+    if without is not None:
+        output = jax.eval_shape(
+            lambda key: ways.apply(
+                module, *ways.init(module, key, image_shape, without), jnp.zeros((4, *image_shape)), None, without
+            )[0],
+            jax.random.key(0),
         )
+    return _checked(name, Form(False, without=without), output)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "image_shape"))
-def _first_features(
-    network: Network, image_shape: tuple[int, int, int]
-) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
-    """Features of one image in inference, by itself and beside three others."""
-    images = jax.random.normal(jax.random.key(1), (4, *image_shape))
-    variables = network.init(jax.random.key(0), image_shape)
-    return network.apply(variables, images[:1]).features[0], network.apply(variables, images).features[0]
+def _checked(name: str, form: Form, features: Any) -> Form:
+    if not isinstance(features, jax.ShapeDtypeStruct):
+        raise broken(
+            name,
+            f"it returns {_shape_of(features)}, expected features [batch, features], a dictionary of them, or "
+            "(logits, features).",
+        )
+    if features.ndim != 2 or features.shape[0] != 4:
+        raise broken(
+            name,
+            f"features have shape {features.shape} for 4 images, expected (batch, features): pool or flatten the "
+            "other axes.",
+        )
+    return form
+
+
+def _shape_of(output: Any) -> str:
+    if isinstance(output, tuple | list):
+        return f"{type(output).__name__}({', '.join(map(_shape_of, output))})"
+    return str(getattr(output, "shape", type(output).__name__))
+
+
+def broken(name: str, what: str) -> checks.UserError:
+    """The error for a clause of the contract that a model breaks."""
+    return checks.UserError(f"model {name} breaks the contract: {what}")
+
+
+def shapes(network: Network, image_shape: tuple[int, int, int]) -> Variables:
+    """Shapes and dtypes of a network's variables."""
+    return jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))

@@ -1,6 +1,9 @@
-"""Residual networks: the datamodels' ResNet-9 and ResNet-18."""
+"""Residual networks: the datamodels' ResNet-9, ResNet-18 and ResNet-50."""
 
 import functools
+import math
+import string
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +15,12 @@ from jdt.types import Array, Float
 
 FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He's normal initialisation from the number of outputs, as ResNets have it (He et al. 2015, arXiv 1502.01852)."""
+
+
+def conv(channels: int, side: int, stride: int = 1, *, name: str) -> nn.Conv:
+    """A square convolution without bias that keeps the resolution, but for its stride."""
+    window = (side, side)
+    return nn.Conv(channels, window, stride, padding=side // 2, use_bias=False, kernel_init=FAN_OUT, name=name)
 
 
 class ConvNorm(nn.Module):
@@ -95,13 +104,43 @@ class BasicBlock(nn.Module):
         self, x: Float[Array, "batch height width channels"], *, train: bool
     ) -> Float[Array, "batch h w {self.channels}"]:
         """Return activations `[batch, h, w, channels]`."""
-        conv = functools.partial(nn.Conv, self.channels, use_bias=False, kernel_init=FAN_OUT)
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
-        y = nn.relu(norm(name="norm1")(conv((3, 3), self.stride, padding=1, name="conv1")(x)))
-        y = norm(name="norm2")(conv((3, 3), padding=1, name="conv2")(y))
-        if x.shape != y.shape:
-            x = norm(name="norm_shortcut")(conv((1, 1), self.stride, padding=0, name="shortcut")(x))
-        return nn.relu(x + y)
+        return _residual(x, ((self.channels, 3, self.stride), (self.channels, 3, 1)), train)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions with BatchNorm beside a shortcut, the last one to four times the channels.
+
+    The stride is on the 3x3 convolution, where the paper has it on the first 1x1: "v1.5", torchvision's and everyone's
+    since, because it looks at every position of its input.
+
+    Attributes:
+      channels: Of the first two convolutions; the output has four times as many.
+      stride: Of the 3x3 convolution and of the shortcut.
+    """
+
+    channels: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch h w {4*self.channels}"]:
+        """Return activations `[batch, h, w, 4 * channels]`."""
+        c = self.channels
+        return _residual(x, ((c, 1, 1), (c, 3, self.stride), (4 * c, 1, 1)), train)
+
+
+def _residual(x: Array, layers: Sequence[tuple[int, int, int]], train: bool) -> Array:
+    """A block of convolutions (channels, side of the kernel, stride); called inside a compact method."""
+    norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+    y = x
+    for i, (channels, side, stride) in enumerate(layers, start=1):
+        y = nn.relu(y) if i > 1 else y
+        y = norm(name=f"norm{i}")(conv(channels, side, stride, name=f"conv{i}")(y))
+    if x.shape != y.shape:
+        stride = math.prod(stride for _, _, stride in layers)
+        x = norm(name="norm_shortcut")(conv(y.shape[-1], 1, stride, name="shortcut")(x))
+    return nn.relu(x + y)
 
 
 class ResNet18(nn.Module):
@@ -123,17 +162,43 @@ class ResNet18(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], *, train: bool) -> ModelOutput:
         """Return logits `[batch, classes]` and features `[batch, 512]` of float images."""
-        small = images.shape[1] <= 64 if self.small_stem is None else self.small_stem
-        kernel, stride, padding = (3, 1, 1) if small else (7, 2, 3)
-        x = nn.Conv(
-            64, (kernel, kernel), stride, padding=padding, use_bias=False, kernel_init=FAN_OUT, name="stem"
-        )(images)  # fmt: skip
-        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x))
-        if not small:
-            margins: Any = ((1, 1), (1, 1))  # Flax annotates padding as a name only.
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=margins)
-        for stage, channels in enumerate((64, 128, 256, 512), start=1):
-            x = BasicBlock(channels, stride=1 if stage == 1 else 2, name=f"stage{stage}a")(x, train=train)
-            x = BasicBlock(channels, name=f"stage{stage}b")(x, train=train)
-        features = jnp.mean(x, axis=(1, 2))
+        features = _stages(_stem(images, self.small_stem, train), BasicBlock, (2, 2, 2, 2), train)
         return ModelOutput(nn.Dense(self.num_classes, name="head")(features), features)
+
+
+class ResNet50(nn.Module):
+    """ResNet-50: 3, 4, 6 and 3 bottleneck blocks, up to 2048 channels, global average pooling, 26 million parameters.
+
+    Source: He et al. 2015, arXiv 1512.03385, table 1; strides and initialisation as in torchvision.
+
+    Attributes:
+      num_classes: Width of the logits.
+      small_stem: Whether to keep the resolution in the first layer, as in `ResNet18`.
+    """
+
+    num_classes: int
+    small_stem: bool | None = None
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "batch height width channels"], *, train: bool) -> ModelOutput:
+        """Return logits `[batch, classes]` and features `[batch, 2048]` of float images."""
+        features = _stages(_stem(images, self.small_stem, train), Bottleneck, (3, 4, 6, 3), train)
+        return ModelOutput(nn.Dense(self.num_classes, name="head")(features), features)
+
+
+def _stem(images: Array, small: bool | None, train: bool) -> Array:
+    """First layer, 64 channels: at full resolution where `small`, else at a quarter of it."""
+    small = images.shape[1] <= 64 if small is None else small
+    x = conv(64, 3, name="stem")(images) if small else conv(64, 7, stride=2, name="stem")(images)
+    x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x))
+    margins: Any = ((1, 1), (1, 1))  # Flax annotates padding as a name only.
+    return x if small else nn.max_pool(x, (3, 3), strides=(2, 2), padding=margins)
+
+
+def _stages(x: Array, block: Callable[..., nn.Module], depths: Sequence[int], train: bool) -> Array:
+    """Blocks `stage1a`, `stage1b` ...: the first of every stage but the first halves the resolution. Global mean."""
+    for stage, depth in enumerate(depths, start=1):
+        for i, letter in enumerate(string.ascii_lowercase[:depth]):
+            stride = 2 if stage > 1 and i == 0 else 1
+            x = block(channels=32 * 2**stage, stride=stride, name=f"stage{stage}{letter}")(x, train=train)
+    return jnp.mean(x, axis=(1, 2))

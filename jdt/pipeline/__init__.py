@@ -32,3 +32,4 @@ from jdt.pipeline.task import Mode as Mode
 from jdt.pipeline.task import TargetData as TargetData
 from jdt.pipeline.task import Task as Task
 from jdt.pipeline.task import pool_size as pool_size
+from jdt.pipeline.variants import variants as variants

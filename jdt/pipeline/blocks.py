@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdt import store
+from jdt.data import Dataset
 from jdt.hosts import ALONE, Hosts, next_block
 from jdt.masks import OUTSIDE, sample
 from jdt.models import Variables
@@ -30,7 +31,7 @@ from jdt.train import (
     initial_variables,
     train,
 )
-from jdt.transfer import transfer_fixed, transfer_full
+from jdt.transfer import FixedFeature, transfer_fixed, transfer_full
 from jdt.types import Bool, Float, Int
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ def train_missing_blocks(
         tell = None if progress is None else _telling(progress, done + len(earlier.models), len(model_ids))
         checkpoints = keep.of_block(block, model_ids)
         arrays, record = _run_block(task, source, block, model_ids, checkpoints, tell)
+        if not writer.schema.train_accuracy:  # The run is from before it was recorded.
+            arrays = {name: value for name, value in arrays.items() if not name.endswith(f"/{store.TRAIN_ACCURACY}")}
         record = {**record, "seconds": time.perf_counter() - start}
         marked += record["diverged"]
         writer.write_block(block, *earlier.followed_by(arrays, record))
@@ -197,20 +200,25 @@ def _transfer(
     target: TargetData,
     mode: Mode,
     randomness_ids: Int[np.ndarray, " models"],
+    measured: Dataset | None = None,
 ) -> tuple[dict[str, np.ndarray], Bool[np.ndarray, " models"]]:
-    """Columns of one target and mode, and which models the transfer left finite."""
-    sound = np.ones(len(randomness_ids), bool)
-    if mode == "full":
-        tuned = transfer_full(
-            ensemble, variables, target.tuned_on, target.test, task.full,
-            target=target.name, randomness_ids=randomness_ids, seed=task.design.seed,
-        )  # fmt: skip
-        logits, sound, columns = tuned.logits, tuned.finite, {"loss": tuned.loss}
+    """Columns of one target and mode, and which models the transfer left finite.
+
+    `measured` are the images that the accuracy in training is of, where a recipe trains; all of them when None.
+    """
+    sound, settings = np.ones(len(randomness_ids), bool), task.settings(target, mode)
+    if isinstance(settings, FixedFeature) and settings.solver == "convex":
+        transferred = transfer_fixed(ensemble, variables, target.train, target.test, settings)
+        columns = {"gradient_norm": transferred.gradient_norm}
     else:
-        transferred = transfer_fixed(ensemble, variables, target.train, target.test, task.head)
-        logits, columns = transferred.logits, {"gradient_norm": transferred.gradient_norm}
-    outputs = example_outputs(jnp.asarray(logits), jnp.asarray(target.test.labels))
-    found = jax.device_get({**outputs._asdict(), **columns})
+        transferred = transfer_full(
+            ensemble, variables, target.seen_by(settings.recipe), target.test, settings,
+            target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed,
+            measured=target.train if measured is None else measured,
+        )  # fmt: skip
+        sound, columns = transferred.finite, {"loss": transferred.loss}
+    outputs = example_outputs(jnp.asarray(transferred.logits), jnp.asarray(target.test.labels))
+    found = jax.device_get({**outputs._asdict(), store.TRAIN_ACCURACY: transferred.train_accuracy, **columns})
     return {name: np.asarray(value) for name, value in found.items()}, sound
 
 

@@ -29,6 +29,8 @@ from jdt.types import Float, UInt8
 
 WANTED_RELIABILITY = 0.9
 """Findings say how many models would reach it."""
+UNEVEN = 1.25
+"""Findings tell accuracy by class where the largest has more than so many times the test images of the smallest."""
 FALSE_DISCOVERY = 0.05
 """Findings count influences that are significant at this false discovery rate."""
 
@@ -134,8 +136,30 @@ def estimate_target(
         class_images={name: class_images[name] for name in classes.names if name in class_images},
         pair_correlation=_pair_correlations(rows, by_class_means, found[first.name].classes) if rows.paired else {},
         truth=_look_for(truth, first, rows, by_class_means.mean(axis=1, keepdims=True)) if truth is not None else None,
+        train_accuracy=rows.train_accuracy[np.isfinite(rows.train_accuracy)],
+        metrics=_metrics(run, target, mode, rows),
     )
     return findings, rows.left_out
+
+
+def _metrics(run: store.Run, target: str, mode: str, rows: Rows) -> dict[str, Figure]:
+    """What says more than accuracy, where the run holds it: AUROC of two classes, the mean over uneven classes."""
+    labels, classes = run.targets[target].labels, run.targets[target].class_names
+    if not {"margin", "prediction"} <= {*run.layout.example_outputs} or (labels < 0).any():
+        return {}
+    sizes = np.bincount(labels, minlength=len(classes))
+    wanted = {}
+    if len(classes) == 2 and sizes.min() > 0:
+        wanted["auroc"] = ("AUROC", "area under the ROC curve of the probability of class 1, mean over models")
+    if sizes.max() > UNEVEN * sizes.min():
+        wanted["per_class_accuracy"] = (
+            "accuracy",
+            "mean over target classes of the accuracy on each, mean over models",
+        )
+    return {
+        name: mean_figure(run.metric(target, mode, name)[rows.kept], unit, f"{text} with its 95 % interval")
+        for name, (unit, text) in wanted.items()
+    }
 
 
 def _judge(
@@ -234,6 +258,11 @@ def summary_of(findings: Sequence[TargetFindings], figures: Mapping[str, Figure]
             summary[f"{prefix}accuracy"] = mean_figure(
                 found.accuracy, "accuracy", "target accuracy, mean over models with its 95 % interval"
             )
+        if len(found.train_accuracy):
+            summary[f"{prefix}train_accuracy"] = mean_figure(
+                found.train_accuracy, "accuracy", "accuracy on the target's training images, mean over models"
+            )
+        summary |= {prefix + name: figure for name, figure in found.metrics.items()}
         if len(found.random_accuracy):
             summary[f"{prefix}random_accuracy"] = mean_figure(
                 found.random_accuracy, "accuracy", "target accuracy of models that never saw the source"

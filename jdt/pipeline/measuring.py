@@ -21,7 +21,7 @@ from jdt.pipeline.task import Task
 from jdt.pipeline.trial import ACCURACY, MOST_ROUNDS, TRAINING, Compilation, Round, Rounds, Trial, plan_trial
 from jdt.store.schema import CONVERGENCE
 from jdt.train import Choice, inference_memory_needed, memory_needed
-from jdt.transfer import head_memory_needed, tuned_ensemble
+from jdt.transfer import head_memory_needed
 
 BUDGET_SECONDS = 20.0
 """How long trial blocks are run, after a first one that compiles; estimation may take as long again."""
@@ -134,13 +134,14 @@ def _memory(task: Task) -> Mapping[str, int]:
     # A source that fits stays where it is while a block is transferred.
     source = num_examples * (math.prod(ensemble.image_shape) + 4) if task.pool is None else 0
     largest = max(task.targets, key=lambda target: len(target.train) + len(target.test))
-    if "fixed" in task.modes:
+    if "fixed" in task.modes and task.head.solver == "convex":
         images = len(largest.train) + len(largest.test)
         memory["features"] = source + inference_memory_needed(ensemble, images)
-        memory["heads"] = source + head_memory_needed(ensemble, largest.train, largest.test, task.head)
-    if "full" in task.modes:
-        tuned = tuned_ensemble(ensemble, largest.train, task.full)
-        memory["fine-tuning"] = source + memory_needed(tuned, len(largest.train))
+        memory["heads"] = source + head_memory_needed(ensemble, largest.train, largest.test, largest.head or task.head)
+    for mode, stage in (("fixed", "training heads"), ("full", "fine-tuning")):
+        tuned = task.tuning(largest, mode) if mode in task.modes else None
+        if tuned is not None:
+            memory[stage] = source + memory_needed(tuned, len(largest.train))
     return memory
 
 
@@ -207,6 +208,7 @@ def _estimate(task: Task, models: int, examples: int, **settings: Any) -> tuple[
     values = by_class[:, labels[rows]] + draw.normal(0, 0.7, (models, examples))
     ones = np.full(models, 0.5, np.float32)
     arrays = {"margin": values, "confidence": 1 / (1 + np.exp(-values)), "prediction": np.zeros(values.shape, np.int32)}
+    # The schema that is made here has no training accuracy, and heads of the usual kind.
     scalars = {"accuracy": ones, CONVERGENCE.get(mode, "loss"): ones}
     columns = {
         f"targets/{target.name}/{mode}/{name}": column if column.dtype == np.int32 else column.astype(np.float32)

@@ -39,10 +39,12 @@ class Rows(Models):
     Attributes:
       outputs: Output name -> float32 `[models, examples]`, of those of `OUTPUTS` that the run holds.
       accuracy: float32 `[models]`; NaN where the run does not hold it.
+      train_accuracy: The same on the training images of the target.
     """
 
     outputs: Mapping[str, Float[np.ndarray, "models examples"]]
     accuracy: Float[np.ndarray, " models"]
+    train_accuracy: Float[np.ndarray, " models"]
 
 
 def share_of(run: store.Run, hosts: Hosts) -> store.Run:
@@ -105,16 +107,19 @@ def usable_rows(run: store.Run, target: str, mode: str, *, least: int = 2) -> Ro
     held = [name for name in OUTPUTS if name in run.layout.example_outputs]
     if not held:
         run.output_column(target, mode, OUTPUTS[0])  # Refuses, naming what the run holds.
-    accuracy = f"targets/{target}/{mode}/{store.ACCURACY}"
+
+    def held_or_nan(scalar: str) -> np.ndarray:
+        column = f"targets/{target}/{mode}/{scalar}"
+        if column in run.layout.columns():
+            return run.column(column)[models.kept]
+        return np.full(len(models.kept), np.nan, np.float32)
+
     return Rows(
         masks=models.masks,
         kept=models.kept,
         left_out=models.left_out,
         paired=models.paired,
         outputs={name: run.outputs(target, mode, name)[models.kept] for name in held},
-        accuracy=(
-            run.column(accuracy)[models.kept]
-            if accuracy in run.layout.columns()
-            else np.full(len(models.kept), np.nan, np.float32)
-        ),
+        accuracy=held_or_nan(store.ACCURACY),
+        train_accuracy=held_or_nan(store.TRAIN_ACCURACY),
     )

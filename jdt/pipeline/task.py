@@ -1,6 +1,8 @@
 """A task: everything that decides the outputs of a run, checked before any time is spent."""
 
 import dataclasses
+import functools
+import itertools
 import math
 from typing import Literal
 
@@ -8,12 +10,13 @@ import jax
 import numpy as np
 
 from jdt import checks, store
-from jdt.data import Dataset, StreamedImages
+from jdt.data import Dataset, StreamedImages, overlap
 from jdt.devices import BYTES_A_GIB, memory_limit
 from jdt.masks import Design, Units, check_num_models
-from jdt.models import Network, check_contract
+from jdt.models import Network, check_contract, check_width
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
-from jdt.transfer import FixedFeature, FullNetwork
+from jdt.transfer import FixedFeature, FullNetwork, tuned_ensemble
+from jdt.types import Int
 
 Mode = Literal["fixed", "full"]
 
@@ -23,25 +26,53 @@ class TargetData:
     """A target: its training split for the head, its test split for the outputs.
 
     Attributes:
-      name: Of its columns.
-      train: Training split, as frozen features see it.
-      test: Test split.
-      streamed: The training split for fine-tuning whose recipe cuts images anew in every pass; not needed otherwise.
+      name: Unlike that of any other target of a run.
+      train: Training split.
+      test: Test split, with the same classes.
+      head: How heads are fitted on it; as the task says when None.
+      full: How whole networks are fine-tuned on it; as the task says when None.
+      whole: The target that this one is a variant of: with fewer training images, or another weight decay.
+      streamed: The training split again, for recipes that cut images anew in every pass; else not needed.
     """
 
     name: str
     train: Dataset
     test: Dataset
+    head: FixedFeature | None = None
+    full: FullNetwork | None = None
+    whole: "TargetData | None" = None
     streamed: Dataset | None = None
 
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
             raise checks.UserError(f"target {self.name!r}: its training and test splits name different classes.")
 
+    def seen_by(self, recipe: Recipe) -> Dataset:
+        """The training split as models see it that are trained by a recipe."""
+        return self.streamed if recipe.is_cut and self.streamed is not None else self.train
+
+    @functools.cached_property
+    def overlap(self) -> Int[np.ndarray, "shared 2"]:
+        """Positions of training and test images that are the same: see `jdt.data.overlap`. Found once."""
+        if self.whole is not None and not len(self.whole.overlap):
+            return self.whole.overlap  # Fewer images of a split share none either.
+        return overlap(self.train.images, self.test.images)
+
     @property
-    def tuned_on(self) -> Dataset:
-        """The training split as fine-tuning sees it."""
-        return self.train if self.streamed is None else self.streamed
+    def root_name(self) -> str:
+        """Name of the whole target, which randomness derives from: variants share their heads' first values."""
+        return self.name if self.whole is None else self.whole.root_name
+
+    def overlap_words(self) -> str:
+        """How much the two splits overlap, in one sentence without an end; empty where they do not."""
+        if not len(self.overlap):
+            return ""
+        (trained, tested), height, width = self.overlap[0], *self.test.image_shape[:2]
+        verb = "are" if len(self.overlap) > 1 else "is"
+        return (
+            f"target {self.name!r}: {len(self.overlap):,} of its {len(self.test):,} test images {verb} also in its "
+            f"training split, at {height}x{width} pixels (the first: test image {tested} is training image {trained})"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +96,7 @@ class Task:
       precision: What training computes in.
       num_devices: Devices of this process that share each block.
       pool_size: Source examples on a device at a time; None keeps all of them there.
+      allow_overlap: Whether a target's test split may hold images of its training split.
     """
 
     source: Dataset
@@ -83,6 +115,7 @@ class Task:
     precision: Precision = "float32"
     num_devices: int = 1
     pool_size: int | None = None
+    allow_overlap: bool = False
 
     def __post_init__(self) -> None:
         check_num_models(self.design, self.num_models)
@@ -91,6 +124,11 @@ class Task:
                 f"block-size is {self.block_size}, which is odd, but antithetic pairs are trained together: "
                 f"use {self.block_size + 1}."
             )
+        for head in (self.head, *(target.head for target in self.targets if target.head)):
+            head.check()
+        solvers = {(target.head or self.head).solver for target in self.targets}
+        if solvers - {self.head.solver}:
+            raise checks.UserError("heads of some targets have another solver than the task's: pass one for all.")
         names = [target.name for target in self.targets]
         if len(set(names)) < len(names):
             raise checks.UserError(f"targets are {', '.join(names)}: name each target once.")
@@ -100,12 +138,22 @@ class Task:
                     f"{data.name} has images of shape {data.image_shape} and {self.source.name} of "
                     f"{self.source.image_shape}: one network reads both, so pass {_remedy(data, self.source)}."
                 )
+        for target in self.targets:
+            if not self.allow_overlap and (words := target.overlap_words()):
+                raise checks.UserError(
+                    f"{words}: outputs on images that were trained on mislead, so take them out of one of the splits, "
+                    "or pass --allow-overlap to go on with a warning."
+                )
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         _check_cuts(self.recipe, self.source, self.network)
+        self.recipe.require_weights_for(self.source.name, len(self.source.class_names))
+        for target, mode in itertools.product(self.targets, self.modes):
+            tuned = self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
+            if tuned is not None:
+                _check_cuts(tuned.recipe, target.seen_by(tuned.recipe), tuned.network)
         if "full" in self.modes:
-            for target in self.targets:
-                network = self.network.with_classes(len(target.train.class_names))
-                _check_cuts(self.full.recipe, target.tuned_on, network)
+            for count in {len(target.train.class_names) for target in self.targets} - {len(self.source.class_names)}:
+                check_width(self.network.with_classes(count), self.source.image_shape, count)
         if self.pool is not None:
             ensemble = self.ensemble
             self.pool.check(ensemble.smallest_subset, ensemble.batch_size, ensemble.training_shape)
@@ -128,6 +176,17 @@ class Task:
             num_devices=self.num_devices,
         )
 
+    def settings(self, target: TargetData, mode: Mode) -> FixedFeature | FullNetwork:
+        """How models are transferred to a target in one mode."""
+        return (target.full or self.full) if mode == "full" else (target.head or self.head)
+
+    def tuning(self, target: TargetData, mode: Mode) -> Ensemble | None:
+        """What models share that are trained on a target in one mode; None where their heads are convex problems."""
+        settings = self.settings(target, mode)
+        if isinstance(settings, FixedFeature) and settings.solver == "convex":
+            return None
+        return tuned_ensemble(self.ensemble, target.train, settings)
+
     @property
     def pool(self) -> Pool | None:
         """The source as a pool, where it does not stay on the device as a whole, or not as it is."""
@@ -143,6 +202,8 @@ class Task:
             unit_names=self.units.names,
             modes=self.modes,
             targets={t.name: store.Target(np.asarray(t.test.labels), t.test.class_names) for t in self.targets},
+            train_accuracy=True,
+            sgd_head=self.head.solver == "sgd",
         )
 
 
@@ -174,7 +235,7 @@ def _check_cuts(recipe: Recipe, data: Dataset, network: Network) -> None:
         raise checks.UserError(
             f"{data.name} has images of {width}x{height}, but random-resized crops are square: pass --image-size."
         )
-    name, expected = type(network.module).__name__, _parameter_shapes(network, data.image_shape)
+    name, expected = network.name, _parameter_shapes(network, data.image_shape)
     for shape in recipe.image_shapes(data.image_shape):
         if shape[:2] == (height, width):
             continue

@@ -21,7 +21,7 @@ from jdt.data import Dataset
 from jdt.masks import sample
 from jdt.pipeline import blocks
 from jdt.pipeline.forecast import WRITING
-from jdt.pipeline.task import TargetData, Task
+from jdt.pipeline.task import Mode, TargetData, Task
 from jdt.sharding import SHARED, place
 from jdt.train import (
     Choice,
@@ -35,7 +35,6 @@ from jdt.train import (
     train,
 )
 from jdt.train.pool import size_at
-from jdt.transfer import FullNetwork, tuned_ensemble
 
 TRAINING, ACCURACY = "training", "source accuracy"
 MOST_ROUNDS = 20
@@ -70,8 +69,8 @@ class Trial:
     Attributes:
       whole: The task.
       task: The same in small; a block of it holds the models that are timed, and there is one for every round.
-      tuning: What fine-tuning does, by target: a task whose `full` is cut, and the target with all of its training
-        split, every step of which sees but a batch.
+      tuning: What training on targets does, by target and mode where there is any: the target with a recipe that is
+        cut, and with all of its training split, every step of which sees but a batch.
       batch_seconds: Applying all models of a trial block to one batch of images.
       share_of_model: Seconds of a trial block times this are seconds a model of a whole block.
       compile_seconds: What was compiled to find this out, and will be used.
@@ -79,7 +78,7 @@ class Trial:
 
     whole: Task
     task: Task
-    tuning: dict[str, tuple[Task, TargetData]]
+    tuning: dict[tuple[str, Mode], TargetData]
     batch_seconds: float
     share_of_model: float
     compile_seconds: float
@@ -98,16 +97,14 @@ class Trial:
         for cut, target in zip(small.targets, whole.targets, strict=True):
             images = _of(_images(cut), _images(target), "images")
             for mode in whole.modes:
-                steps = _of(*self.tuning_steps(target), "steps") if mode == "full" else ""
+                steps = _of(*self.tuning_steps(target, mode), "steps") if (target.name, mode) in self.tuning else ""
                 words[stage_name(target.name, mode)] = ", ".join(filter(None, (steps, images)))
         return {**words, WRITING: "to a temporary folder"}
 
-    def tuning_steps(self, target: TargetData) -> tuple[int, int]:
-        """Steps of fine-tuning on a target: those that are timed, and all."""
-        small, whole = (
-            tuned_ensemble(task.ensemble, target.train, task.full).num_steps
-            for task in (self.tuning[target.name][0], self.whole)
-        )
+    def tuning_steps(self, target: TargetData, mode: Mode) -> tuple[int, int]:
+        """Steps of training on a target: those that are timed, and all."""
+        both = (self.whole.tuning(data, mode) for data in (self.tuning[target.name, mode], target))
+        small, whole = (0 if tuned is None else tuned.num_steps for tuned in both)
         return small, whole
 
     def scale(self, name: str, seconds: float) -> float:
@@ -119,11 +116,15 @@ class Trial:
             per_model = [t.schema().layout.bytes_per_block() / t.block_size for t in (whole, small)]
             return seconds * per_model[0] / per_model[1]
         for cut, target in zip(small.targets, whole.targets, strict=True):
-            if name == stage_name(target.name, "fixed"):
-                return seconds * _images(target) / _images(cut)
-            if name == stage_name(target.name, "full"):
-                timed, steps = self.tuning_steps(target)
-                applied, to_apply = (self.batch_seconds * _batches(part.test) for part in (cut, target))
+            for mode in whole.modes:
+                if name != stage_name(target.name, mode):
+                    continue
+                if (target.name, mode) not in self.tuning:
+                    return seconds * _images(target) / _images(cut)
+                timed, steps = self.tuning_steps(target, mode)
+                applied, to_apply = (
+                    self.batch_seconds * (_batches(part.train) + _batches(part.test)) for part in (cut, target)
+                )
                 # Where nothing is cut, this is the time itself.
                 return (seconds - applied) * steps / timed + to_apply
         return seconds
@@ -152,11 +153,12 @@ def plan_trial(task: Task, choice: Choice, seconds: float) -> Trial:
     steps = seconds / (num_waves * wave * _seconds_per_step(task, choice))
     cut = {target.name: _cut_target(target, images) for target in task.targets}
     tuning = {}
-    for target in task.targets if "full" in task.modes else ():
-        tuned = tuned_ensemble(ensemble, target.train, task.full)
-        recipe = _cut_recipe(task.full.recipe, tuned, steps * ensemble.batch_size / tuned.batch_size)
-        part = dataclasses.replace(task, full=FullNetwork(recipe))
-        tuning[target.name] = part, dataclasses.replace(cut[target.name], train=target.train)
+    for target, mode in itertools.product(task.targets, task.modes):
+        if (tuned := task.tuning(target, mode)) is not None:
+            settings = task.settings(target, mode)
+            recipe = _cut_recipe(settings.recipe, tuned, steps * ensemble.batch_size / tuned.batch_size)
+            own = {"full" if mode == "full" else "head": dataclasses.replace(settings, recipe=recipe)}
+            tuning[target.name, mode] = dataclasses.replace(cut[target.name], train=target.train, **own)
     least = 0 if task.pool is None else math.ceil(
         2 * ensemble.recipe.steps_per_epoch(ensemble.mean_subset_size) / task.pool.chunks_a_pass
     )  # fmt: skip
@@ -306,9 +308,11 @@ class Rounds:
                 arrays["source/accuracy"] = blocks._source_accuracy(task, ensemble, trained, masks)
         for target in task.targets:
             for mode in task.modes:
-                part, data = trial.tuning[target.name] if mode == "full" else (task, target)
+                data = trial.tuning.get((target.name, mode), target)
                 with timed.stage(stage_name(target.name, mode), trial.scale):
-                    columns, _ = blocks._transfer(part, ensemble, trained.variables, data, mode, randomness_ids)
+                    columns, _ = blocks._transfer(
+                        task, ensemble, trained.variables, data, mode, randomness_ids, measured=target.train
+                    )
                 arrays |= {f"targets/{target.name}/{mode}/{name}": value for name, value in columns.items()}
         with timed.stage(WRITING, trial.scale):
             self._writer.write_block(self._done, arrays, {"seconds": sum(timed.seconds.values())})

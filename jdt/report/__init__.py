@@ -22,3 +22,4 @@ from jdt.report.terminal import findings_table as findings_table
 from jdt.report.thumbnails import sample_images as sample_images
 from jdt.report.thumbnails import strip_png as strip_png
 from jdt.report.words import baseline_words as baseline_words
+from jdt.report.words import metric_words as metric_words

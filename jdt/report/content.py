@@ -90,6 +90,10 @@ class TargetFindings:
       class_images: A few test images of every target class: class name -> uint8 `[count, height, width, channels]`.
       pair_correlation: Correlation of outputs within antithetic pairs, raw and residual; empty for other designs.
       truth: Planted truth, where there is one.
+      train_accuracy: Accuracy of every model on the images that it was transferred with, `[models]`; none where the run
+        does not hold it.
+      metrics: What tells more than accuracy does on this target, by name: `auroc` where there are two classes,
+        `per_class_accuracy` where classes have different numbers of test images.
     """
 
     target: str
@@ -101,6 +105,8 @@ class TargetFindings:
     class_images: Mapping[str, UInt8[np.ndarray, "count height width channels"]]
     pair_correlation: Mapping[str, Figure]
     truth: PlantedTruth | None
+    train_accuracy: Float[np.ndarray, " these"] = dataclasses.field(default_factory=lambda: np.empty(0, np.float32))
+    metrics: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

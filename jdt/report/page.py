@@ -15,7 +15,7 @@ from jdt.report import summary, tables
 from jdt.report.content import Content, TargetFindings
 from jdt.report.figures import Picture, save_pictures, target_pictures, target_scale
 from jdt.report.select import finite
-from jdt.report.words import ABSENT, MODES, baseline_words, clean, decimal, mode_words, percent
+from jdt.report.words import ABSENT, MODES, baseline_words, clean, decimal, metric_words, mode_words, percent
 from jdt.store.files import Place, explained, jsonable, run_path, write_bytes
 
 _CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, " ")
@@ -125,7 +125,12 @@ def _tiles(findings: TargetFindings) -> list[tuple[str, str, str]]:
     found = next(iter(findings.estimators.items()))
     tiles = [("models", f"{len(findings.accuracy):,}", f"{len(found[1].task.unit_names)} source units")]
     if len(models):
-        tiles.append(("target accuracy", percent(models.mean()), f"± {decimal(100 * models.std(), 1)} points (s.d.)"))
+        small = f"± {decimal(100 * models.std(), 1)} points (s.d.)"
+        if len(findings.train_accuracy):
+            small += f"; {percent(findings.train_accuracy.mean())} on its training images"
+        tiles.append(("target accuracy", percent(models.mean()), small))
+    tiles += [(metric_words(name), decimal(figure.value, 3), "mean over models") for name, figure in
+              findings.metrics.items()]  # fmt: skip
     if len(untrained):
         tiles.append((baseline_words(findings.mode), percent(untrained.mean()), f"untrained models: {len(untrained)}"))
     reliability = found[1].reliability

@@ -119,6 +119,11 @@ def baseline_words(mode: str) -> str:
     return {"fixed": "untrained features", "full": "training from scratch"}.get(mode, "without the source")
 
 
+def metric_words(name: str) -> str:
+    """What a metric of a target is called."""
+    return {"auroc": "AUROC", "per_class_accuracy": "mean accuracy of the classes"}.get(name, clean(name))
+
+
 def clean(name: str) -> str:
     r"""A name without what no label can show: control characters, line breaks and broken Unicode become spaces.
 

@@ -1,5 +1,6 @@
 """Create a run directory, resume the one that is there or let it grow, or say why not."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +58,8 @@ def create_or_open(
       overwrite: Remove the files of a run that is there (and no others) and begin anew.
 
     Returns:
-      A writer; `missing_blocks()` says what is left to do.
+      A writer; `missing_blocks()` says what is left to do. Its schema has no training accuracy where the run that is
+      there is from before that was recorded.
 
     Raises:
       UserError: Where the directory holds something else, a run of another configuration or schema version, one with
@@ -83,6 +85,8 @@ def create_or_open(
         if there.value is None:  # Or another process is faster: then its run is the one that is there.
             write_bytes(root / "run.json", json_bytes(sealed(begun)), replacing=there.version)
         run = load_run_file(root)
+        if schema.train_accuracy and not run.saved["schema"].get("train_accuracy"):
+            schema = dataclasses.replace(schema, train_accuracy=False)  # From before it was recorded: it goes on so.
         _require_same(root, run.saved, asked, schema)
         columns = {f"{column.path}/zarr.json": column for column in schema.columns().values()}
         for name, content in schema.static_files().items():

@@ -9,17 +9,21 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from jdt import metrics
 from jdt.checks import UserError, require_known
 from jdt.config import fingerprint
 from jdt.store import records as block_records
 from jdt.store.arrays import open_columns, read_checked, start_reading
 from jdt.store.files import Place, explained, read_json, run_path
 from jdt.store.records import Damage, load_run_file
-from jdt.store.schema import Column, Layout, Target, labels_digest, safe_name
+from jdt.store.schema import ACCURACY, TRAIN_ACCURACY, Column, Layout, Target, labels_digest, safe_name
 from jdt.store.strings import read_int32, read_strings
 from jdt.types import Bool, Float, Int32, Shaped
 
 _REMEDY = "run the same command again with the same --out"
+LOG_ODDS = "log_odds"
+METRICS = (ACCURACY, TRAIN_ACCURACY, "per_class_accuracy", "auroc")
+"""What `Run.metric` knows."""
 _READ_AHEAD = 8  # Blocks decoded while earlier ones are checked and copied.
 
 
@@ -96,13 +100,61 @@ class Run:
         Args:
           target: Target name.
           mode: Kind of transfer.
-          output: `margin` or `confidence` (float32), `prediction` (int32), or what an imported run holds instead.
+          output: `margin` or `confidence` (float32), `prediction` (int32), or what an imported run holds instead;
+            `log_odds` (float32) of a run that holds margin and confidence is told from these: see
+            `jdt.metrics.log_odds_of`.
           examples: Only these; of the others no more than a few blocks are in memory at a time.
 
         Raises:
           UserError: Where there is no such target, mode or output, or a chunk is damaged.
         """
+        held = self.layout.example_outputs
+        if output == LOG_ODDS not in held and {"margin", "confidence"} <= {*held}:
+            confidence, margin = (self.outputs(target, mode, o, examples=examples) for o in ("confidence", "margin"))
+            return metrics.log_odds_of(confidence, margin, len(self._classes(target)))
         return self._gather(self.output_column(target, mode, output), (slice(None), examples))
+
+    def metric(self, target: str, mode: str = "fixed", name: str = ACCURACY) -> Float[np.ndarray, " models"]:
+        """How good every complete model is on a target, in [0, 1]; NaN for models that diverged.
+
+        Args:
+          target: Target name.
+          mode: Kind of transfer.
+          name: `accuracy`, `train_accuracy`, `per_class_accuracy` (the mean over classes of the accuracy on each), or
+            `auroc` (of the probability of class 1, where there are two classes).
+
+        Raises:
+          UserError: Where there is no such target, mode or metric, the run does not hold what it takes, or the target
+            has not two classes.
+        """
+        require_known("metric", name, METRICS)
+        if name == "per_class_accuracy":
+            classes = self._classes(target)
+            return metrics.per_class_accuracy(
+                self.outputs(target, mode, "prediction"), self.targets[target].labels, len(classes)
+            )
+        if name == "auroc":
+            if len(classes := self._classes(target)) != 2:
+                raise UserError(
+                    f"target {target!r} has {len(classes)} classes, but auroc is of two: ask for per_class_accuracy."
+                )
+            labels = self.targets[target].labels
+            # With two classes the margin is the log-odds: no two of them are equal because they were rounded to 1.
+            margin = self.outputs(target, mode, "margin")
+            return metrics.binary_auroc(np.where(labels == 1, margin, -margin), labels)
+        require_known("target", target, self.layout.num_examples)
+        require_known("mode", mode, self.modes)
+        column = f"targets/{target}/{mode}/{name}"
+        if column not in self.layout.columns():
+            raise UserError(f"{self.path} holds no {name} of the models: it was not recorded when the run was made.")
+        return self.column(column)
+
+    def _classes(self, target: str) -> tuple[str, ...]:
+        """Class names of a target all of whose labels are known."""
+        require_known("target", target, self.layout.num_examples)
+        if not self.targets[target].class_names or (self.targets[target].labels < 0).any():
+            raise UserError(f"the labels of target {target!r} are not known in {self.path}: import it with labels.")
+        return self.targets[target].class_names
 
     def output_column(self, target: str, mode: str, output: str) -> str:
         """Name of the column of an output.
@@ -256,14 +308,18 @@ def layout_of(description: Mapping[str, Any], root: Place) -> Layout:
         targets = description["targets"]
         examples = {name: target["num_examples"] for name, target in targets.items()}
         modes, outputs = tuple(description["modes"]), description.get("outputs")
+        added = {name: description.get(name, False) for name in ("train_accuracy", "sgd_head")}
         digests = [description["unit_names"], *(t[key] for t in targets.values() for key in ("labels", "class_names"))]
         if not all(type(count) is int and count >= 0 for count in [*counts, *examples.values()]):
             raise TypeError("sizes must be whole numbers")
+        if not all(type(flag) is bool for flag in added.values()):
+            raise TypeError("what was added must be true or false")
         if not isinstance(description["modes"], list) or not (outputs is None or isinstance(outputs, list)):
             raise TypeError("modes and outputs must be lists")
         if not all(isinstance(text, str) for text in (*digests, *modes, *(outputs or ()))):
             raise TypeError("names and digests must be strings")
-        return Layout(counts[0], counts[1], counts[2], examples, modes, None if outputs is None else tuple(outputs))
+        outputs = None if outputs is None else tuple(outputs)
+        return Layout(counts[0], counts[1], counts[2], examples, modes, outputs, **added)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{root}/run.json is damaged: its schema cannot be read ({error}).") from error
     except UserError as error:

@@ -27,8 +27,8 @@ MAX_COLUMNS = 10_000
 MAX_EXAMPLES_PER_CHUNK = 4096
 OUTPUTS = ("margin", "confidence", "prediction")
 """What jdt's own training stores for every target example; a run made elsewhere may hold fewer, or others."""
-ACCURACY = "accuracy"
-_SCALARS = {ACCURACY, "gradient_norm", "loss"}  # One number a model, not one an example.
+ACCURACY, TRAIN_ACCURACY = "accuracy", "train_accuracy"
+_SCALARS = {ACCURACY, TRAIN_ACCURACY, "gradient_norm", "loss"}  # One number a model, not one an example.
 _RESERVED = {"zarr.json", "label", "class_name", "c"}
 CODECS = (
     {"name": "zstd", "configuration": {"level": 3, "checksum": False}},
@@ -105,6 +105,8 @@ class Layout:
 
     `outputs` is None where jdt trained the models: then there are `OUTPUTS`, accuracies and losses. Otherwise a mode of
     a target holds these outputs and nothing else, and there is nothing about the source but the masks.
+    `train_accuracy` is false for runs from before that was recorded. With `sgd_head` the heads of fixed features were
+    trained step by step, and what tells how far they got is their training loss.
     """
 
     num_models: int
@@ -113,6 +115,8 @@ class Layout:
     num_examples: Mapping[str, int]
     modes: tuple[str, ...]
     outputs: tuple[str, ...] | None = None
+    train_accuracy: bool = False
+    sgd_head: bool = False
 
     def __post_init__(self) -> None:
         require_at_least("num_models", self.num_models, 1)
@@ -129,11 +133,13 @@ class Layout:
                 raise UserError(f"output {name!r} cannot name an array of [models, examples]: choose another name.")
         if self.outputs is not None and not self.example_outputs:
             raise UserError("a run must hold at least one output of every example, such as margin: name one.")
+        if self.outputs is not None and (self.train_accuracy or self.sgd_head):
+            raise UserError("a run made elsewhere holds its outputs and nothing about training: ask for none of it.")
         names_of = {"target": self.num_examples, "mode": self.modes, "output": self.outputs or ()}
         for kind, names in names_of.items():
             if len({safe_name(name).lower() for name in names}) < len(names):  # Some file systems ignore case.
                 raise UserError(f"two {kind} names lead to one file name, rename one: {', '.join(names)}.")
-        if (count := len(self.num_examples) * len(self.modes) * (len(self.example_outputs) + 2)) > MAX_COLUMNS:
+        if (count := len(self.num_examples) * len(self.modes) * (len(self.example_outputs) + 3)) > MAX_COLUMNS:
             raise UserError(f"there would be about {count:,} arrays, but a run holds at most {MAX_COLUMNS:,}.")
         sizes = [self.num_units, *self.num_examples.values()]
         if max(sizes) > MAX_BLOCK_BYTES or self.bytes_per_block() > MAX_BLOCK_BYTES:
@@ -188,7 +194,8 @@ class Layout:
 
     def _scalars(self, mode: str) -> tuple[str, ...]:
         if self.outputs is None:
-            return ACCURACY, CONVERGENCE.get(mode, "loss")
+            convergence = "loss" if self.sgd_head else CONVERGENCE.get(mode, "loss")
+            return (ACCURACY, *((TRAIN_ACCURACY,) if self.train_accuracy else ()), convergence)
         return tuple(name for name in self.outputs if name == ACCURACY)
 
     def bytes_per_block(self) -> int:
@@ -235,6 +242,9 @@ class Schema:
       modes: Kinds of transfer, each a group below its target.
       outputs: What every mode of every target holds, `accuracy` being one number a model and all else one an example;
         None for all that jdt's own training makes.
+      train_accuracy: Whether every mode of every target also has the accuracy on its training images; a run from before
+        that was recorded goes on without.
+      sgd_head: Whether fixed features get heads that are trained step by step, which have a training loss.
     """
 
     num_models: int
@@ -243,6 +253,8 @@ class Schema:
     targets: Mapping[str, Target]
     modes: tuple[str, ...] = ("fixed",)
     outputs: tuple[str, ...] | None = None
+    train_accuracy: bool = False
+    sgd_head: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit_names", tuple(map(str, self.unit_names)))
@@ -253,7 +265,10 @@ class Schema:
     def layout(self) -> Layout:
         """The sizes alone."""
         examples = {name: len(target.labels) for name, target in self.targets.items()}
-        return Layout(self.num_models, self.block_size, len(self.unit_names), examples, self.modes, self.outputs)
+        return Layout(
+            self.num_models, self.block_size, len(self.unit_names), examples, self.modes, self.outputs,
+            self.train_accuracy, self.sgd_head,
+        )  # fmt: skip
 
     def columns(self) -> dict[str, Column]:
         """Every column with a row for each model, by name."""
@@ -281,6 +296,8 @@ class Schema:
             "modes": list(self.modes),
             "targets": targets,
             **({} if self.outputs is None else {"outputs": list(self.outputs)}),
+            # Only where they are true: the description of a run of before stays as it was.
+            **{name: True for name in ("train_accuracy", "sgd_head") if getattr(self, name)},
         }
 
     def static_files(self) -> dict[str, bytes]:

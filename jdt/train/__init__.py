@@ -9,6 +9,7 @@ from jdt.train.engine import Ensemble as Ensemble
 from jdt.train.engine import Precision as Precision
 from jdt.train.engine import Progress as Progress
 from jdt.train.engine import SourceData as SourceData
+from jdt.train.engine import Statistics as Statistics
 from jdt.train.engine import Trained as Trained
 from jdt.train.engine import apply_in_batches as apply_in_batches
 from jdt.train.engine import initial_variables as initial_variables

@@ -42,6 +42,9 @@ Progress = Callable[[int, int], None]
 Precision = Literal["float32", "bfloat16"]
 """What training computes in; parameters, statistics, losses and everything in inference are float32 in either case."""
 
+Statistics = Literal["adapt", "frozen"]
+"""Whether training uses the statistics of its batches, and moves the stored ones, or leaves them as they are."""
+
 _STEPS_OF_MODELS = PartitionSpec(None, "models")
 
 
@@ -72,6 +75,9 @@ class Ensemble:
       smallest_subset: Fewest source images that a subset is expected to hold.
       precision: What training computes in.
       num_devices: Devices of this process that share each block.
+      trainable: What training changes: `all` parameters, or the `head` alone.
+      statistics: `adapt` trains in training mode; `frozen` in inference mode, where BatchNorm keeps its stored
+        statistics and dropout is off.
     """
 
     network: Network
@@ -82,6 +88,8 @@ class Ensemble:
     smallest_subset: int
     precision: Precision = "float32"
     num_devices: int = 1
+    trainable: Literal["all", "head"] = "all"
+    statistics: Statistics = "adapt"
 
     @property
     def batch_size(self) -> int:
@@ -119,20 +127,33 @@ class Ensemble:
         the dtypes they came in.
         """
         if self.precision == "float32":
-            return self._rewritten(self.network.train_apply)(variables, images, key)
+            return self._rewritten(self._training_pass)(variables, images, key)
         half = jnp.dtype(self.precision)
 
         def lower(leaf: Array) -> Array:
             return leaf.astype(half) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
         lowered = variables._replace(params=jax.tree.map(lower, variables.params))
-        output, changed = self._rewritten(self.network.train_apply)(lowered, lower(images), key)
+        output, changed = self._rewritten(self._training_pass)(lowered, lower(images), key)
         output = ModelOutput(*(array.astype(jnp.float32) for array in output))
         return output, jax.tree.map(lambda new, old: new.astype(old.dtype), changed, dict(variables.state))
 
     def apply(self, variables: Variables, images: Array) -> ModelOutput:
         """Forward pass in inference mode, always in float32: outputs never carry the rounding of a faster format."""
         return self._rewritten(self.network.apply)(variables, images)
+
+    def trained(self, params: Any) -> Any:
+        """The part of the parameters that training changes."""
+        return params if self.trainable == "all" else params["head"]
+
+    def with_trained(self, params: Any, part: Any) -> Any:
+        """The parameters with that part in its place; the others are the same arrays."""
+        return part if self.trainable == "all" else {**params, "head": part}
+
+    def _training_pass(self, variables: Variables, images: Array, key: Array) -> tuple[ModelOutput, Any]:
+        if self.statistics == "adapt":
+            return self.network.train_apply(variables, images, key)
+        return self.network.apply(variables, images), dict(variables.state)
 
     def _rewritten(self, apply: Callable[..., Any]) -> Callable[..., Any]:
         way = self.plan.convolution
@@ -371,6 +392,8 @@ def _settings(
         "seed": int(seed),
         "device": [device.platform, device.device_kind, ensemble.num_devices],
         "jax": jax.__version__,
+        **({} if ensemble.trainable == "all" else {"trainable": ensemble.trainable}),
+        **({} if ensemble.statistics == "adapt" else {"statistics": ensemble.statistics}),
     }
 
 
@@ -477,14 +500,15 @@ def _initial_states(
 ) -> tuple[Variables, optax.OptState]:
     def on_device(seed: Array, ids: Array) -> tuple[Variables, optax.OptState]:
         variables = jax.vmap(lambda i: ensemble.network.init(key_for(seed, "init", i), ensemble.image_shape))(ids)
-        return variables, jax.vmap(ensemble.optimizer.init)(variables.params)
+        return variables, jax.vmap(ensemble.optimizer.init)(ensemble.trained(variables.params))
 
     return each_device(on_device, ensemble.num_devices, (SHARED, MODELS), MODELS)(seed, randomness_ids)
 
 
 @functools.partial(jax.jit, static_argnames="ensemble")
 def _initial_optimizers(ensemble: Ensemble, params: Any) -> optax.OptState:
-    return each_device(jax.vmap(ensemble.optimizer.init), ensemble.num_devices, MODELS, MODELS)(params)
+    part = ensemble.trained(params)
+    return each_device(jax.vmap(ensemble.optimizer.init), ensemble.num_devices, MODELS, MODELS)(part)
 
 
 @functools.partial(jax.jit, static_argnames=("ensemble", "num_steps", "num_passes"))
@@ -566,13 +590,16 @@ def _train_step(
     labels, variables = source.labels[batch], state.variables
     dropout_key = key_for(seed, "dropout", randomness_id, number)
 
-    def loss_of(params: Any) -> tuple[Float[Array, ""], Any]:
-        output, changed = ensemble.train_apply(Variables(params, variables.state), images, dropout_key)
-        return cross_entropy(output.logits, labels, recipe.label_smoothing), changed
+    part = ensemble.trained(variables.params)
 
-    (loss, changed), gradient = jax.value_and_grad(loss_of, has_aux=True)(variables.params)
-    updates, optimizer = ensemble.optimizer.update(gradient, state.optimizer, variables.params)
-    params = optax.apply_updates(variables.params, updates)
+    def loss_of(part: Any) -> tuple[Float[Array, ""], Any]:
+        params = ensemble.with_trained(variables.params, part)
+        output, changed = ensemble.train_apply(Variables(params, variables.state), images, dropout_key)
+        return cross_entropy(output.logits, labels, recipe.label_smoothing, recipe.class_weights), changed
+
+    (loss, changed), gradient = jax.value_and_grad(loss_of, has_aux=True)(part)
+    updates, optimizer = ensemble.optimizer.update(gradient, state.optimizer, part)
+    params = ensemble.with_trained(variables.params, optax.apply_updates(part, updates))
     return TrainState(Variables(params, {**variables.state, **changed}), optimizer), loss
 
 

@@ -1,6 +1,7 @@
 """Recipes: how every source model of a study is trained."""
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 import optax
@@ -38,6 +39,9 @@ class Recipe:
       crop_scale: Least and largest area of such a crop, as parts of the image's.
       resolution: (first epoch, side in pixels), rising: images are that large from that epoch on; test and transfer
         images keep theirs. Empty for one size throughout. For streamed data.
+      drop_last: Whether an epoch has whole batches only, as the papers count; otherwise a last part of one counts as
+        that part of a step.
+      class_weights: Weight of each class in the training loss, whose mean is over weights; none weighs all alike.
     """
 
     epochs: float = 8.0
@@ -57,6 +61,8 @@ class Recipe:
     random_resized: bool = dataclasses.field(default=False, metadata=config.LATER)
     crop_scale: tuple[float, float] = dataclasses.field(default=(0.08, 1.0), metadata=config.LATER)
     resolution: tuple[tuple[float, int], ...] = dataclasses.field(default=(), metadata=config.LATER)
+    drop_last: bool = dataclasses.field(default=False, metadata=config.LATER)
+    class_weights: tuple[float, ...] = dataclasses.field(default=(), metadata=config.LATER)
 
     def __post_init__(self) -> None:
         checks.require_known("decay", self.decay, get_args(Decay))
@@ -68,6 +74,18 @@ class Recipe:
         if not (self.learning_rate > 0 and min(self.std) > 0):
             raise checks.UserError(
                 f"learning-rate is {self.learning_rate} and std is {self.std}, but both must be positive."
+            )
+        if self.class_weights and not min(self.class_weights) > 0:
+            raise checks.UserError(f"class-weights are {self.class_weights}, but all of them must be positive.")
+        if self.class_weights and self.label_smoothing:
+            raise checks.UserError("class-weights and label-smoothing do not go together: pass one of them.")
+
+    def require_weights_for(self, name: str, num_classes: int) -> None:
+        """Raise unless there is a weight for each class, or none at all."""
+        if self.class_weights and len(self.class_weights) != num_classes:
+            raise checks.UserError(
+                f"class-weights are {len(self.class_weights)} numbers, but {name} has {num_classes} classes: pass one "
+                "for each, or none."
             )
 
         View("random-resized", scale=self.crop_scale)  # Checks it.
@@ -108,8 +126,9 @@ class Recipe:
         return tuple((side, side, image_shape[2]) for side in sides) or (image_shape,)
 
     def steps_per_epoch(self, mean_subset_size: float) -> float:
-        """Optimiser steps in one epoch of the average subset, not rounded."""
-        return max(1.0, mean_subset_size / self.batch_size)
+        """Optimiser steps in one epoch of the average subset, rounded down where the last batch is dropped."""
+        steps = mean_subset_size / self.batch_size
+        return max(1.0, math.floor(steps) if self.drop_last else steps)
 
     def num_steps(self, mean_subset_size: float) -> int:
         """Optimiser steps of the whole training."""

@@ -2,38 +2,62 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from jdt import checks, config
 from jdt.data import Dataset
 from jdt.devices import program_memory
 from jdt.models import Variables
 from jdt.sharding import MODELS, SHARED, each_device, models_mesh, place, run_in_waves
-from jdt.train import Ensemble, apply_in_batches
+from jdt.train import Ensemble, Recipe, Statistics, apply_in_batches
 from jdt.transfer.head import fit_head
 from jdt.types import Array, Float, Int
+
+Solver = Literal["convex", "sgd"]
+
+TUNING = Recipe(epochs=10, batch_size=64, learning_rate=0.02, warmup_epochs=2)
+"""How training on a target goes where nothing else is asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FixedFeature:
     """How a head is fitted on frozen features.
 
-    BatchNorm runs in inference mode, so features do not drift towards the target (the published code lets them:
-    arXiv 2207.05739, its `src/models.py`).
+    By default the head is the optimum of a convex problem, and BatchNorm runs in inference mode, so that features do
+    not drift towards the target. The published code (arXiv 2207.05739, `src/trainer.py`, `src/models.py`) trains the
+    head by the recipe of full-network transfer, with the network in training mode: that is `sgd` with `adapt`.
 
     Attributes:
-      inverse_penalty: scikit-learn's C of the L2 penalty on standardised features.
-      tolerance: Largest entry of the gradient at which the solver stops.
-      max_iterations: Solver steps at most.
+      inverse_penalty: scikit-learn's C of the L2 penalty on standardised features, of the convex head.
+      tolerance: Largest entry of the gradient at which the convex solver stops.
+      max_iterations: Steps of the convex solver at most.
+      solver: `convex`, or `sgd`: the head alone is trained by `recipe`.
+      bn: `frozen` computes features in inference mode; `adapt`, with `sgd` alone, trains in training mode: BatchNorm
+        uses the statistics of the batch, its stored ones move to the target, and outputs are computed with those.
+      recipe: Of `sgd`. Pixels are scaled as in source training, whatever it says.
     """
 
     inverse_penalty: float = 1.0
     tolerance: float = 1e-6
     max_iterations: int = 300
+    solver: Solver = dataclasses.field(default="convex", metadata=config.LATER)
+    bn: Statistics = dataclasses.field(default="frozen", metadata=config.LATER)
+    recipe: Recipe = dataclasses.field(default_factory=lambda: TUNING, metadata=config.LATER)
+
+    def check(self) -> None:
+        """Raise where the settings contradict each other."""
+        checks.require_known("head solver", self.solver, get_args(Solver))
+        checks.require_known("head bn", self.bn, get_args(Statistics))
+        if (self.solver, self.bn) == ("convex", "adapt"):
+            raise checks.UserError(
+                "head bn is adapt, but a convex head is fitted on features that stay as they are: pass --head.solver "
+                "sgd as well, or --head.bn frozen."
+            )
 
 
 class Transferred(NamedTuple):
@@ -42,16 +66,18 @@ class Transferred(NamedTuple):
     Attributes:
       logits: float32 `[models, examples, classes]` on the target's test images.
       gradient_norm: float32 `[models]`, convergence of each head.
+      train_accuracy: float32 `[models]`, on the training images.
     """
 
     logits: Float[Array | np.ndarray, "models examples classes"]
     gradient_norm: Float[Array | np.ndarray, " models"]
+    train_accuracy: Float[Array | np.ndarray, " models"]
 
 
 def transfer_fixed(
     ensemble: Ensemble, variables: Variables, train: Dataset, test: Dataset, settings: FixedFeature
 ) -> Transferred:
-    """Transfer every model of a block to a target with its features frozen.
+    """Transfer every model of a block to a target with its features frozen, under a convex head.
 
     Args:
       ensemble: What the models share.
@@ -59,7 +85,11 @@ def transfer_fixed(
       train: Target training split.
       test: Target test split, with the same classes.
       settings: How the heads are fitted.
+
+    Raises:
+      UserError: If the settings let features drift.
     """
+    settings.check()
     features = apply_in_batches(ensemble, variables, train.images).features
     test_features = apply_in_batches(ensemble, variables, test.images).features
     labels, num_classes = jnp.asarray(train.labels), len(train.class_names)
@@ -114,7 +144,8 @@ def _fit_and_apply(
                 tolerance=settings.tolerance,
                 max_iterations=settings.max_iterations,
             )  # fmt: skip
-            return Transferred(head.logits(inputs[1]), head.gradient_norm)
+            right = head.logits(inputs[0]).argmax(axis=-1) == labels
+            return Transferred(head.logits(inputs[1]), head.gradient_norm, right.mean())
 
         # On CPUs one model after the other keeps its features in cache; elsewhere the solves share each call.
         together = jax.vmap(one) if ensemble.plan.layout == "vmapped" else functools.partial(jax.lax.map, one)

@@ -3,17 +3,21 @@
 import dataclasses
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdt import checks, config
 from jdt.data import Dataset
 from jdt.keys import key_for
 from jdt.models import Variables
-from jdt.train import Ensemble, Pool, Recipe, SourceData, apply_in_batches, initial_variables, train
+from jdt.train import Ensemble, Pool, Recipe, SourceData, Statistics, apply_in_batches, initial_variables, train
+from jdt.transfer.fixed import TUNING, FixedFeature
 from jdt.types import Bool, Float, Int
+
+_MEASURED_AT_ONCE = 8000  # Training images whose outputs are on a device together.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,25 +26,31 @@ class FullNetwork:
 
     Attributes:
       recipe: Of training on the target. Pixels are scaled as in source training, whatever it says.
+      bn: `adapt` trains in training mode: BatchNorm's statistics move to the target; `frozen` keeps those of the source
+        model and trains in inference mode, without dropout.
     """
 
-    recipe: Recipe = dataclasses.field(
-        default_factory=lambda: Recipe(epochs=10, batch_size=64, learning_rate=0.02, warmup_epochs=2)
-    )
+    recipe: Recipe = dataclasses.field(default_factory=lambda: TUNING)
+    bn: Statistics = dataclasses.field(default="adapt", metadata=config.LATER)
+
+    def __post_init__(self) -> None:
+        checks.require_known("full bn", self.bn, get_args(Statistics))
 
 
 class FineTuned(NamedTuple):
-    """A block of fine-tuned models on one target.
+    """A block of models that were trained on one target, whole or their heads alone.
 
     Attributes:
       logits: float32 `[models, examples, classes]` on the target's test images.
       loss: float32 `[models]`, mean training loss of the last epoch.
       finite: bool `[models]`: False marks a model that diverged.
+      train_accuracy: float32 `[models]`, on the training images.
     """
 
     logits: Float[jax.Array | np.ndarray, "models examples classes"]
     loss: Float[np.ndarray, " models"]
     finite: Bool[np.ndarray, " models"]
+    train_accuracy: Float[np.ndarray, " models"]
 
 
 def transfer_full(
@@ -48,25 +58,28 @@ def transfer_full(
     variables: Variables,
     training: Dataset,
     test: Dataset,
-    settings: FullNetwork,
+    settings: FullNetwork | FixedFeature,
     *,
     target: str,
     randomness_ids: Int[np.ndarray, " models"],
     seed: int,
+    measured: Dataset | None = None,
 ) -> FineTuned:
-    """Fine-tune every model of a block on a target (arXiv 2207.05739, appendix; its `src/trainer.py`).
+    """Train every model of a block on a target by a recipe (arXiv 2207.05739, appendix; its `src/trainer.py`).
 
-    Each network keeps everything but its head, which starts anew with the target's classes; all parameters train.
+    Each network keeps everything but its head, which starts anew with the target's classes. Then all parameters train,
+    or with the settings of fixed features the head alone, whatever their solver.
 
     Args:
       ensemble: What the source models share.
       variables: Of the source models, stacked on a leading models axis.
       training: Target training split; every model sees all of it. Streamed where the recipe cuts images.
       test: Target test split, with the same classes.
-      settings: How to fine-tune.
+      settings: How to train.
       target: The target's name, which its randomness derives from.
       randomness_ids: `[models]` ids from which heads, batches and augmentation derive.
       seed: Root seed of the study.
+      measured: What the training accuracy is measured on; the training split when None.
     """
     tuned = tuned_ensemble(ensemble, training, settings)
     own_seed = int(jax.random.bits(key_for(seed, "transfer", zlib.crc32(target.encode())), dtype=jnp.uint32) >> 1)
@@ -79,21 +92,45 @@ def transfer_full(
     everything = np.ones((len(randomness_ids), len(training)), bool)
     start = Variables(params, variables.state)
     trained = train(tuned, data, everything, randomness_ids, seed=own_seed, start=start)
-    return FineTuned(apply_in_batches(tuned, trained.variables, test.images).logits, trained.loss, trained.finite)
+    return FineTuned(
+        apply_in_batches(tuned, trained.variables, test.images).logits,
+        trained.loss,
+        trained.finite,
+        _accuracy(tuned, trained.variables, training if measured is None else measured),
+    )
 
 
-def tuned_ensemble(ensemble: Ensemble, training: Dataset, settings: FullNetwork) -> Ensemble:
-    """What the fine-tuned models of a block share.
+def _accuracy(ensemble: Ensemble, variables: Variables, data: Dataset) -> Float[np.ndarray, " models"]:
+    """Share of right predictions; no more than some outputs are on the device, which has no room to spare for them."""
+    labels, right = np.asarray(data.labels), []
+    for start in range(0, len(data), _MEASURED_AT_ONCE):
+        part = slice(start, start + _MEASURED_AT_ONCE)
+        right.append(
+            np.asarray(apply_in_batches(ensemble, variables, data.images[part]).logits.argmax(-1)) == labels[part]
+        )
+    return np.concatenate(right, axis=1).mean(axis=1).astype(np.float32)
+
+
+def tuned_ensemble(ensemble: Ensemble, training: Dataset, settings: FullNetwork | FixedFeature) -> Ensemble:
+    """What the models of a block share while they are trained on a target.
+
+    A target that is smaller than a batch makes the batch as small: see `Ensemble.batch_size`.
 
     Args:
       ensemble: What the source models share.
       training: Target training split.
-      settings: How to fine-tune.
+      settings: How to train: whole networks, or with the settings of fixed features their heads.
+
+    Raises:
+      UserError: If the recipe weighs another number of classes.
     """
+    settings.recipe.require_weights_for(training.name, len(training.class_names))
     return dataclasses.replace(
         ensemble,
         network=ensemble.network.with_classes(len(training.class_names)),
         recipe=dataclasses.replace(settings.recipe, mean=ensemble.recipe.mean, std=ensemble.recipe.std),
         mean_subset_size=float(len(training)),
         smallest_subset=len(training),
+        trainable="head" if isinstance(settings, FixedFeature) else "all",
+        statistics=settings.bn,
     )

@@ -177,7 +177,8 @@ def done(tmp_path_factory):
     (folder / "damaged/store.zarr/targets/target/fixed/margin/c/7/0").write_bytes(b"not a chunk")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said_alone):
         patch.setattr(fit_datamodels, "TILE", TILE)
-        patch.setenv("COLUMNS", "160")
+        # The processes' own, which are 160 wide: this one was made when COLUMNS may have been anything.
+        patch.setattr(jdt.cli.console, "_width", 160)
         presets, argv = fit_datamodels.PRESETS, ["--run", str(alone), *options()]
         assert jdt.cli.main(fit_datamodels.main, presets, default="demo", description="", argv=argv) == 0
     said = run_together(JOB, *map(str, (folder, TILE, " ".join(options()), CUTS, PATH)))

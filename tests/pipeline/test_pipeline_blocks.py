@@ -118,6 +118,20 @@ def test_tasks_that_cannot_work_are_refused(make_task):
         make_task(targets=(pipeline.TargetData("wide", dataclasses.replace(target.train), wide),))
 
 
+def test_a_target_that_is_tested_on_its_training_images_is_refused_unless_allowed(make_task):
+    target = make_task().targets[0]
+    shared = dataclasses.replace(
+        target.test, images=np.concatenate([target.test.images[:46], target.train.images[3:5]])
+    )
+    leaking = pipeline.TargetData("leaking", target.train, shared)
+    with pytest.raises(
+        UserError, match=r"'leaking': 2 of its 48 test .* test image 46 is training image 3.*--allow-ov"
+    ):
+        make_task(targets=(target, leaking))
+    task = dataclasses.replace(make_task(), targets=(target, leaking), allow_overlap=True)
+    assert [bool(each.overlap_words()) for each in task.targets] == [False, True]
+
+
 @pytest.mark.parametrize(("plan", "before", "after"), [("native", 6, 10), ("matmul", 6, 12)])
 def test_a_run_that_grows_trains_the_new_models_alone(make_task, open_writer, monkeypatch, plan, before, after):
     small, large = (make_task(num_models=n, block_size=4, plan=plan) for n in (before, after))

@@ -196,7 +196,7 @@ def test_a_long_task_is_cut_and_scaled_and_a_short_one_is_taken_as_it_is(make_ta
     assert long.scale("source accuracy", 2.0) == 2.0
     assert long.scale("target, fixed", 2.0) == 4.0
     apply = long.batch_seconds
-    assert long.scale("target, full", 2.0) == pytest.approx((2.0 - apply) * 1000 / 128 + 3 * apply)
+    assert long.scale("target, full", 2.0) == pytest.approx((2.0 - 2 * apply) * 1000 / 128 + 5 * apply)
 
     short = trials.plan_trial(task, choice, 1e4)
     assert short.task.ensemble == task.ensemble  # So the programs are those of the run.

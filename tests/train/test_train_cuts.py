@@ -149,7 +149,7 @@ def make_task(source, recipe=RECIPE, module=None, **kwargs):
         units=masks.by_class(np.asarray(source.labels), source.class_names), targets=(target,),
         design=masks.Design("fixed-size", 2 / 3, seed=0), num_models=4, block_size=2,
         network=models.Network(module or Pooled(CLASSES)), recipe=recipe, plan=train.PLANS["native"],
-        head=transfer.FixedFeature(), **kwargs,
+        head=transfer.FixedFeature(), allow_overlap=True, **kwargs,
     )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from jdt import data, models, train, transfer
-from jdt.checks import UserError
 
 CLASSES, SHAPE = 3, (8, 8, 1)
 IDS = np.arange(3)
@@ -73,11 +72,3 @@ def test_pixels_are_scaled_as_in_source_training(ensemble, variables):
         np.asarray(tuned(other, variables, epochs=0.1).logits)
         != np.asarray(tuned(ensemble, variables, epochs=0.1).logits)
     ).any()
-
-
-def test_a_module_without_num_classes_cannot_be_given_a_new_head():
-    class Fixed(models.SmallCNN.__bases__[0]):
-        pass
-
-    with pytest.raises(UserError, match="Fixed breaks the contract: it has no field num_classes"):
-        models.Network(Fixed()).with_classes(3)
