@@ -10,6 +10,7 @@ Your data python -m experiments.class_influence --out runs/mine --source folder:
 """
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 import sys
@@ -20,7 +21,14 @@ from typing import Literal
 import numpy as np
 
 import jdt
-from experiments.paper_recipes import PAPER_HEAD_TARGETS, PAPER_SOURCE, PAPER_SOURCE_RECIPE
+from experiments.paper_recipes import (
+    PAPER_EVALUATION,
+    PAPER_HEAD_TARGETS,
+    PAPER_SOURCE,
+    PAPER_SOURCE_RECIPE,
+    paper_target,
+    still_view,
+)
 from experiments.target_recipes import recipes_of
 
 
@@ -34,12 +42,18 @@ class Config:
     """Source dataset: a prepared TFDS name, folder:PATH, or the embedded jdt_digits_source."""
     source_split: str = "train"
     """Split that source models train on."""
+    source_test_split: str | None = None
+    """Split that source models are tested on; by default test, else validation."""
     target: tuple[str, ...] = ("jdt_digits",)
     """Target datasets."""
     data_dir: pathlib.Path | None = None
     """Where prepared TFDS datasets are; TFDS's own default when not given."""
     image_size: int | None = None
     """Resize images to this height and width."""
+    image_channels: Literal[1, 3] | None = None
+    """Read grey images as coloured ones (3), or the reverse (1), where source and targets disagree."""
+    views: Literal["whole", "paper"] = "whole"
+    """How images are cut: the whole centre; or by targets' names after experiments/paper_recipes.py."""
     units: str = "classes"
     """What a mask switches: classes, groups:FILE (JSON of group -> class names), or examples."""
     equalize: bool = False
@@ -123,8 +137,10 @@ PRESETS = {
     "paper": Config(
         out=pathlib.Path("runs/paper"),
         source=PAPER_SOURCE.dataset,
+        source_test_split=PAPER_SOURCE.test_split,
         target=tuple(target.dataset for target in PAPER_HEAD_TARGETS),
         image_size=224,
+        views="paper",
         design="fixed-size",
         num_models=7540,
         model="resnet18",
@@ -142,7 +158,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         jdt.checks.require_fraction("until-reliability", config.until_reliability)
     num_devices = jdt.devices.resolve_num_devices(config.devices)
 
-    def load(name: str, split: str, *, streamed: bool = False) -> jdt.data.Dataset:
+    def load(name: str, split: str, view: jdt.data.View, *, streamed: bool = False) -> jdt.data.Dataset:
         with jdt.cli.item_progress(f"decoding {name}[{split}]") as progress:
             return jdt.data.load(
                 name,
@@ -150,6 +166,8 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
                 data_dir=config.data_dir,
                 image_size=config.image_size,
                 streamed=streamed,
+                view=view,
+                image_channels=config.image_channels,
                 progress=progress,
             )
 
@@ -162,15 +180,17 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
 
     def targets_of(name: str) -> tuple[jdt.pipeline.TargetData, ...]:
         recipe = recipes.get(name)
+        train, test, streamed = load_target(config, name, held_out(name), recipe, functools.partial(load, name))
         return jdt.pipeline.variants(
             jdt.pipeline.TargetData(
                 name,
-                load(name, "train"),
-                load(name, held_out(name)),
+                train,
+                test,
                 head=dataclasses.replace(config.head, recipe=recipe)
                 if recipe and config.head.solver == "sgd"
                 else None,
                 full=dataclasses.replace(config.full, recipe=recipe) if recipe else None,
+                streamed=streamed,
             ),
             shots=config.shots,
             fractions=config.target_fractions,
@@ -181,7 +201,8 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
             seed=config.seed,
         )
 
-    source = load(config.source, config.source_split, streamed=config.streamed)
+    view = PAPER_EVALUATION if config.views == "paper" else jdt.data.View()
+    source = load(config.source, config.source_split, view, streamed=config.streamed or config.recipe.is_cut)
     units = jdt.masks.parse(config.units, np.asarray(source.labels), source.class_names)
     # A run goes on as it began: another plan would round otherwise, another block size would not fit the store.
     saved = None if config.overwrite else jdt.store.saved_run(config.out)
@@ -189,7 +210,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
     task = jdt.pipeline.Task(
         source=source,
-        source_test=load(config.source, held_out(config.source)),
+        source_test=load(config.source, config.source_test_split or held_out(config.source), view),
         units=jdt.masks.equalized(units, config.seed) if config.equalize else units,
         targets=tuple(target for name in config.target for target in targets_of(name)),
         design=design,
@@ -208,7 +229,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         full=config.full,
         precision=jdt.devices.resolve_precision(config.precision),
         num_devices=num_devices,
-        pool_size=jdt.pipeline.pool_size(source, config.memory_budget),
+        pool_size=jdt.pipeline.pool_size(source, config.memory_budget, config.recipe),
         baseline_models=config.baseline_models,
         allow_overlap=config.allow_overlap,
     )
@@ -225,6 +246,23 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     return dataclasses.replace(task, plan=choice.plan, block_size=block_size or default), choice
 
 
+def load_target(
+    config: Config, name: str, test_split: str, recipe: jdt.train.Recipe | None, load: Callable[..., jdt.data.Dataset]
+) -> tuple[jdt.data.Dataset, jdt.data.Dataset, jdt.data.Dataset | None]:
+    """Load a target's splits, cut as its row of the published table says where that is asked for.
+
+    Returns:
+      Training split, test split, and the training split once more, streamed, where a recipe cuts it anew.
+    """
+    row = paper_target(name) if config.views == "paper" else None
+    split = "train" if row is None or name.startswith("folder:") else row.train_split
+    view = still_view(name) if config.views == "paper" else jdt.data.View()
+    used = [recipe or config.full.recipe] if "full" in config.transfer else []
+    used += [recipe or config.head.recipe] if "fixed" in config.transfer and config.head.solver == "sgd" else []
+    streamed = load(split, view, streamed=True) if any(one.is_cut for one in used) else None
+    return load(split, view), load(test_split, view), streamed
+
+
 def identity(config: Config, task: jdt.pipeline.Task) -> dict:
     """What decides the stored numbers: a run is resumed only when all of it is the same."""
     chosen = {
@@ -232,6 +270,9 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
         for name in ("source", "source_split", "target", "image_size", "equalize", "model", "transfer")
     }
     # Only where they are given: runs of before there were such options go on.
+    asked = {name: getattr(config, name) for name in ("source_test_split", "image_channels", "views")}
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    chosen |= {name: value for name, value in asked.items() if value != defaults[name]}
     if config.model_args:
         chosen["model_args"] = jdt.config.to_plain(jdt.models.parse_arguments(config.model_args))
     if config.features is not None:

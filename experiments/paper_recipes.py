@@ -7,7 +7,10 @@ full-network transfer. Unlike theirs, pixels are scaled as in source training.
 """
 
 import dataclasses
+import pathlib
 from typing import Literal
+
+import numpy as np
 
 import jdt
 
@@ -28,6 +31,7 @@ class PaperTarget:
       weight_decay: L2 coefficient.
       metric: What the authors report.
       class_weights: Of the training loss.
+      train_split: Training split; the authors' images, of those that TFDS has.
     """
 
     dataset: str
@@ -39,6 +43,7 @@ class PaperTarget:
     weight_decay: float
     metric: Literal["accuracy", "per-class accuracy", "AUROC"]
     class_weights: tuple[float, ...] = ()
+    train_split: str = "train"
 
     @property
     def recipe(self) -> jdt.train.Recipe:
@@ -58,6 +63,7 @@ class PaperTarget:
             std=IMAGENET_STD,
             drop_last=True,
             class_weights=self.class_weights,
+            random_resized=self.train_view == "random-resized",
         )
 
 
@@ -67,9 +73,25 @@ class PaperSource:
 
     dataset: str
     classes: int
+    test_split: str
 
 
-PAPER_SOURCE = PaperSource("imagenet2012", 1000)
+PAPER_SOURCE = PaperSource("imagenet2012", 1000, "validation")
+"""TFDS has a split `test` as well, whose labels are not public."""
+
+
+def progressive(first: int, last: int, low: int, high: int, epochs: int) -> tuple[tuple[float, int], ...]:
+    """FFCV's progressive resolution, as (first epoch, side in pixels).
+
+    The side in epoch e rises from `low` (e <= first) to `high` (e >= last) along a line, rounded to a multiple of 32,
+    halves to the even one (arXiv 2207.05739, its `src/trainer.py`; section 3.2 of the specification).
+
+    >>> progressive(11, 13, 160, 192, epochs=16)
+    ((0, 160), (12, 192))
+    """
+    sides = [int(np.round(np.interp(epoch, [first, last], [low, high]) / 32)) * 32 for epoch in range(epochs)]
+    return tuple((epoch, side) for epoch, side in enumerate(sides) if epoch == 0 or side != sides[epoch - 1])
+
 
 PAPER_SOURCE_RECIPE = jdt.train.Recipe(
     epochs=16,
@@ -82,9 +104,14 @@ PAPER_SOURCE_RECIPE = jdt.train.Recipe(
     flip=True,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
+    drop_last=True,
+    random_resized=True,
+    resolution=progressive(11, 13, 160, 192, epochs=16),
 )
 """ResNet-18, 500 of 1,000 classes; random-resized crops at 160 pixels for epochs 0-11 and 192 for 12-15, test at 224."""
 
+PAPER_EVALUATION = jdt.data.View("center", keep=224 / 256)
+"""How the authors cut every image that is not a random crop: sources in tests, targets in training and tests alike."""
 CHESTXRAY_WEIGHTS = (3_705 / 78_468, 74_763 / 78_468)
 """Of the classes without and with the finding, each the other's share of the training images."""
 
@@ -97,11 +124,11 @@ PAPER_TARGETS = (
     PaperTarget("folder:caltech256",             257,    14, 0.20, "triangle", "center",         5e-4, "per-class accuracy"),
     PaperTarget("cifar10",                        10,    15, 0.10, "triangle", "native",         5e-4, "accuracy"),
     PaperTarget("cifar100",                      100,    15, 0.10, "triangle", "native",         5e-4, "accuracy"),
-    PaperTarget("oxford_flowers102",             102,    50, 0.15, "triangle", "center",         5e-4, "per-class accuracy"),
+    PaperTarget("oxford_flowers102",             102,    50, 0.15, "triangle", "center",         5e-4, "per-class accuracy", train_split="train+validation"),
     PaperTarget("food101",                       101,    15, 0.10, "step5",    "center",         5e-4, "accuracy"),
     PaperTarget("oxford_iiit_pet",                37,    24, 0.10, "triangle", "random-resized", 5e-4, "per-class accuracy"),
     PaperTarget("cars196",                       196,    50, 0.30, "triangle", "random-resized", 5e-4, "accuracy"),
-    PaperTarget("sun397",                        397,    24, 0.20, "triangle", "random-resized", 5e-4, "accuracy"),
+    PaperTarget("sun397/standard-part1-120k",    397,    24, 0.20, "triangle", "random-resized", 5e-4, "accuracy"),
     PaperTarget("folder:chestxray14",              2,     4, 0.01, "step5",    "center",         1e-5, "AUROC", CHESTXRAY_WEIGHTS),
     PaperTarget("imagenet2012",                 1000,    15, 0.01, "step10",   "native",         5e-4, "accuracy"),
 )
@@ -111,16 +138,44 @@ PAPER_HEAD_TARGETS = PAPER_TARGETS[:-1]
 """The 12 targets; the last row is the identity check from ImageNet to itself, fixed-feature only."""
 
 
+def paper_target(name: str) -> PaperTarget | None:
+    """The row of a target, or None; its name may also be that of a folder or a version of it.
+
+    >>> [paper_target(name).classes for name in ("folder:/data/birdsnap", "food101:2.0.0", "sun397/tfds")]
+    [500, 101, 397]
+    """
+    rows = {_short_name(row.dataset): row for row in PAPER_TARGETS}
+    return rows.get(_short_name(name))
+
+
+def still_view(name: str) -> jdt.data.View:
+    """How a target's images are cut for frozen features and in tests.
+
+    CIFAR's 32 pixels are enlarged to 224 by repeating each 7 times, as the authors do on the device: mirroring before
+    or after makes no difference to the network. Random crops are for training whole networks alone: a head that is
+    fitted to convergence sees one picture of each image, the central one.
+    """
+    row = paper_target(name)
+    return jdt.data.View("native") if row and row.train_view == "native" and row.classes < 1000 else PAPER_EVALUATION
+
+
+def _short_name(name: str) -> str:
+    if name.startswith("folder:"):
+        return pathlib.PurePath(name.removeprefix("folder:")).name
+    return name.split(":")[0].split("/")[0]
+
+
 def paper_recipe(target: str) -> jdt.train.Recipe:
     """The published recipe of a target.
 
     Raises:
       UserError: If the paper has no such target.
     """
-    rows = {row.dataset: row for row in PAPER_TARGETS}
-    if target not in rows:
+    row = paper_target(target)
+    if row is None:
+        known = ", ".join(one.dataset for one in PAPER_TARGETS)
         raise jdt.UserError(
-            f"target-recipes is paper, which has no target {target!r}; it has {', '.join(rows)}: pass a JSON file of "
-            "your own, or --target-recipes None for one recipe for all targets."
+            f"target-recipes is paper, which has no target {target!r}; it has {known}: pass a JSON file of your own, or "
+            "--target-recipes None for one recipe for all targets."
         )
-    return rows[target].recipe
+    return row.recipe

@@ -55,11 +55,23 @@ def _changed(base: jdt.train.Recipe, changes: Mapping[str, Any], where: str) -> 
             raise jdt.UserError(
                 f"{where}: a recipe has no field {name!r}; like it are {jdt.checks.nearest(name, known)}: correct it."
             )
-        values[name] = _as_kind(value, known[name], f"{where}: {name}")
+        if name == "resolution":
+            values[name] = _as_pairs(value, f"{where}: {name}")
+        else:
+            values[name] = _as_kind(value, known[name], f"{where}: {name}")
     try:
         return dataclasses.replace(base, **values)
     except jdt.UserError as error:
         raise jdt.UserError(f"{where}: {error}") from error
+
+
+def _as_pairs(value: Any, where: str) -> tuple[tuple[float, int], ...]:
+    pairs = (
+        value if isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value) else None
+    )
+    if pairs is None or not all(type(epoch) in (int, float) and type(side) is int for epoch, side in pairs):
+        raise jdt.UserError(f"{where} is {value!r}, but it must be a list of [first epoch, side in pixels].")
+    return tuple((float(epoch), side) for epoch, side in pairs)
 
 
 def _as_kind(value: Any, like: Any, where: str) -> Any:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from jdt.data.loading import load as load
     from jdt.data.loading import split_names as split_names
     from jdt.data.overlapping import overlap as overlap
+    from jdt.data.views import Look as Look
+    from jdt.data.views import View as View
+    from jdt.data.views import crop_key as crop_key
 
 _HOMES = {
     "fingerprint_arrays": "jdt.data.arrays",
@@ -45,13 +48,19 @@ _HOMES = {
     "load": "jdt.data.loading",
     "split_names": "jdt.data.loading",
     "overlap": "jdt.data.overlapping",
+    "Look": "jdt.data.views",
+    "View": "jdt.data.views",
+    "crop_key": "jdt.data.views",
 }
 __all__ = [
     "Dataset",
     "ImageArray",
+    "Look",
     "StreamedImages",
+    "View",
     "Windows",
     "cache_root",
+    "crop_key",
     "draw_windows",
     "evaluation_split",
     "fingerprint_arrays",

@@ -19,7 +19,7 @@ def from_arrays(name: str, images: AnyArray, labels: AnyArray | Sequence[int], c
 
     Args:
       name: How messages and the report call it.
-      images: uint8 `[examples, height, width, channels]`.
+      images: uint8 `[examples, height, width, channels]` with 1 or 3 channels.
       labels: Integers `[examples]`, indices into `class_names`.
       class_names: One name a class, in label order.
 
@@ -35,6 +35,11 @@ def from_arrays(name: str, images: AnyArray, labels: AnyArray | Sequence[int], c
         raise UserError(
             f"the images of {name} are {images.dtype} with {images.ndim} axes, but must be uint8 "
             "[examples, height, width, channels]: convert them first."
+        )
+    if images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"the images of {name} have {images.shape[-1]} channels, but must have 1 (grey) or 3 (red, green, blue), "
+            "as decoded images do: drop an alpha channel with images[..., :3]."
         )
     if raw_labels.shape != images.shape[:1]:
         raise UserError(f"{name} has {len(images)} images and labels of shape {raw_labels.shape}: give one label each.")

@@ -23,6 +23,7 @@ from jdt.data import arrays
 from jdt.data.base import Dataset
 from jdt.data.decode import Mode, decode_image, describe_mixed_sizes
 from jdt.data.source import Record, Source
+from jdt.data.views import WHOLE, View
 from jdt.devices import cache_root as cache_root
 
 Progress = Callable[[int, int], None]
@@ -35,7 +36,9 @@ _STALE_SECONDS = 24 * 3600
 logger = logging.getLogger(__name__)
 
 
-def load_decoded(source: Source, *, image_size: int | None, root: pathlib.Path, progress: Progress | None) -> Dataset:
+def load_decoded(
+    source: Source, *, image_size: int | None, root: pathlib.Path, progress: Progress | None, view: View = WHOLE
+) -> Dataset:
     """Open a split's decoded images, decoding them first unless a sound cache entry exists.
 
     Args:
@@ -43,6 +46,7 @@ def load_decoded(source: Source, *, image_size: int | None, root: pathlib.Path, 
       image_size: Side in pixels, or `None` for the stored size.
       root: The cache folder; the entry is `root/decoded/<hash of the identity>/`.
       progress: Called with (images done, images in all) while decoding; never called on a cache hit.
+      view: How images are cut: a still view.
 
     Returns:
       The dataset; its images are a read-only memory map.
@@ -50,16 +54,23 @@ def load_decoded(source: Source, *, image_size: int | None, root: pathlib.Path, 
     Raises:
       UserError: For unreadable or mixed-size images, bad labels, or a cache folder that cannot be written.
     """
-    identity = config.to_plain({**source.identity, "image_size": image_size, "resize": "bilinear", "format": FORMAT})
+    plain = {"image_size": image_size, "resize": "bilinear", "format": FORMAT, **view_identity(view)}
+    identity = config.to_plain({**source.identity, **plain})
     folder = root / "decoded" / config.fingerprint(identity)
     dataset = _read(folder, source.name, identity)
     if dataset is None:
         with replacing(folder, is_sound=lambda path: _read(path, source.name, identity) is not None) as partial:
-            _decode_into(partial, source, identity, image_size, progress)
+            decode = functools.partial(_decode_batch, size=image_size, view=view)
+            _decode_into(partial, source, identity, decode, progress)
         dataset = _read(folder, source.name, identity)
     if dataset is None:
         raise UserError(f"the cache entry {folder} cannot be read back: check the disk, or pass another cache_dir.")
     return dataset
+
+
+def view_identity(view: View) -> dict[str, Any]:
+    """What a view adds to a cache entry's identity: nothing where it is the one that all had at first."""
+    return {} if view == WHOLE else {"view": config.to_plain(view)}
 
 
 @contextlib.contextmanager
@@ -136,14 +147,18 @@ def _read(folder: pathlib.Path, name: str, identity: Any) -> Dataset | None:
 
 
 def _decode_into(
-    folder: pathlib.Path, source: Source, identity: Any, image_size: int | None, progress: Progress | None
+    folder: pathlib.Path,
+    source: Source,
+    identity: Any,
+    decode: Callable[..., list[np.ndarray]],
+    progress: Progress | None,
 ) -> None:
     labels = np.empty(source.num_examples, np.int64)
     digest: Any = None
     shape: tuple[int, ...] = ()
     first, done = "", 0
     with (folder / "images.npy").open("wb") as out:
-        for records, images in _decoded_batches(source, source.mode(), image_size):
+        for records, images in _decoded_batches(source, functools.partial(decode, mode=source.mode())):
             for record, image in zip(records, images, strict=True):
                 if digest is None:
                     first, shape = record.where, (source.num_examples, *image.shape)
@@ -171,10 +186,11 @@ def _decode_into(
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
-def _decoded_batches(source: Source, mode: Mode, size: int | None) -> Iterator[tuple[list[Record], list[np.ndarray]]]:
+def _decoded_batches(
+    source: Source, decode: Callable[[list[Record]], list[np.ndarray]]
+) -> Iterator[tuple[list[Record], list[np.ndarray]]]:
     """Read in this thread and decode in a few others, in order, with a bounded number of batches in flight."""
     workers = min(4, os.cpu_count() or 1)
-    decode = functools.partial(_decode_batch, mode=mode, size=size)
     waiting: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for start in range(0, source.num_examples, _BATCH):
@@ -188,5 +204,5 @@ def _decoded_batches(source: Source, mode: Mode, size: int | None) -> Iterator[t
             yield records, future.result()
 
 
-def _decode_batch(records: list[Record], *, mode: Mode, size: int | None) -> list[np.ndarray]:
-    return [decode_image(record.raw, record.where, mode=mode, size=size) for record in records]
+def _decode_batch(records: list[Record], *, mode: Mode, size: int | None, view: View) -> list[np.ndarray]:
+    return [decode_image(record.raw, record.where, mode=mode, size=size, view=view) for record in records]

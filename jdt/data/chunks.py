@@ -13,19 +13,23 @@ from jdt import checks
 from jdt.checks import UserError
 from jdt.data.base import Dataset
 from jdt.data.images import ImageArray, StreamedImages
+from jdt.data.views import Look
 from jdt.types import Int32, UInt8
 
 # A piece is what one thread reads at a time. Handing it out costs Grain 70 microseconds, and closing waits for it.
 _BYTES_A_PIECE = 2**20
-_DECODED_A_PIECE = 16
+_DECODED_BYTES_A_PIECE = 2**19
+_DECODED_A_PIECE = 4, 16  # At least and at most: threads that do little at a time get more of a busy machine.
 _MOST_THREADS = 16
 
+Request: TypeAlias = np.ndarray | tuple[np.ndarray, Look]
+"""Positions in a dataset, and how their images are to be shown if otherwise than the dataset does."""
 Chunk: TypeAlias = tuple[UInt8[np.ndarray, "examples height width channels"], Int32[np.ndarray, " examples"]]
 
 
 def read_chunks(
     dataset: Dataset,
-    index_chunks: Iterable[np.ndarray],
+    index_chunks: Iterable[Request],
     *,
     num_threads: int | None = None,
     ahead: int = 1,
@@ -36,7 +40,7 @@ def read_chunks(
     if the caller still has it when asking for the next), and no more of `index_chunks` is taken than that. Records are
     read in the order in which they are stored, so that disks need not jump, and are put in the order that was asked
     for. Closing the generator, losing it, and any error including Ctrl-C end the threads, each after the piece that it
-    is at (16 images to decode, or a MiB to copy).
+    is at (4 to 16 images to decode, or a MiB to copy).
 
     In-memory arrays go the same way: 25,000 CIFAR images at random from 50,000 took 28 ms on two shared cores, with a
     plain thread pool instead of Grain 23 ms, in a single thread 27 ms; decoding, Grain and the pool were equally fast.
@@ -44,7 +48,8 @@ def read_chunks(
     Args:
       dataset: Images in memory, in a memory map, or streamed.
       index_chunks: Integer arrays `[n]` of positions in the dataset; they may repeat, be empty and differ in length.
-        Iterated lazily and in the caller's thread: it may be endless.
+        Iterated lazily and in the caller's thread: it may be endless. With a `Look` beside it an array's images come in
+        that size and in those crops; the dataset must be streamed then.
       num_threads: Threads a chunk; by default one a core, at most 16.
       ahead: Chunks to read in advance; 0 reads only what is asked for.
 
@@ -54,7 +59,7 @@ def read_chunks(
     Raises:
       UserError: At once if `num_threads` or `ahead` is too small. When the chunk's turn comes, if a record cannot be
         read or decoded (the message names it). As soon as it is seen, if an index array is not integer, has another
-        number of axes than one, or points outside the dataset.
+        number of axes than one, or points outside the dataset, or if images in memory are to be shown in another way.
 
     >>> import jdt
     >>> images = np.zeros((3, 2, 2, 1), np.uint8)
@@ -70,7 +75,7 @@ def read_chunks(
 
 
 def _read_chunks(
-    dataset: Dataset, index_chunks: Iterable[np.ndarray], num_threads: int, ahead: int
+    dataset: Dataset, index_chunks: Iterable[Request], num_threads: int, ahead: int
 ) -> Generator[Chunk, None, None]:
     readings: collections.deque[_Reading] = collections.deque()
     upcoming = iter(index_chunks)
@@ -96,11 +101,20 @@ def _read_chunks(
 class _Reading:
     """One chunk on its way: `start` lets Grain's threads fill its arrays, `wait` returns when they are full."""
 
-    def __init__(self, dataset: Dataset, indices: np.ndarray):
+    def __init__(self, dataset: Dataset, request: Request):
+        indices, look = request if isinstance(request, tuple) else (request, None)
         indices = _checked(dataset, indices)
-        images = np.empty((len(indices), *dataset.images.shape[1:]), np.uint8)
+        height, width, channels = dataset.images.shape[1:]
+        if look is not None:
+            if not isinstance(dataset.images, StreamedImages):
+                raise UserError(
+                    f"the images of {dataset.name} are decoded already, so no crops can be cut from them while they "
+                    "are read: load it streamed (--streamed)."
+                )
+            height = width = look.size
+        images = np.empty((len(indices), height, width, channels), np.uint8)
         self.chunk: Chunk = images, dataset.labels[indices]
-        self._pieces = _Pieces(dataset.images, indices, images)
+        self._pieces = _Pieces(dataset.images, indices, look, images)
         self._iterator = None
 
     def start(self, num_threads: int) -> None:
@@ -138,11 +152,15 @@ class _Pieces:
     An element is its own number, because Grain leaves out elements that are `None`.
     """
 
-    def __init__(self, images: ImageArray, indices: np.ndarray, out: np.ndarray):
-        image_bytes = max(1, int(np.prod(images.shape[1:])))
-        size = _DECODED_A_PIECE if isinstance(images, StreamedImages) else max(1, _BYTES_A_PIECE // image_bytes)
+    def __init__(self, images: ImageArray, indices: np.ndarray, look: Look | None, out: np.ndarray):
+        image_bytes = max(1, int(np.prod(out.shape[1:])))
+        if isinstance(images, StreamedImages):
+            least, most = _DECODED_A_PIECE
+            size = min(most, max(least, _DECODED_BYTES_A_PIECE // image_bytes))
+        else:
+            size = max(1, _BYTES_A_PIECE // image_bytes)
         order = np.argsort(indices, kind="stable")
-        self._images, self._indices, self._out = images, indices, out
+        self._images, self._indices, self._look, self._out = images, indices, look, out
         self._places = [order[start : start + size] for start in range(0, len(order), size)]
         self.threads: set[threading.Thread] = set()
 
@@ -152,8 +170,13 @@ class _Pieces:
     def __getitem__(self, index: int) -> int:
         self.threads.add(threading.current_thread())
         places = self._places[index]
-        self._out[places] = self._images[self._indices[places]]
+        self._out[places] = self._read(self._indices[places])
         return index
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
+        if self._look is not None and isinstance(self._images, StreamedImages):
+            return self._images.looked_at(self._look, indices)
+        return self._images[indices]
 
 
 def _checked(dataset: Dataset, indices: np.ndarray) -> np.ndarray:

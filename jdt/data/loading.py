@@ -1,5 +1,6 @@
 """From a dataset's name to its images, decoded or streamed."""
 
+import dataclasses
 import os
 import pathlib
 
@@ -7,6 +8,9 @@ from jdt.checks import UserError
 from jdt.data import cache, folder_source, tfds_source
 from jdt.data import streamed as streaming
 from jdt.data.base import Dataset
+from jdt.data.decode import Mode
+from jdt.data.source import Source
+from jdt.data.views import WHOLE, View
 
 _FOLDER = "folder:"
 
@@ -21,6 +25,8 @@ def load(
     image_size: int | None = None,
     cache_dir: PathLike | None = None,
     streamed: bool = False,
+    view: View = WHOLE,
+    image_channels: int | None = None,
     progress: cache.Progress | None = None,
 ) -> Dataset:
     """Load a split of a labelled image dataset; decode it once, and read it from the cache ever after.
@@ -38,6 +44,9 @@ def load(
       streamed: Decode nothing now: images are read and decoded when they are asked for, to the same bits. For data
         that outgrow the disk's or the device's room; feed them with `read_chunks`. The fingerprint differs from that
         of the decoded data (see `jdt.data.streamed.load_streamed`), and broken or mixed images are found when read.
+      view: How images are cut: the largest central square, a smaller one, or whole and enlarged by repeating pixels.
+        Random crops are not for loading but for training: see `jdt.train.Recipe`.
+      image_channels: 3 reads grey images as coloured ones, 1 the other way round; `None` keeps what the dataset has.
       progress: Called with (images done, images in all) while decoding, or while reading streamed data for its labels;
         not called when the cache has them.
 
@@ -50,14 +59,18 @@ def load(
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size is {image_size}, but it must be at least 1 (pixels), or None for the stored size.")
+    if view.kind == "random-resized":
+        raise UserError("random crops cannot be decoded once and for all: pass view center or native.")
     root = cache.cache_root(cache_dir)
     if name.startswith(_FOLDER):
         source = folder_source.open_folder(name.removeprefix(_FOLDER), split)
     else:
         source = tfds_source.open_tfds(name, split, _data_dir(name, data_dir, root))
+    if image_channels is not None:
+        source = _with_channels(source, image_channels)
     if streamed:
-        return streaming.load_streamed(source, image_size=image_size, root=root, progress=progress)
-    return cache.load_decoded(source, image_size=image_size, root=root, progress=progress)
+        return streaming.load_streamed(source, image_size=image_size, root=root, progress=progress, view=view)
+    return cache.load_decoded(source, image_size=image_size, root=root, progress=progress, view=view)
 
 
 def evaluation_split(name: str, *, data_dir: PathLike | None = None, cache_dir: PathLike | None = None) -> str:
@@ -85,6 +98,14 @@ def split_names(name: str, *, data_dir: PathLike | None = None, cache_dir: PathL
     if name.startswith(_FOLDER):
         return list(folder_source.find_splits(pathlib.Path(name.removeprefix(_FOLDER)).expanduser()))
     return list(tfds_source.find_builder(name, _data_dir(name, data_dir, cache.cache_root(cache_dir))).info.splits)
+
+
+def _with_channels(source: Source, image_channels: int) -> Source:
+    modes: dict[int, Mode] = {1: "L", 3: "RGB"}
+    if image_channels not in modes:
+        raise UserError(f"image_channels is {image_channels}, but must be 1 (grey) or 3 (red, green, blue).")
+    identity = {**source.identity, "image_channels": image_channels}
+    return dataclasses.replace(source, mode=lambda: modes[image_channels], identity=identity)
 
 
 def _data_dir(name: str, data_dir: PathLike | None, root: pathlib.Path) -> pathlib.Path:

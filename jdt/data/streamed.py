@@ -14,6 +14,7 @@ from jdt.data.base import Dataset
 from jdt.data.decode import Mode, decode_image
 from jdt.data.images import StreamedImages
 from jdt.data.source import Source
+from jdt.data.views import WHOLE, View
 
 _FORMAT = 1  # Raise it whenever the files' layout changes: old entries are then ignored.
 _READ_AT_ONCE = 256  # Records in the pass over labels and encoded images.
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_streamed(
-    source: Source, *, image_size: int | None, root: pathlib.Path, progress: cache.Progress | None
+    source: Source, *, image_size: int | None, root: pathlib.Path, progress: cache.Progress | None, view: View = WHOLE
 ) -> Dataset:
     """Open a split without decoding it; the first time, all records are read once for labels and fingerprint.
 
@@ -34,6 +35,7 @@ def load_streamed(
       image_size: Side in pixels, or `None` for the stored size: that of the first image, which all must share.
       root: The cache folder; the entry is `root/streamed/<hash of the identity>/`.
       progress: Called with (records read, records in all); never called on a cache hit.
+      view: How images are cut where nothing else is asked for: a still view.
 
     Returns:
       The dataset; its images are a `StreamedImages`.
@@ -42,19 +44,20 @@ def load_streamed(
       UserError: For bad labels, unreadable records, or a cache folder that cannot be written. Images that cannot be
         decoded raise when they are asked for; only the first is decoded here.
     """
-    identity = config.to_plain({**source.identity, "image_size": image_size, "format": [_FORMAT, cache.FORMAT]})
+    plain = {"image_size": image_size, "format": [_FORMAT, cache.FORMAT], **cache.view_identity(view)}
+    identity = config.to_plain({**source.identity, **plain})
     folder = root / "streamed" / config.fingerprint(identity)
-    dataset = _read(folder, source, identity)
+    dataset = _read(folder, source, identity, view)
     if dataset is None:
-        with cache.replacing(folder, is_sound=lambda path: _read(path, source, identity) is not None) as partial:
-            _write(partial, source, identity, progress)
-        dataset = _read(folder, source, identity)
+        with cache.replacing(folder, is_sound=lambda path: _read(path, source, identity, view) is not None) as partial:
+            _write(partial, source, identity, view, progress)
+        dataset = _read(folder, source, identity, view)
     if dataset is None:
         raise UserError(f"the cache entry {folder} cannot be read back: check the disk, or pass another cache_dir.")
     return dataset
 
 
-def _read(folder: pathlib.Path, source: Source, identity: Any) -> Dataset | None:
+def _read(folder: pathlib.Path, source: Source, identity: Any, view: View) -> Dataset | None:
     """Open a cache entry, or return `None` if it is absent or damaged."""
     if not folder.exists():
         return None
@@ -68,19 +71,20 @@ def _read(folder: pathlib.Path, source: Source, identity: Any) -> Dataset | None
             raise ValueError("its labels do not fit its images")
         arrays.check_labels(source.name, labels, source.class_names)
         mode: Mode = "L" if channels == 1 else "RGB"
-        images = StreamedImages(source, mode, identity["image_size"], (num_examples, height, width, channels))
+        images = StreamedImages(source, mode, identity["image_size"], (num_examples, height, width, channels), view)
         return Dataset(source.name, images, labels, source.class_names, str(meta["fingerprint"]))
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         logger.warning("the cache entry %s is damaged (%s) and is read again.", folder, error)
         return None
 
 
-def _write(folder: pathlib.Path, source: Source, identity: Any, progress: cache.Progress | None) -> None:
+def _write(folder: pathlib.Path, source: Source, identity: Any, view: View, progress: cache.Progress | None) -> None:
     first = source.read([0])[0]
-    image = decode_image(first.raw, first.where, mode=source.mode(), size=identity["image_size"])
+    image = decode_image(first.raw, first.where, mode=source.mode(), size=identity["image_size"], view=view)
     shape = [source.num_examples, *image.shape]
     digest = arrays.start_fingerprint(shape, source.class_names)
-    digest.update(json.dumps({"streamed": True, "image_size": identity["image_size"]}).encode())
+    shown = {"streamed": True, "image_size": identity["image_size"], **cache.view_identity(view)}
+    digest.update(json.dumps(shown).encode())
     labels = np.empty(source.num_examples, np.int64)
     for start in range(0, source.num_examples, _READ_AT_ONCE):
         records = source.read(range(start, min(start + _READ_AT_ONCE, source.num_examples)))

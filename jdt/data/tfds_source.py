@@ -170,7 +170,10 @@ def _not_found(name: str, data_dir: pathlib.Path) -> str:
         )
         return f"dataset {name!r} is not in {data_dir}, which holds {', '.join(stored)}: ask for one of these."
     if base in known:
-        return f"dataset {name!r} is not prepared in {data_dir}: run `{prepare_command(name, data_dir)}` first."
+        manual = " ".join((tfds.builder_cls(base).MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
+        by_hand = f" TFDS cannot download it: {manual}" if manual else ""
+        command = prepare_command(name, data_dir)
+        return f"dataset {name!r} is not prepared in {data_dir}: run `{command}` first.{by_hand}"
     close = nearest(base, {*prepared, *EMBEDDED, *known})
     here = f"prepared in {data_dir}: {', '.join(prepared[:10]) or 'nothing'}"
     return f"unknown dataset {name!r}; nearest: {close}; {here}; or folder:PATH. Is data_dir right?"

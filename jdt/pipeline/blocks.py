@@ -210,8 +210,9 @@ def _transfer(
         columns = {"gradient_norm": transferred.gradient_norm}
     else:
         transferred = transfer_full(
-            ensemble, variables, target.train, target.test, settings,
-            target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed, measured=measured,
+            ensemble, variables, target.seen_by(settings.recipe), target.test, settings,
+            target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed,
+            measured=target.train if measured is None else measured,
         )  # fmt: skip
         sound, columns = transferred.finite, {"loss": transferred.loss}
     outputs = example_outputs(jnp.asarray(transferred.logits), jnp.asarray(target.test.labels))

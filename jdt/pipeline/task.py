@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jdt import checks, store
-from jdt.data import Dataset, overlap
+from jdt.data import Dataset, StreamedImages, overlap
 from jdt.devices import BYTES_A_GIB, memory_limit
 from jdt.masks import Design, Units, check_num_models
 from jdt.models import Network, check_contract, check_width
@@ -32,6 +32,7 @@ class TargetData:
       head: How heads are fitted on it; as the task says when None.
       full: How whole networks are fine-tuned on it; as the task says when None.
       whole: The target that this one is a variant of: with fewer training images, or another weight decay.
+      streamed: The training split again, for recipes that cut images anew in every pass; else not needed.
     """
 
     name: str
@@ -40,10 +41,15 @@ class TargetData:
     head: FixedFeature | None = None
     full: FullNetwork | None = None
     whole: "TargetData | None" = None
+    streamed: Dataset | None = None
 
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
             raise checks.UserError(f"target {self.name!r}: its training and test splits name different classes.")
+
+    def seen_by(self, recipe: Recipe) -> Dataset:
+        """The training split as models see it that are trained by a recipe."""
+        return self.streamed if recipe.is_cut and self.streamed is not None else self.train
 
     @functools.cached_property
     def overlap(self) -> Int[np.ndarray, "shared 2"]:
@@ -133,8 +139,7 @@ class Task:
             if data is not None and data.image_shape != self.source.image_shape:
                 raise checks.UserError(
                     f"{data.name} has images of shape {data.image_shape} and {self.source.name} of "
-                    f"{self.source.image_shape}: one network reads both, so pass --image-size to resize them to one "
-                    "size (images must agree in their number of channels)."
+                    f"{self.source.image_shape}: one network reads both, so pass {_remedy(data, self.source)}."
                 )
         for target in self.targets:
             if not self.allow_overlap and (words := target.overlap_words()):
@@ -143,14 +148,18 @@ class Task:
                     "or pass --allow-overlap to go on with a warning."
                 )
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
+        _check_cuts(self.recipe, self.source, self.network)
         self.recipe.require_weights_for(self.source.name, len(self.source.class_names))
         for target, mode in itertools.product(self.targets, self.modes):
-            self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
+            tuned = self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
+            if tuned is not None:
+                _check_cuts(tuned.recipe, target.seen_by(tuned.recipe), tuned.network)
         if "full" in self.modes:
             for count in {len(target.train.class_names) for target in self.targets} - {len(self.source.class_names)}:
                 check_width(self.network.with_classes(count), self.source.image_shape, count)
         if self.pool is not None:
-            self.pool.check(self.ensemble.smallest_subset, self.ensemble.batch_size)
+            ensemble = self.ensemble
+            self.pool.check(ensemble.smallest_subset, ensemble.batch_size, ensemble.training_shape)
 
     @property
     def ensemble(self) -> Ensemble:
@@ -183,8 +192,10 @@ class Task:
 
     @property
     def pool(self) -> Pool | None:
-        """The source as a pool, where it does not stay on the device as a whole."""
-        return None if self.pool_size is None else Pool(self.source, min(self.pool_size, len(self.source)))
+        """The source as a pool, where it does not stay on the device as a whole, or not as it is."""
+        if self.pool_size is None:
+            return Pool(self.source, len(self.source)) if self.recipe.is_cut else None
+        return Pool(self.source, min(self.pool_size, len(self.source)))
 
     def schema(self) -> store.Schema:
         """Columns of the run's store."""
@@ -199,12 +210,69 @@ class Task:
         )
 
 
-def pool_size(source: Dataset, memory_budget: float | None) -> int | None:
+def _remedy(data: Dataset, source: Dataset) -> str:
+    """Flags that make two datasets' images agree."""
+    remedies = []
+    if data.image_shape[:2] != source.image_shape[:2]:
+        remedies.append("--image-size to resize them to one size")
+    if data.image_shape[2] != source.image_shape[2]:
+        remedies.append("--image-channels 3 to read grey images as coloured ones, or 1 for the reverse")
+    return ", and ".join(remedies)
+
+
+def _check_cuts(recipe: Recipe, data: Dataset, network: Network) -> None:
+    """Refuse a recipe that cuts images where the data or the network do not allow it.
+
+    Raises:
+      UserError: Saying which.
+    """
+    if not recipe.is_cut:
+        return
+    height, width = data.image_shape[:2]
+    if not isinstance(data.images, StreamedImages):
+        raise checks.UserError(
+            f"the recipe asks for random-resized crops or a changing resolution, which are cut from {data.name} while "
+            "it is read, but its images are decoded already: load it streamed (--streamed)."
+        )
+    if height != width:
+        raise checks.UserError(
+            f"{data.name} has images of {width}x{height}, but random-resized crops are square: pass --image-size."
+        )
+    name, expected = network.name, _parameter_shapes(network, data.image_shape)
+    for shape in recipe.image_shapes(data.image_shape):
+        if shape[:2] == (height, width):
+            continue
+        try:
+            found = _parameter_shapes(network, shape)
+        except Exception as error:  # A user's module can fail in any way at all: see check_contract.
+            raise checks.UserError(
+                f"the recipe shows images of {shape[0]}x{shape[0]}, on which {name} raised {type(error).__name__}: "
+                f"{str(error).strip().splitlines()[0]}; change --recipe.resolution."
+            ) from error
+        for path in expected:
+            if found.get(path) != expected[path]:
+                raise checks.UserError(
+                    f"{name} has parameters that depend on the size of the images ({path} is {expected[path]} at "
+                    f"{height}x{width} and {found.get(path)} at {shape[0]}x{shape[0]}), so it cannot be trained at one "
+                    f"and tested at the other: pass --recipe.resolution 0 {height}, or take a model that pools."
+                )
+
+
+def _parameter_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    variables = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
+    images = jax.ShapeDtypeStruct((4, *image_shape), np.float32)
+    jax.eval_shape(network.train_apply, variables, images, jax.random.key(0))
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+
+
+def pool_size(source: Dataset, memory_budget: float | None, recipe: Recipe | None = None) -> int | None:
     """How many source images fit the memory for them, or None where all do.
 
     Args:
       source: The source.
       memory_budget: GiB of each device; half of what the device has when None.
+      recipe: Says how large the images are in training; as the source has them when None.
 
     Raises:
       UserError: If the budget is not positive, or below one image.
@@ -215,7 +283,8 @@ def pool_size(source: Dataset, memory_budget: float | None) -> int | None:
     if memory_budget is None and limit is None:
         return None
     available = (limit or 0) / 2 if memory_budget is None else memory_budget * BYTES_A_GIB
-    fitting = int(available // math.prod(source.image_shape))
+    shape = source.image_shape if recipe is None else recipe.image_shapes(source.image_shape)[0]
+    fitting = int(available // math.prod(shape))
     if fitting < 1:
         raise checks.UserError(f"memory-budget is {memory_budget} GiB, less than one image: raise it.")
     return None if fitting >= len(source) else fitting

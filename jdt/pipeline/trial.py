@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from jdt.train import (
     time_plan,
     train,
 )
+from jdt.train.pool import size_at
 
 TRAINING, ACCURACY = "training", "source accuracy"
 MOST_ROUNDS = 20
@@ -201,10 +202,25 @@ def _cut_target(target: TargetData, images: float) -> TargetData:
 def _cut_recipe(recipe: Recipe, ensemble: Ensemble, steps: float) -> Recipe:
     """A recipe for about so many steps in whole calls of the program, or the same where it takes no more."""
     call = min(ensemble.plan.steps_per_call, ensemble.num_steps)
-    steps = max(_LEAST_CALLS, int(steps) // call) * call if steps < ensemble.num_steps else ensemble.num_steps
+    least, shares = _LEAST_CALLS, [count / ensemble.num_steps for count in _steps_by_size(ensemble).values()]
+    if len(shares) > 1:  # Of every size two calls, from one of which to the next all is its pace.
+        least = max(least, math.ceil(2 / min(shares)))
+    steps = max(least, int(steps) // call) * call if steps < ensemble.num_steps else ensemble.num_steps
     if steps >= ensemble.num_steps:
         return recipe
-    return dataclasses.replace(recipe, epochs=recipe.epochs * steps / ensemble.num_steps)
+    share = steps / ensemble.num_steps
+    resolution = tuple((epoch * share, side) for epoch, side in recipe.resolution)
+    return dataclasses.replace(recipe, epochs=recipe.epochs * share, resolution=resolution)
+
+
+def _steps_by_size(ensemble: Ensemble) -> dict[int | None, int]:
+    """How many steps see images of which side, of those that see any."""
+    firsts = [min(step, ensemble.num_steps) for step, _ in ensemble.sizes] + [ensemble.num_steps]
+    counts: dict[int | None, int] = {}
+    for (first, last), (_, side) in zip(itertools.pairwise(firsts), ensemble.sizes, strict=True):
+        if last > first:
+            counts[side] = counts.get(side, 0) + last - first
+    return counts
 
 
 def _seconds_per_step(task: Task, choice: Choice) -> float:
@@ -271,7 +287,16 @@ class Rounds:
         """Run and time the next block."""
         trial, task, timed = self._trial, self._trial.task, Round()
         ensemble, ids = task.ensemble, np.asarray(task.schema().blocks()[self._done])
-        pace = Pace(ensemble.num_steps, trial.whole.ensemble.num_steps, len(ensemble.waves(len(ids))))
+        pace = Pace(
+            ensemble.num_steps,
+            trial.whole.ensemble.num_steps,
+            len(ensemble.waves(len(ids))),
+            sizes=ensemble.sizes,
+            left_out={
+                side: count - _steps_by_size(ensemble).get(side, 0)
+                for side, count in _steps_by_size(trial.whole.ensemble).items()
+            },
+        )
         randomness_ids = task.design.randomness_id(ids)
         with timed.stage(TRAINING, lambda _, seconds: seconds + pace.rest()):
             masks = sample(task.design, ids, len(task.units))
@@ -307,13 +332,24 @@ class Pace:
     """Hears of the progress of training and says how long the steps that were cut would have taken.
 
     Told is what was done at the time of each call of the program. Between the first and the last call all is the pace
-    of a long training: neither the draw of initial parameters is in it, nor the wait for the last call.
+    of a long training: neither the draw of initial parameters is in it, nor the wait for the last call. Where the
+    images' size changes, each size has a pace of its own.
+
+    Attributes:
+      steps: That are done.
+      all_steps: Of the whole.
+      num_waves: One after the other.
+      told: (time, steps done) of each call.
+      sizes: (first step, side in pixels) of the images of these steps; one size when empty.
+      left_out: Steps that are left out, by side, where there are several.
     """
 
     steps: int
     all_steps: int
     num_waves: int
     told: list[tuple[float, int]] = dataclasses.field(default_factory=list)
+    sizes: Sequence[tuple[int, int]] = ()
+    left_out: Mapping[int | None, int] = dataclasses.field(default_factory=dict)
 
     def __call__(self, done: int, _: int) -> None:
         """Note the time: so many steps are done, of all waves together."""
@@ -325,4 +361,13 @@ class Pace:
         if self.steps == self.all_steps:
             return 0.0
         (start, first), (end, last) = self.told[0], self.told[-1]
-        return self.num_waves * (self.all_steps - self.steps) * (end - start) / (last - first)
+        pace = (end - start) / (last - first)
+        if len(self.left_out) < 2:
+            return self.num_waves * (self.all_steps - self.steps) * pace
+        seconds, steps = dict.fromkeys(self.left_out, 0.0), dict.fromkeys(self.left_out, 0)
+        for (before, done), (after, then) in itertools.pairwise(self.told):
+            side = size_at(self.sizes, done)
+            seconds[side] += after - before
+            steps[side] += then - done
+        paces = {side: seconds[side] / count if count else pace for side, count in steps.items()}
+        return self.num_waves * sum(count * paces[side] for side, count in self.left_out.items())

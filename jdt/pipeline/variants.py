@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from jdt import checks, config
-from jdt.data import Dataset
+from jdt.data import Dataset, StreamedImages
 from jdt.pipeline.task import Mode, TargetData
 from jdt.transfer import FixedFeature, FullNetwork, few_shot, target_fraction
 from jdt.types import Int
@@ -68,7 +68,10 @@ def _smaller(target: TargetData, rows: Int[np.ndarray, " chosen"], suffix: str) 
         class_names=whole.class_names,
         fingerprint=config.fingerprint([whole.fingerprint, rows.tolist()]),
     )
-    return dataclasses.replace(target, name=f"{target.name}@{suffix}", train=training, whole=target)
+    streamed = None
+    if target.streamed is not None and isinstance(target.streamed.images, StreamedImages):
+        streamed = dataclasses.replace(training, images=target.streamed.images.chosen(rows))
+    return dataclasses.replace(target, name=f"{target.name}@{suffix}", train=training, whole=target, streamed=streamed)
 
 
 def _decayed(

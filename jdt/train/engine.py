@@ -21,7 +21,9 @@ from jax.sharding import PartitionSpec
 
 from jdt import checks, config
 from jdt.data.augment import normalise, random_crop_flip
+from jdt.data.chunks import Request, read_chunks
 from jdt.data.images import ImageArray
+from jdt.data.views import Look, crop_key
 from jdt.keys import key_for
 from jdt.models import ModelOutput, Network, Variables
 from jdt.sharding import MODELS, SHARED, each_device, in_waves, place, run_in_waves
@@ -30,7 +32,7 @@ from jdt.train.checkpoint import Checkpoints, WaveCheckpoints
 from jdt.train.layout import batch_last
 from jdt.train.loss import cross_entropy
 from jdt.train.plan import Plan
-from jdt.train.pool import Pool
+from jdt.train.pool import Pool, Stretch
 from jdt.train.recipe import Recipe
 from jdt.types import Array, Bool, Float, Int, UInt8
 
@@ -68,7 +70,7 @@ class Ensemble:
       network: The source model.
       recipe: How it is trained.
       plan: How a block shares the device.
-      image_shape: (height, width, channels).
+      image_shape: (height, width, channels) in inference, and in training unless the recipe says otherwise.
       mean_subset_size: Source images of the average subset; sets the number of steps.
       smallest_subset: Fewest source images that a subset is expected to hold.
       precision: What training computes in.
@@ -98,6 +100,16 @@ class Ensemble:
     def num_steps(self) -> int:
         """Optimiser steps of every model."""
         return self._recipe.num_steps(self.mean_subset_size)
+
+    @property
+    def training_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the largest images in training."""
+        return self.recipe.image_shapes(self.image_shape)[0]
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(first step, side in pixels) of the images in training."""
+        return self._recipe.sizes(self.mean_subset_size, self.image_shape[0])
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -204,8 +216,13 @@ def train(
 
     Raises:
       ValueError: If a row of `members` is empty.
-      UserError: If the device has too little memory for one model.
+      UserError: If the device has too little memory for one model, or the recipe cuts images and they are no pool.
     """
+    if ensemble.recipe.is_cut and not isinstance(source, Pool):
+        raise checks.UserError(
+            "random-resized crops and changing resolutions are cut from stored images while they are read: pass a pool "
+            "of a streamed dataset (--streamed)."
+        )
     if not members.any(axis=1).all():
         raise ValueError(f"row {int(members.any(axis=1).argmin())} of `members` is empty: a model needs an example.")
     if not isinstance(source, Pool):
@@ -399,14 +416,16 @@ def _parts(
         eligible = place(members, ensemble.num_devices, MODELS)
         yield _Part(source, eligible, ensemble.smallest_subset, 0, ensemble.num_steps, 0)
         return
-    steps_per_pass = ensemble.recipe.steps_per_epoch(ensemble.mean_subset_size)
-    every = source.stretches(ensemble.num_steps, steps_per_pass, seed)
+    recipe = ensemble._recipe if ensemble.recipe.is_cut else ensemble.recipe  # A resolution's epochs are passes.
+    steps_per_pass = recipe.steps_per_epoch(ensemble.mean_subset_size)
+    every = source.stretches(
+        ensemble.num_steps, steps_per_pass, seed,
+        sizes=ensemble.sizes if recipe.is_cut else (), renewed=recipe.random_resized,
+    )  # fmt: skip
     left = itertools.dropwhile(lambda stretch: stretch.first_step + stretch.num_steps <= done, every)
     stretches, ahead = itertools.tee(left)
     size, whole = source.chunk_size, len(source.dataset)
-    from jdt.data.chunks import read_chunks  # Only here: Grain is not needed where data fit the device.
-
-    with contextlib.closing(read_chunks(source.dataset, (stretch.rows for stretch in ahead))) as chunks:
+    with contextlib.closing(read_chunks(source.dataset, (_request(recipe, seed, s) for s in ahead))) as chunks:
         for stretch, (images, labels) in zip(stretches, chunks, strict=True):
             missing = size - len(labels)  # Chunks differ by one example at most; one shape means one program.
             here = np.pad(members[:, stretch.rows], ((0, 0), (0, missing)))
@@ -425,8 +444,16 @@ def _parts(
                 max(1, smallest),
                 stretch.first_step,
                 stretch.num_steps,
-                stretch.number << 16,  # More passes than anyone makes over one chunk.
+                (stretch.number << 16) + (stretch.part << 12),  # More passes than anyone makes over one chunk.
             )
+
+
+def _request(recipe: Recipe, seed: int, stretch: Stretch) -> Request:
+    """What to read for a stretch: rows as the dataset shows them, or how else."""
+    if stretch.size is None:
+        return stretch.rows
+    view = recipe.view
+    return stretch.rows, Look(stretch.size, view, crop_key(seed, stretch.pass_number) if view else 0)
 
 
 def apply_in_batches(

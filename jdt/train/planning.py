@@ -142,12 +142,14 @@ def uncovered_layers(ensemble: Ensemble) -> list[str]:
     """Name the model's layers whose convolutions no rule covers: see `jdt.train.layout.uncovered`."""
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda k: ensemble.network.init(k, ensemble.image_shape), key)
-    images = jax.ShapeDtypeStruct((2, *ensemble.image_shape), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, *ensemble.training_shape), jnp.float32)
     return uncovered(ensemble.network.train_apply, variables, images, key)
 
 
 def memory_needed(ensemble: Ensemble, num_examples: int) -> int:
     """Bytes that the training program and its data take on each device. Compiles the program, for later use too.
+
+    Where the images' size changes in training, it is about the largest.
 
     Args:
       ensemble: What the models share, with the plan in question.
@@ -202,7 +204,7 @@ def _lowered(ensemble: Ensemble, num_examples: int) -> Any:
     ids = jax.ShapeDtypeStruct((models,), jnp.int32)
     zero = jnp.asarray(0)
     states = jax.eval_shape(lambda i: TrainState(*engine._initial_states(ensemble, zero, i)), ids)
-    images: Any = jax.ShapeDtypeStruct((num_examples, *ensemble.image_shape), jnp.uint8)
+    images: Any = jax.ShapeDtypeStruct((num_examples, *ensemble.training_shape), jnp.uint8)
     labels: Any = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
     source = SourceData(images, labels)
     indices = jax.ShapeDtypeStruct((size, models, ensemble.batch_size), jnp.int32)
@@ -285,7 +287,7 @@ class _Sample:
     def __init__(self, ensemble: Ensemble, num_examples: int) -> None:
         self._ensemble = ensemble
         draw = np.random.default_rng(0)
-        images = draw.integers(0, 256, (num_examples, *ensemble.image_shape), np.uint8)
+        images = draw.integers(0, 256, (num_examples, *ensemble.training_shape), np.uint8)
         source = SourceData(images, np.zeros(num_examples, np.int32))  # pyright: ignore[reportArgumentType]
         self._source = place(source, ensemble.num_devices, SHARED)
         models, size = _wave_size(ensemble), _steps_a_call(ensemble)

@@ -2,12 +2,14 @@
 
 One pass over the source is cut into chunks, in an order of its own each time; every model trains on its members of
 the chunk that is on the device, for the chunk's share of the steps. With one chunk that holds everything this is
-training on resident data, draw for draw.
+training on resident data, draw for draw. Random crops are drawn anew in each pass, and a change of the images' size
+falls between two stretches.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,12 +28,27 @@ class Stretch(NamedTuple):
       rows: int `[chunk]`: source examples that are on the device.
       first_step: First step on it.
       num_steps: How many steps.
+      pass_number: The pass over the source that the chunk belongs to.
+      size: Side of the images in pixels, or None for the dataset's own.
+      part: 0, or which of the stretches on this chunk, where the size changes meanwhile.
     """
 
     number: int
     rows: np.ndarray
     first_step: int
     num_steps: int
+    pass_number: int = 0
+    size: int | None = None
+    part: int = 0
+
+
+def size_at(sizes: Sequence[tuple[int, int]], step: int) -> int | None:
+    """Side of the images at a step, or None for the dataset's own.
+
+    >>> [size_at(((0, 160), (12, 192)), step) for step in (0, 11, 12)]
+    [160, 160, 192]
+    """
+    return next((size for first, size in reversed(sizes) if first <= step), None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,15 +73,20 @@ class Pool:
         """Examples of the largest chunk."""
         return math.ceil(len(self.dataset) / self.chunks_a_pass)
 
-    def check(self, smallest_subset: int, batch_size: int) -> None:
+    def check(self, smallest_subset: int, batch_size: int, image_shape: tuple[int, int, int] | None = None) -> None:
         """Refuse a pool in which a subset would not fill a batch.
+
+        Args:
+          smallest_subset: Fewest source images of a model.
+          batch_size: Images a step.
+          image_shape: Of the largest images in training; the dataset's when None.
 
         Raises:
           UserError: Saying how large the pool must be.
         """
         expected = smallest_subset * self.chunk_size / len(self.dataset)
         if self.chunks_a_pass > 1 and expected < 2 * batch_size:
-            bytes_each = math.prod(self.dataset.image_shape)
+            bytes_each = math.prod(image_shape or self.dataset.image_shape)
             wanted = 2 * batch_size * len(self.dataset) / smallest_subset * bytes_each / 2**30
             raise checks.UserError(
                 f"the pool holds {self.chunk_size:,} of {len(self.dataset):,} source images, in which the smallest "
@@ -72,21 +94,34 @@ class Pool:
                 f"{wanted:.3g} GiB or more."
             )
 
-    def stretches(self, num_steps: int, steps_per_pass: float, seed: int) -> Iterator[Stretch]:
+    def stretches(
+        self,
+        num_steps: int,
+        steps_per_pass: float,
+        seed: int,
+        *,
+        sizes: Sequence[tuple[int, int]] = (),
+        renewed: bool = False,
+    ) -> Iterator[Stretch]:
         """Which chunk is on the device when, until `num_steps` are done.
 
         Args:
           num_steps: Steps in all.
           steps_per_pass: Steps in which a model sees as many images as its part of the source has; not rounded.
           seed: Root seed; the order of pass p derives from (seed, p).
+          sizes: (first step, side in pixels) of images in training, from step 0 on; empty for the dataset's own size.
+          renewed: Whether every pass shows the images anew, so that it reads them again even if the pool holds all.
         """
         chunks, number, done = self.chunks_a_pass, 0, 0
+        by_pass = chunks > 1 or renewed
         while done < num_steps:
             order = self._order(number // chunks, seed)
             for rows in np.array_split(order, chunks):
-                end = min(num_steps, round((number + 1) * steps_per_pass / chunks)) if chunks > 1 else num_steps
-                if end > done:
-                    yield Stretch(number, rows, done, end - done)
+                end = min(num_steps, round((number + 1) * steps_per_pass / chunks)) if by_pass else num_steps
+                bounds = [done, *(step for step, _ in sizes if done < step < end), end]
+                for part, (first, last) in enumerate(itertools.pairwise(bounds)):
+                    if last > first:
+                        yield Stretch(number, rows, first, last - first, number // chunks, size_at(sizes, first), part)
                 number, done = number + 1, max(done, end)
                 if done == num_steps:
                     return

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import optax
 
 from jdt import checks, config
+from jdt.data.views import View
 
 Decay = Literal["linear", "cosine", "step"]
 
@@ -33,6 +34,11 @@ class Recipe:
       flip: Whether images are mirrored at random, left to right.
       mean: Per-channel (or one) mean of pixels in [0, 1]; subtracted.
       std: Per-channel (or one) deviation of pixels in [0, 1]; divided by.
+      random_resized: Whether images are random-resized crops, cut on the host from stored images of any size; a pass
+        shows all models the same crops. For streamed data.
+      crop_scale: Least and largest area of such a crop, as parts of the image's.
+      resolution: (first epoch, side in pixels), rising: images are that large from that epoch on; test and transfer
+        images keep theirs. Empty for one size throughout. For streamed data.
       drop_last: Whether an epoch has whole batches only, as the papers count; otherwise a last part of one counts as
         that part of a step.
       class_weights: Weight of each class in the training loss, whose mean is over weights; none weighs all alike.
@@ -52,6 +58,9 @@ class Recipe:
     flip: bool = False
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
+    random_resized: bool = dataclasses.field(default=False, metadata=config.LATER)
+    crop_scale: tuple[float, float] = dataclasses.field(default=(0.08, 1.0), metadata=config.LATER)
+    resolution: tuple[tuple[float, int], ...] = dataclasses.field(default=(), metadata=config.LATER)
     drop_last: bool = dataclasses.field(default=False, metadata=config.LATER)
     class_weights: tuple[float, ...] = dataclasses.field(default=(), metadata=config.LATER)
 
@@ -78,6 +87,43 @@ class Recipe:
                 f"class-weights are {len(self.class_weights)} numbers, but {name} has {num_classes} classes: pass one "
                 "for each, or none."
             )
+
+        View("random-resized", scale=self.crop_scale)  # Checks it.
+        epochs, sides = [epoch for epoch, _ in self.resolution], [side for _, side in self.resolution]
+        if self.resolution and (epochs[0] != 0 or epochs != sorted(set(epochs)) or min(sides) < 1):
+            raise checks.UserError(
+                f"resolution is {self.resolution}, but must be pairs of a first epoch and a side in pixels, the epochs "
+                "rising from 0: for example 0 160 12 192."
+            )
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether training shows images otherwise than they are stored, so that it must read them anew."""
+        return self.random_resized or bool(self.resolution)
+
+    @property
+    def view(self) -> View | None:
+        """The random crops, or None where images are shown as the dataset shows them."""
+        return View("random-resized", scale=self.crop_scale) if self.random_resized else None
+
+    def sizes(self, mean_subset_size: float, side: int) -> tuple[tuple[int, int], ...]:
+        """Steps from which images have another side: (first step, side in pixels), from step 0 on.
+
+        Args:
+          mean_subset_size: Images of the average subset, in an epoch.
+          side: Where there is no `resolution`.
+        """
+        per_epoch = self.steps_per_epoch(mean_subset_size)
+        return tuple((round(epoch * per_epoch), size) for epoch, size in self.resolution) or ((0, side),)
+
+    def image_shapes(self, image_shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], ...]:
+        """Shapes of the images in training, the largest first.
+
+        Args:
+          image_shape: (height, width, channels) in inference, and in training where there is no `resolution`.
+        """
+        sides = sorted({side for _, side in self.resolution}, reverse=True)
+        return tuple((side, side, image_shape[2]) for side in sides) or (image_shape,)
 
     def steps_per_epoch(self, mean_subset_size: float) -> float:
         """Optimiser steps in one epoch of the average subset, rounded down where the last batch is dropped."""

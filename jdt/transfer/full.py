@@ -13,7 +13,7 @@ from jdt import checks, config
 from jdt.data import Dataset
 from jdt.keys import key_for
 from jdt.models import Variables
-from jdt.train import Ensemble, Recipe, SourceData, Statistics, apply_in_batches, initial_variables, train
+from jdt.train import Ensemble, Pool, Recipe, SourceData, Statistics, apply_in_batches, initial_variables, train
 from jdt.transfer.fixed import TUNING, FixedFeature
 from jdt.types import Bool, Float, Int
 
@@ -73,7 +73,7 @@ def transfer_full(
     Args:
       ensemble: What the source models share.
       variables: Of the source models, stacked on a leading models axis.
-      training: Target training split; every model sees all of it.
+      training: Target training split; every model sees all of it. Streamed where the recipe cuts images.
       test: Target test split, with the same classes.
       settings: How to train.
       target: The target's name, which its randomness derives from.
@@ -85,7 +85,10 @@ def transfer_full(
     own_seed = int(jax.random.bits(key_for(seed, "transfer", zlib.crc32(target.encode())), dtype=jnp.uint32) >> 1)
     fresh = initial_variables(tuned, own_seed, randomness_ids)
     params: Mapping = {**variables.params, "head": fresh.params["head"]}
-    data = SourceData(np.asarray(training.images), np.asarray(training.labels))  # pyright: ignore[reportArgumentType]
+    if tuned.recipe.is_cut:
+        data = Pool(training, len(training))
+    else:
+        data = SourceData(np.asarray(training.images), np.asarray(training.labels))  # pyright: ignore[reportArgumentType]
     everything = np.ones((len(randomness_ids), len(training)), bool)
     start = Variables(params, variables.state)
     trained = train(tuned, data, everything, randomness_ids, seed=own_seed, start=start)
