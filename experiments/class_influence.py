@@ -81,6 +81,8 @@ class Config:
     """Continue the run that is in --out; with --no-resume it is left alone and the command refused."""
     overwrite: bool = False
     """Remove the run that is in --out and begin anew."""
+    save_models: bool = False
+    """Keep every source model, to apply it or to add targets later (experiments.transfer_again)."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints inside the training of a block; blocks that take less need none."""
     shard: str | None = None
@@ -195,11 +197,18 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
         "precision": task.precision,
         "pool_size": task.pool_size,
         "full": jdt.config.to_plain(task.full) if "full" in task.modes else None,
+        **({"save_models": True} if config.save_models else {}),
         "fingerprints": {
             **{data.name: data.fingerprint for data in datasets},
             "units": jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()]),
         },
     }
+
+
+def source_model(config: Config, task: jdt.pipeline.Task) -> dict:
+    """What the source models are, so that they can be built again."""
+    classes, shape = len(task.source.class_names), task.source.image_shape
+    return jdt.pipeline.describe_source_model(config.model, classes, shape, task.recipe.mean, task.recipe.std)
 
 
 def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
@@ -253,7 +262,12 @@ def open_writer(
         return jdt.store.create_or_open(
             config.out,
             config=identity(config, task),
-            provenance={**jdt.cli.provenance(), "plan": choice.record(), "output": config.output},
+            provenance={
+                **jdt.cli.provenance(),
+                "plan": choice.record(),
+                "output": config.output,
+                "source_model": source_model(config, task),
+            },
             schema=task.schema(),
             overwrite=config.overwrite,
         )
@@ -309,6 +323,7 @@ def train_run(
             writer,
             hosts=hosts,
             checkpoint_seconds=60 * config.checkpoint_minutes,
+            save_models=config.save_models,
             progress=progress,
             enough=enough,
         )

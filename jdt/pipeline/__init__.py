@@ -26,6 +26,9 @@ from jdt.pipeline.rows import OUTPUTS as OUTPUTS
 from jdt.pipeline.rows import share_of as share_of
 from jdt.pipeline.rows import usable_models as usable_models
 from jdt.pipeline.rows import usable_rows as usable_rows
+from jdt.pipeline.source_models import SourceModel as SourceModel
+from jdt.pipeline.source_models import describe_source_model as describe_source_model
+from jdt.pipeline.source_models import source_model as source_model
 from jdt.pipeline.stopping import UntilReliability as UntilReliability
 from jdt.pipeline.stopping import verdict as verdict
 from jdt.pipeline.task import Mode as Mode

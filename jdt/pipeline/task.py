@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -29,6 +29,41 @@ class TargetData:
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
             raise checks.UserError(f"target {self.name!r}: its training and test splits name different classes.")
+
+
+@runtime_checkable
+class Transfers(Protocol):
+    """What transferring trained models takes: a `Task`, or a target that is added to a run."""
+
+    @property
+    def targets(self) -> tuple[TargetData, ...]:
+        """One or more."""
+        ...
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """Kinds of transfer."""
+        ...
+
+    @property
+    def design(self) -> Design:
+        """How subsets were drawn; its seed is the seed of everything."""
+        ...
+
+    @property
+    def head(self) -> FixedFeature:
+        """How heads are fitted."""
+        ...
+
+    @property
+    def full(self) -> FullNetwork:
+        """How whole networks are fine-tuned."""
+        ...
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """What all models share."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from jdt.store.checkup import Checkup as Checkup
 from jdt.store.checkup import Fault as Fault
 from jdt.store.checkup import check_run as check_run
 from jdt.store.create import PLAN_FILE as PLAN_FILE
+from jdt.store.create import TRANSFERS as TRANSFERS
 from jdt.store.create import UNFINISHED as UNFINISHED
 from jdt.store.create import create_or_open as create_or_open
 from jdt.store.create import refuse_other_directories as refuse_other_directories
@@ -38,4 +39,15 @@ from jdt.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from jdt.store.schema import Schema as Schema
 from jdt.store.schema import Target as Target
 from jdt.store.schema import safe_name as safe_name
+from jdt.store.source_models import LEAVES_FILE as LEAVES_FILE
+from jdt.store.source_models import MODELS_KEY as MODELS_KEY
+from jdt.store.source_models import Leaf as Leaf
+from jdt.store.source_models import SavedPart as SavedPart
+from jdt.store.source_models import block_folder as block_folder
+from jdt.store.source_models import leaves_bytes as leaves_bytes
+from jdt.store.source_models import model_digest as model_digest
+from jdt.store.source_models import part_folder as part_folder
+from jdt.store.source_models import parts_of as parts_of
+from jdt.store.source_models import read_leaves as read_leaves
+from jdt.store.source_models import read_models as read_models
 from jdt.store.writer import RunWriter as RunWriter

@@ -175,7 +175,8 @@ def _blocks(
             records[block] = record
     # A column without a sound description does not open; that was reported.
     arrays = open_columns(root / "store.zarr", readable.values(), writable=False)
-    for done, (block, damage) in enumerate(block_records.verify(records, arrays, layout, root / "store.zarr"), start=1):
+    verified = block_records.verify(records, arrays, layout, root / "store.zarr", models=True)
+    for done, (block, damage) in enumerate(verified, start=1):
         start, stop = records[block]["models"]
         yield damage, stop - start
         if progress is not None:
