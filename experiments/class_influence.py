@@ -14,7 +14,7 @@ import itertools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -220,11 +220,16 @@ def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
 
 def planted_truth(config: Config, task: jdt.pipeline.Task) -> jdt.pipeline.Truth | None:
     """The embedded digits know which source classes help: upright ones, more than scrambled ones."""
-    if config.source != "jdt_digits_source" or config.units != "classes":
+    return digits_truth(config.source, config.units, task.units.names)
+
+
+def digits_truth(source: str, units: str, unit_names: Sequence[str]) -> jdt.pipeline.Truth | None:
+    """What is known of the embedded digits, None of any other source."""
+    if source != "jdt_digits_source" or units != "classes":
         return None
     return jdt.pipeline.Truth(
         question="do upright source digits help the upright target digits more than scrambled ones?",
-        kinds=tuple(name.split()[0] for name in task.units.names),
+        kinds=tuple(name.split()[0] for name in unit_names),
         helpful="upright",
         useless="scrambled",
     )
@@ -361,16 +366,41 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
     """Estimate, and write table and report."""
     run = jdt.store.open_run(config.out)
     unit_images = jdt.report.sample_images(task.source.images, task.units.of_example, task.units.names)
+    findings, warnings, page = publish(
+        run, task.targets, task.modes, say,
+        title=f"{config.source} → {', '.join(config.target)}", output=config.output, unit_images=unit_images,
+        truth=planted_truth(config, task),
+    )  # fmt: skip
+    conclude(findings, warnings, say)
+    if config.until_reliability is not None:
+        say(jdt.pipeline.verdict(findings, config.until_reliability, len(run.complete), task.num_models), markup=False)
+    say(f"{len(run.complete)} models; {trained:.0f} s to train, {time.perf_counter() - start:.0f} s in all.")
+    say(f"report: {page}", markup=False, soft_wrap=True)
+    say(f'arrays: jdt.load_influences("{config.out}")', markup=False, soft_wrap=True)
+
+
+def publish(
+    run: jdt.store.Run,
+    targets: Sequence[jdt.pipeline.TargetData],
+    modes: Sequence[jdt.pipeline.Mode],
+    say: Callable[..., None],
+    *,
+    title: str,
+    output: Literal["confidence", "margin"],
+    unit_images: Mapping[str, np.ndarray],
+    truth: jdt.pipeline.Truth | None,
+) -> tuple[list[jdt.report.TargetFindings], list[str], jdt.store.Place]:
+    """Estimate the influences on targets, and write summary and report into the run; also returns the page's place."""
     findings, warnings = [], []
-    for target, mode in itertools.product(task.targets, task.modes):
+    for target, mode in itertools.product(targets, modes):
         with jdt.cli.console.status(f"estimating influences on {target.name}, {mode} transfer"):
             found, left_out = jdt.pipeline.estimate_target(
                 run,
                 target.name,
                 mode,
-                output=config.output,
+                output=output,
                 class_images=jdt.report.sample_images(target.test.images, target.test.labels, target.test.class_names),
-                truth=planted_truth(config, task),
+                truth=truth,
             )
         findings.append(found)
         if left_out:
@@ -385,11 +415,11 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
     if (compared := jdt.pipeline.compared(run)) is not None:
         figures |= compared.figures()
         say(str(compared), markup=False)
-    jdt.store.write_json(config.out / "summary.json", jdt.pipeline.summary_of(findings, figures))
+    jdt.store.write_json(run.path / "summary.json", jdt.pipeline.summary_of(findings, figures))
     page = jdt.report.write_report(
-        config.out / "report.html",
+        run.path / "report.html",
         jdt.report.Content(
-            title=f"{config.source} → {', '.join(config.target)}",
+            title=title,
             relative=design_is_relative(findings[0]),
             warnings=tuple(warnings),
             targets=tuple(findings),
@@ -398,12 +428,7 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
             provenance=jdt.config.flatten({**run.provenance, "config": run.config}),
         ),
     )
-    conclude(findings, warnings, say)
-    if config.until_reliability is not None:
-        say(jdt.pipeline.verdict(findings, config.until_reliability, len(run.complete), task.num_models), markup=False)
-    say(f"{len(run.complete)} models; {trained:.0f} s to train, {time.perf_counter() - start:.0f} s in all.")
-    say(f"report: {page}", markup=False, soft_wrap=True)
-    say(f'arrays: jdt.load_influences("{config.out}")', markup=False, soft_wrap=True)
+    return findings, warnings, page
 
 
 def design_is_relative(found: jdt.report.TargetFindings) -> bool:

@@ -90,6 +90,7 @@ def estimate_target(
         used.
     """
     checks.require_known("output", output, OUTPUTS)
+    run = run.holding(target)
     run.output_column(target, mode, output)  # Refuses what the run does not hold before anything is read.
     if not run.targets[target].class_names:
         raise checks.UserError(

@@ -114,6 +114,7 @@ def fit_target(
         raise checks.UserError(
             "output 'prediction' is a class number, of which there is no influence: ask for another."
         )
+    run = run.holding(target)
     column, count = run.output_column(target, mode, output), run.layout.num_examples[target]
     own = share_of(run, hosts)
     usable = np.isin(own.complete, run.complete[models.kept])

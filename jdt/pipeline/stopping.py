@@ -53,7 +53,7 @@ class UntilReliability:
         run = store.open_run(self.path)
         return all(
             class_reliability(run, target, mode, self.output, self.estimator) >= self.threshold
-            for target in run.targets
+            for target in run.layout.num_examples
             for mode in run.modes
         )
 

@@ -12,13 +12,13 @@ from jdt.store.checkup import Checkup as Checkup
 from jdt.store.checkup import Fault as Fault
 from jdt.store.checkup import check_run as check_run
 from jdt.store.create import PLAN_FILE as PLAN_FILE
-from jdt.store.create import TRANSFERS as TRANSFERS
 from jdt.store.create import UNFINISHED as UNFINISHED
 from jdt.store.create import create_or_open as create_or_open
 from jdt.store.create import refuse_other_directories as refuse_other_directories
 from jdt.store.files import Place as Place
 from jdt.store.files import is_local as is_local
 from jdt.store.files import names_in as names_in
+from jdt.store.files import refuse_links as refuse_links
 from jdt.store.files import remove_tree as remove_tree
 from jdt.store.files import run_path as run_path
 from jdt.store.files import write_bytes as write_bytes
@@ -30,6 +30,7 @@ from jdt.store.groups import saved_groups as saved_groups
 from jdt.store.groups import write_group as write_group
 from jdt.store.importers import import_datamodels as import_datamodels
 from jdt.store.importers import is_foreign as is_foreign
+from jdt.store.reader import TRANSFERS as TRANSFERS
 from jdt.store.reader import Run as Run
 from jdt.store.reader import open_run as open_run
 from jdt.store.reader import saved_run as saved_run

@@ -18,6 +18,7 @@ from jdt.store.files import (
     run_path,
     write_bytes,
 )
+from jdt.store.reader import TRANSFERS
 from jdt.store.records import RunFile, load_run_file, now, read_run_file, sealed
 from jdt.store.schema import SCHEMA_VERSION, Column, Schema
 from jdt.store.source_models import CHECKPOINTS
@@ -25,8 +26,6 @@ from jdt.store.writer import REPORTER_FILE, RunWriter
 
 UNFINISHED = "unfinished"
 """Folder of the checkpoints of blocks that are being trained."""
-TRANSFERS = "transfers"
-"""Folder of targets that were added to a run later, each a run of its own."""
 PLAN_FILE = "plan.json"
 """What a run is expected to take, which may be there before the run is."""
 # What --overwrite removes, in this order: run.json last, so that a removal cut short can be repeated.

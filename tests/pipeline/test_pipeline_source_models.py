@@ -103,7 +103,7 @@ def test_a_kill_between_models_and_record_costs_the_block_alone(small, finished,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(orbax_bytes, "save", full)
-    with pytest.raises(UserError, match="No space left on device.*every recorded block is safe"):
+    with pytest.raises(UserError, match=r"No space left on device.*every recorded block is safe"):
         train(small, tmp_path / "full")
     assert jdt.open_run(tmp_path / "full").complete.tolist() == []
 
@@ -221,7 +221,7 @@ def test_code_that_a_run_names_is_not_imported_unasked(run, network, monkeypatch
 
 def test_what_cannot_be_had_is_refused_in_one_line(small, run, tmp_path):
     found = jdt.open_run(run)
-    with pytest.raises(UserError, match="model is 17, but .* has models 0 to 3"):
+    with pytest.raises(UserError, match=r"model is 17, but .* has models 0 to 3"):
         found.source_model(17)
     # The test's network is narrower than the zoo's, which run.json speaks of.
     with pytest.raises(
@@ -229,7 +229,7 @@ def test_what_cannot_be_had_is_refused_in_one_line(small, run, tmp_path):
     ):
         found.source_model(0)
     (run / "blocks/000001.json").unlink()
-    with pytest.raises(UserError, match="model 2 of .* is not complete"):
+    with pytest.raises(UserError, match=r"model 2 of .* is not complete"):
         jdt.open_run(run).source_model(2)
     pipeline.train_missing_blocks(small, opened(small, tmp_path / "plain"), [0])
     with pytest.raises(UserError, match="keeps no source models: it was made without --save-models"):
