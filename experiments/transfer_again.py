@@ -3,9 +3,10 @@
 Question  The source models of a run were kept (--save-models): what is the influence of its source units on one more
           target, without training a source model again?
 Source    arXiv 2207.05739, section 3: one set of source models serves all targets.
-Run       python -m experiments.class_influence --out runs/kept --preset smoke --save-models
+Run       python -m experiments.class_influence --out runs/kept --save-models
           python -m experiments.transfer_again --run runs/kept --target folder:PATH --image-size 8
-Smoke     python -m experiments.transfer_again --preset smoke
+Smoke     python -m experiments.class_influence --preset smoke --save-models
+          python -m experiments.transfer_again --preset smoke
 Read      jdt.open_run("runs/kept").outputs("folder:PATH"), jdt.load_influences("runs/kept", target="folder:PATH")
 """
 
@@ -26,7 +27,7 @@ class Config:
 
     run: jdt.cli.RunPath
     """A run that was made with --save-models. What is in it stays as it is; the same command resumes."""
-    target: str = "jdt_digits"
+    target: str
     """The new target: a prepared TFDS name, or folder:PATH."""
     data_dir: pathlib.Path | None = None
     """Where prepared TFDS datasets are; TFDS's own default when not given."""
@@ -48,7 +49,10 @@ class Config:
     """Learn i and n from a jax.distributed job: auto where the environment describes one (SLURM, GKE)."""
 
 
-PRESETS = {name: Config(run=pathlib.Path(f"runs/{name}")) for name in ("demo", "smoke", "paper")}
+PRESETS = {
+    name: Config(run=pathlib.Path(f"runs/{name}"), target=target)
+    for name, target in (("demo", "jdt_digits_source"), ("smoke", "jdt_digits_source"), ("paper", "svhn_cropped"))
+}
 
 
 def main(config: Config) -> None:
@@ -61,9 +65,7 @@ def main(config: Config) -> None:
     for damage in writer.damaged:
         say(f"damaged: {damage}", markup=False)
     there = len(added.run.complete)
-    say(
-        f"{there} of {added.run.num_models} source models are there, {writer.num_complete} of them transferred already."
-    )
+    say(f"{there} of {added.run.num_models} source models are there, {writer.num_complete} are transferred already.")
 
     def saved() -> str:
         return f"{writer.num_complete} models are transferred to {added.target.name} in {writer.path}"

@@ -48,10 +48,9 @@ def from_plain(like: Any, plain: Mapping[str, Any]) -> Any:
             changed[name] = from_plain(before, value)
         elif isinstance(before, tuple) and isinstance(value, list):
             changed[name] = tuple(value)
-        elif (
-            before is None
-            or value is None
-            or isinstance(value, (int, float) if type(before) is float else type(before))
+        # A default may be an integer where another value has a fraction.
+        elif None in (before, value) or isinstance(
+            value, (int, float) if type(before) in (int, float) else type(before)
         ):
             changed[name] = value
         else:
