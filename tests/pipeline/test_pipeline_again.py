@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 import jdt
-from jdt import config, models, pipeline, store, train, transfer
+from jdt import config, pipeline, store, train, transfer
 from jdt.checks import UserError
 
-NETWORK = models.Network(models.SmallCNN(4, width=2))
 FULL = transfer.FullNetwork(train.Recipe(epochs=1, batch_size=8, learning_rate=0.05))
 COLUMNS = {
     "fixed": ("margin", "confidence", "prediction", "accuracy", "gradient_norm"),
@@ -17,7 +16,7 @@ COLUMNS = {
 
 
 @pytest.fixture(scope="module")
-def task_of(make_task):
+def task_of(make_task, network):
     old = make_task().targets[0]
 
     def renamed(data, labels_from):
@@ -27,7 +26,7 @@ def task_of(make_task):
     new = pipeline.TargetData("new/target", renamed(old.train, "train"), renamed(old.test, "test"))
 
     def of(num_models, targets=(old,)):
-        task = make_task("fixed-size", num_models=num_models, block_size=2, targets=targets)
+        task = make_task("fixed-size", num_models=num_models, block_size=2, targets=targets, module=network.module)
         return dataclasses.replace(task, modes=("fixed", "full"), full=FULL)
 
     return of, old, new
@@ -50,11 +49,13 @@ def trained(task, path):
     return path
 
 
-def add(path, target, **options):
-    added = pipeline.added_target(jdt.open_run(path), target, network=NETWORK, **options)
-    writer = added.open({"output": "confidence"})
-    pipeline.transfer_missing_blocks(added, writer)
-    return writer
+@pytest.fixture(scope="module")
+def add(network):
+    def to(path, target, **options):
+        added = pipeline.added_target(jdt.open_run(path), target, network=network, **options)
+        pipeline.transfer_missing_blocks(added, added.open({"output": "confidence"}))
+
+    return to
 
 
 def own_files(path):
@@ -72,7 +73,7 @@ def run(kept, tmp_path):
     return shutil.copytree(kept, tmp_path / "copy")
 
 
-def test_an_added_target_has_the_outputs_it_would_have_had(task_of, run, tmp_path, monkeypatch):
+def test_an_added_target_has_the_outputs_it_would_have_had(task_of, add, run, tmp_path, monkeypatch):
     of, old, new = task_of
     before, real = own_files(run), store.RunWriter.write_block
 
@@ -116,7 +117,7 @@ def test_an_added_target_has_the_outputs_it_would_have_had(task_of, run, tmp_pat
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == files
 
 
-def test_readers_find_an_added_target(task_of, run):
+def test_readers_find_an_added_target(task_of, add, run):
     _, old, new = task_of
     add(run, new, modes=("fixed",))
     found = jdt.open_run(run)
@@ -147,7 +148,7 @@ def test_readers_find_an_added_target(task_of, run):
     assert fault.file == "transfers/new_target/run.json"
 
 
-def test_what_cannot_be_added_is_refused(task_of, run, kept, tmp_path):
+def test_what_cannot_be_added_is_refused(task_of, add, run, tmp_path):
     of, old, new = task_of
     with pytest.raises(UserError, match="has had the target 'target' from the start"):
         add(run, old)
