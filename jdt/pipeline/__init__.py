@@ -29,6 +29,7 @@ from jdt.pipeline.rows import OUTPUTS as OUTPUTS
 from jdt.pipeline.rows import share_of as share_of
 from jdt.pipeline.rows import usable_models as usable_models
 from jdt.pipeline.rows import usable_rows as usable_rows
+from jdt.pipeline.saving import model_bytes as model_bytes
 from jdt.pipeline.source_models import SourceModel as SourceModel
 from jdt.pipeline.source_models import describe_source_model as describe_source_model
 from jdt.pipeline.source_models import described_source_model as described_source_model

@@ -95,6 +95,11 @@ def shapes_of(network: Network, image_shape: tuple[int, int, int]) -> Variables:
     return jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
 
 
+def model_bytes(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Bytes that a run keeps of each source model."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes_of(network, image_shape)))
+
+
 def flattened(variables: Variables) -> tuple[tuple[store.Leaf, ...], UInt8[np.ndarray, "models bytes"]]:
     """Arrays with a leading models axis as a row of bytes for each model, and what each row is made of."""
     named = [(name, np.asarray(leaf)) for name, leaf in _named(jax.device_get(variables))]

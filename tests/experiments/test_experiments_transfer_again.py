@@ -1,3 +1,4 @@
+import functools
 import itertools
 import shutil
 
@@ -57,11 +58,12 @@ def kept(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
-    # As many classes and images as in another file's runs: equal shapes are compiled once in a session.
     return folder_of_images(tmp_path_factory.mktemp("target"), "wxyz")
 
 
 def test_a_target_is_added_reported_fitted_and_verified(kept, target, tmp_path, capfd, monkeypatch):
+    quick = functools.partial(jdt.pipeline.estimate_target, estimators=(jdt.DifferenceOfMeans(),))
+    monkeypatch.setattr(jdt.pipeline, "estimate_target", quick)  # The others take long to compile.
     run = shutil.copytree(kept, tmp_path / "run")
     again = ("--run", run, "--target", target, "--devices", "1", "--model", "net_of_a_user:Net")
     assert command(transfer_again, *again) == 0
@@ -71,7 +73,8 @@ def test_a_target_is_added_reported_fitted_and_verified(kept, target, tmp_path, 
     found = jdt.open_run(run)
     assert found.outputs(target).shape == (4, 96)
     assert found.source_model(3, trust=True).apply(np.zeros((2, 8, 8, 1), np.uint8)).logits.shape == (2, 4)
-    assert jdt.load_influences(run, target=target, level="class").influence.shape == (4, 4)
+    influences = jdt.load_influences(run, target=target, level="class", estimator="difference")
+    assert influences.influence.shape == (4, 4)
     inside = found.holding(target).path
     assert "summary.json" in {path.name for path in inside.iterdir()}
     assert (inside / "report.html").exists()

@@ -1,13 +1,15 @@
 import json
 import shutil
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 import jdt
-from jdt import pipeline, store
+from jdt import models, pipeline, store
 from jdt.checks import UserError
+from jdt.pipeline import saving
 from jdt.train import orbax_bytes
 
 SHAPE = (6, 6, 1)
@@ -228,6 +230,25 @@ def test_what_cannot_be_had_is_refused_in_one_line(small, run, network, tmp_path
         jdt.open_run(tmp_path / "plain").source_model(0)
     with pytest.raises(UserError, match=r"images have shape \(8, 8, 1\)"):
         jdt.open_run(run).source_model(0, network=network).apply(np.zeros((1, 8, 8, 1), np.uint8))
+
+
+class KeepsAKey(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        self.variable("keys", "own", lambda: jax.random.key(0))
+        features = images.reshape(len(images), -1)
+        return nn.Dense(self.num_classes, name="head")(features), features
+
+
+def test_what_could_not_be_kept_is_refused_before_training(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving.importlib.util, "find_spec", lambda _: None)
+    saving.require_savable(tmp_path, network, SHAPE)
+    with pytest.raises(UserError, match="needs gcsfs: pip install gcsfs, or use a local --out"):
+        saving.require_savable(store.run_path("gs://bucket/run"), network, SHAPE)
+    with pytest.raises(UserError, match=r"cannot keep state/keys/own of the model: it is of type key<fry>"):
+        saving.require_savable(tmp_path, models.Network(KeepsAKey(4)), SHAPE)
 
 
 def test_overwriting_a_run_removes_its_models(small, run):
