@@ -55,6 +55,8 @@ class Config:
     """Root of all randomness."""
     model: str = "small_cnn"
     """A zoo name, or package.module:ClassName of a Flax module."""
+    start_from: pathlib.Path | None = None
+    """Start every source model from these variables (Orbax folder, .msgpack, .safetensors), under a head of its own."""
     recipe: jdt.train.Recipe = dataclasses.field(default_factory=jdt.train.Recipe)
     """How source models are trained."""
     head: jdt.transfer.FixedFeature = dataclasses.field(default_factory=jdt.transfer.FixedFeature)
@@ -146,6 +148,9 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     # A run goes on as it began: another plan would round otherwise, another block size would not fit the store.
     saved = None if config.overwrite else jdt.store.saved_run(config.out)
     block_size = config.block_size or (saved.layout.block_size if saved else None)
+    network, start = jdt.models.make(config.model, len(source.class_names)), None
+    if config.start_from is not None:
+        start = jdt.models.load_variables(config.start_from, network, source.image_shape, head=False)
     plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
     task = jdt.pipeline.Task(
         source=source,
@@ -157,7 +162,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         design=design,
         num_models=config.num_models,
         block_size=block_size or 2,
-        network=jdt.models.make(config.model, len(source.class_names)),
+        network=network,
         recipe=config.recipe,
         plan=jdt.train.PLANS["native"],
         head=config.head,
@@ -166,6 +171,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         precision=jdt.devices.resolve_precision(config.precision),
         num_devices=num_devices,
         pool_size=jdt.pipeline.pool_size(source, config.memory_budget),
+        start=start,
     )
     with jdt.cli.console.status("choosing a plan by measurement"):
         choice = jdt.train.choose(
@@ -198,6 +204,7 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
         "pool_size": task.pool_size,
         "full": jdt.config.to_plain(task.full) if "full" in task.modes else None,
         **({"save_models": True} if config.save_models else {}),
+        **({} if task.start is None else {"start_from": jdt.models.variables_digest(task.start)}),
         "fingerprints": {
             **{data.name: data.fingerprint for data in datasets},
             "units": jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()]),

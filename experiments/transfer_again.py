@@ -39,6 +39,8 @@ class Config:
     """How whole networks are fine-tuned, if the run has no full transfer that says it."""
     model: str | None = None
     """The model of the run, package.module:ClassName, where it is not of the zoo: it is imported, hence run."""
+    start_from: pathlib.Path | None = None
+    """What the run was given as --start-from, if it was: untrained models are transferred as well."""
     output: Literal["confidence", "margin"] | None = None
     """Which output the table and the report show; by default that of the run's report."""
     devices: int | None = None
@@ -120,6 +122,7 @@ def load(config: Config) -> jdt.pipeline.AddedTarget:
         modes=config.transfer,
         full=None if config.full == jdt.transfer.FullNetwork() else config.full,
         trust=config.model is not None,
+        start_from=config.start_from,
         num_devices=jdt.devices.resolve_num_devices(config.devices),
     )
 

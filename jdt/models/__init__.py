@@ -9,6 +9,7 @@ from jdt.models.base import Network as Network
 from jdt.models.base import Variables as Variables
 from jdt.models.base import check_contract as check_contract
 from jdt.models.pretrained import load_variables as load_variables
+from jdt.models.pretrained import variables_digest as variables_digest
 from jdt.models.resnet import ResNet9 as ResNet9
 from jdt.models.resnet import ResNet18 as ResNet18
 from jdt.models.small_cnn import SmallCNN as SmallCNN

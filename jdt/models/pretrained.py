@@ -5,6 +5,7 @@ any array is read. Safetensors are read here, by the published format (https://h
 bytes with the length of a JSON header, the header, and the arrays without gaps.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -105,6 +106,17 @@ def load_variables(
         drawn = jax.device_get(draw(key_for(seed, "init", 0)))
         found |= {_name(keys): np.asarray(leaf) for keys, leaf in _leaves(drawn)}
     return jax.tree.unflatten(jax.tree.structure(like), [found[_name(keys)] for keys, _ in _leaves(like)])
+
+
+def variables_digest(variables: Variables) -> str:
+    """16 hex digits of the SHA-256 of all arrays but the head's, with their names, types and shapes."""
+    hashed = hashlib.sha256()
+    for keys, leaf in _leaves(variables):
+        if not _is_head(_name(keys)):
+            array = np.asarray(leaf)
+            hashed.update(f"{_name(keys)} {_Shape(array.dtype, array.shape)}\n".encode())
+            hashed.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
+    return hashed.hexdigest()[:16]
 
 
 def _is_head(name: str) -> bool:

@@ -5,6 +5,7 @@ resumed and verified like any other. The run itself is read and never written to
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -15,7 +16,7 @@ from jdt import checks, store
 from jdt.config import fingerprint, from_plain, to_plain
 from jdt.hosts import ALONE, Hosts, next_block
 from jdt.masks import Design
-from jdt.models import Network
+from jdt.models import Network, Variables, load_variables, variables_digest
 from jdt.pipeline.blocks import transferred
 from jdt.pipeline.source_models import block_variables, described_source_model
 from jdt.pipeline.task import Mode, TargetData
@@ -37,6 +38,7 @@ class AddedTarget:
       modes: Kinds of transfer.
       head: How heads are fitted.
       full: How whole networks are fine-tuned.
+      start: What the source models started from, if it was not random.
     """
 
     run: store.Run
@@ -46,6 +48,7 @@ class AddedTarget:
     modes: tuple[Mode, ...] = ("fixed",)
     head: FixedFeature = dataclasses.field(default_factory=FixedFeature)
     full: FullNetwork = dataclasses.field(default_factory=FullNetwork)
+    start: Variables | None = None
 
     def __post_init__(self) -> None:
         name = self.target.name
@@ -65,6 +68,12 @@ class AddedTarget:
             raise checks.UserError(
                 f"{self.run.path} keeps no source models: it was made without --save-models; make one with it, in "
                 "another --out, or train with the new target as well."
+            )
+        begun = self.run.config.get("start_from")
+        if begun != (None if self.start is None else variables_digest(self.start)):
+            raise checks.UserError(
+                f"the source models of {self.run.path} started "
+                + ("at random: leave out --start-from." if begun is None else "from a file: pass it as --start-from.")
             )
         if "full" in self.modes:
             self.ensemble.network.with_classes(len(self.target.train.class_names))
@@ -120,6 +129,7 @@ def added_target(
     full: FullNetwork | None = None,
     network: Network | None = None,
     trust: bool = False,
+    start_from: str | os.PathLike[str] | None = None,
     num_devices: int = 1,
 ) -> AddedTarget:
     """Say how a target is added to a run that `experiments.class_influence` made, with the settings the run has.
@@ -131,6 +141,7 @@ def added_target(
       full: How whole networks are fine-tuned where the run does not say, because it did not.
       network: The source models' network, where it is not of jdt's zoo; see `jdt.runs.Run.source_model`.
       trust: Import the class that the run names instead.
+      start_from: What the source models started from, if it was not random.
       num_devices: Devices of this process that share each block.
 
     Raises:
@@ -167,7 +178,8 @@ def added_target(
         precision=precision,
         num_devices=num_devices,
     )
-    return AddedTarget(run, target, ensemble, design, modes, head, tuned)
+    start = None if start_from is None else load_variables(start_from, ensemble.network, about.image_shape, head=False)
+    return AddedTarget(run, target, ensemble, design, modes, head, tuned, start)
 
 
 def _refuse(run: store.Run, error: Exception) -> NoReturn:

@@ -171,6 +171,7 @@ def _train_block(
         task.units.members(sample(task.design, model_ids, len(task.units))),
         randomness_ids,
         seed=task.design.seed,
+        start=None if task.start is None else _initial(task, task.ensemble, randomness_ids),
         checkpoints=checkpoints,
         progress=progress,
     )
@@ -225,13 +226,22 @@ def transferred(
     return arrays, {"random_accuracy": _untrained_accuracy(task, ensemble)} if block == 0 else {}
 
 
+def _initial(task: Transfers, ensemble: Ensemble, randomness_ids: Int[np.ndarray, " models"]) -> Variables:
+    """What source models start from: random variables, or those that are given, under random heads."""
+    fresh = initial_variables(ensemble, task.design.seed, randomness_ids)
+    if task.start is None:
+        return fresh
+    given = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(randomness_ids), *leaf.shape)), task.start)
+    return Variables({**given.params, "head": fresh.params["head"]}, given.state)
+
+
 def _untrained_accuracy(task: Transfers, ensemble: Ensemble) -> dict[str, list[float]]:
     """Target accuracy without any source training: influences mean something only above it.
 
     Keys are `target/mode`. With fixed features it is what random features are worth, else training from scratch.
     """
     ids = np.arange(UNTRAINED_MODELS)
-    untrained = initial_variables(ensemble, task.design.seed, ids)
+    untrained = _initial(task, ensemble, ids)
     return {
         f"{target.name}/{mode}": _transfer(task, ensemble, untrained, target, mode, ids)[0]["accuracy"].tolist()
         for target in task.targets

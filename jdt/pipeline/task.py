@@ -11,7 +11,7 @@ from jdt import checks, store
 from jdt.data import Dataset
 from jdt.devices import BYTES_A_GIB, memory_limit
 from jdt.masks import Design, Units, check_num_models
-from jdt.models import Network, check_contract
+from jdt.models import Network, Variables, check_contract
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
 from jdt.transfer import FixedFeature, FullNetwork
 
@@ -65,6 +65,11 @@ class Transfers(Protocol):
         """What all models share."""
         ...
 
+    @property
+    def start(self) -> Variables | None:
+        """Variables of one model, which the source models start from; None where they start at random."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
@@ -87,6 +92,8 @@ class Task:
       precision: What training computes in.
       num_devices: Devices of this process that share each block.
       pool_size: Source examples on a device at a time; None keeps all of them there.
+      start: Variables of one model that every source model starts from, under a head of its own; None to start at
+        random.
     """
 
     source: Dataset
@@ -105,6 +112,7 @@ class Task:
     precision: Precision = "float32"
     num_devices: int = 1
     pool_size: int | None = None
+    start: Variables | None = None
 
     def __post_init__(self) -> None:
         check_num_models(self.design, self.num_models)

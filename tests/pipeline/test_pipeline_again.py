@@ -1,11 +1,13 @@
 import dataclasses
 import shutil
 
+import flax.serialization
+import jax
 import numpy as np
 import pytest
 
 import jdt
-from jdt import config, pipeline, store, train, transfer
+from jdt import config, models, pipeline, store, train, transfer
 from jdt.checks import UserError
 
 FULL = transfer.FullNetwork(train.Recipe(epochs=1, batch_size=8, learning_rate=0.05))
@@ -32,7 +34,7 @@ def task_of(make_task, network):
     return of, old, new
 
 
-def opened(task, path):
+def opened(task, path, **more):
     plain = {name: config.to_plain(getattr(task, name)) for name in ("design", "recipe", "head", "full", "precision")}
     recipe = task.recipe
     provenance = {
@@ -40,7 +42,7 @@ def opened(task, path):
         "source_model": pipeline.describe_source_model("small_cnn", 4, (6, 6, 1), recipe.mean, recipe.std),
     }
     return store.create_or_open(
-        path, config={**plain, "save_models": True}, provenance=provenance, schema=task.schema()
+        path, config={**plain, "save_models": True, **more}, provenance=provenance, schema=task.schema()
     )  # fmt: skip
 
 
@@ -175,3 +177,28 @@ def test_what_cannot_be_added_is_refused(task_of, add, run, tmp_path):
         _ = jdt.open_run(twin).targets
     with pytest.raises(UserError, match="does not say what its models are"):
         add(twin, new)
+
+
+def test_models_that_start_from_a_file_start_there_under_heads_of_their_own(make_task, task_of, network, tmp_path):
+    _, _, new = task_of
+    like, draw = jax.eval_shape(lambda key: network.init(key, (6, 6, 1)), jax.random.key(0)), np.random.default_rng(0)
+    given = jax.tree.map(lambda leaf: np.abs(draw.normal(size=leaf.shape)).astype(np.float32), like)
+    (tmp_path / "given.msgpack").write_bytes(
+        flax.serialization.to_bytes({"params": given.params, **given.state})
+    )  # fmt: skip
+    start = models.load_variables(tmp_path / "given.msgpack", network, (6, 6, 1), head=False)
+    still = make_task("fixed-size", num_models=2, block_size=2, module=network.module, learning_rate=1e-30)
+    task, path = dataclasses.replace(still, start=start), tmp_path / "run"
+    writer = opened(task, path, start_from=models.variables_digest(start))
+    pipeline.train_missing_blocks(task, writer, save_models=True)
+    one, other = (jdt.open_run(path).source_model(i, network=network).variables for i in range(2))
+    for name in ("dense", "norm"):
+        jax.tree.map(np.testing.assert_array_equal, one.params[name], given.params[name])
+    assert (one.params["head"]["kernel"] != other.params["head"]["kernel"]).all()
+    assert (one.state["batch_stats"]["norm"]["mean"] != given.state["batch_stats"]["norm"]["mean"]).all()
+    # Features of the file, not random ones, are what training has to improve on.
+    assert len(set(pipeline.random_accuracy(jdt.open_run(path), "target", "fixed"))) == 1
+    with pytest.raises(UserError, match="started from a file: pass it as --start-from"):
+        pipeline.added_target(jdt.open_run(path), new, network=network)
+    options = {"network": network, "start_from": tmp_path / "given.msgpack"}
+    assert pipeline.added_target(jdt.open_run(path), new, **options).start is not None
