@@ -117,7 +117,8 @@ class AddedTarget:
           UserError: If the target was added before with other settings or data, or cannot be written.
         """
         # Nothing may be written behind a link that leads out of the run.
-        store.refuse_links(self.run.path, store.TRANSFERS)
+        for folder in (store.TRANSFERS, f"{store.TRANSFERS}/{self.path.name}"):
+            store.refuse_links(self.run.path, folder)
         return store.create_or_open(self.path, config=self.identity(), provenance=provenance, schema=self.schema())
 
 

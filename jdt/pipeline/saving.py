@@ -114,32 +114,44 @@ def flattened(variables: Variables) -> tuple[tuple[store.Leaf, ...], UInt8[np.nd
     return leaves, content
 
 
-def unflattened(
-    content: UInt8[np.ndarray, "models bytes"], leaves: tuple[store.Leaf, ...], like: Variables
-) -> Variables:
+def require_same_leaves(leaves: tuple[store.Leaf, ...], bytes_per_model: int, like: Variables) -> None:
+    """Check that saved models are of a network, before any of their bytes are read.
+
+    Args:
+      leaves: What each model is made of.
+      bytes_per_model: Bytes of each.
+      like: Shapes and types of the network's arrays.
+
+    Raises:
+      UserError: If they are of another network; an array that differs is named with both shapes.
+    """
+    wanted = _named(like)
+    described = tuple(store.Leaf(name, leaf.dtype.name, leaf.shape) for name, leaf in wanted)
+    size = sum(leaf.size * leaf.dtype.itemsize for _, leaf in wanted)
+    if described == leaves and size == bytes_per_model:
+        return
+    there, due = ({leaf.path: leaf for leaf in some} for some in (leaves, described))
+    odd = next((name for name in (*due, *there) if there.get(name) != due.get(name)), None)
+    what = (
+        f"{bytes_per_model:,} bytes of each are there, and it has {size:,} here"
+        if odd is None
+        else f"{odd} is {_words(there.get(odd))} there, and {_words(due.get(odd))} here"
+    )
+    raise checks.UserError(f"the saved models are of another network: {what}.")
+
+
+def unflattened(content: UInt8[np.ndarray, "models bytes"], like: Variables) -> Variables:
     """Undo `flattened`.
 
     Args:
-      content: Rows of bytes.
-      leaves: What each row is made of.
+      content: Rows of bytes, of models that `require_same_leaves` has accepted.
       like: Shapes and types of one model, in the tree that is wanted.
-
-    Raises:
-      UserError: If `like` has other leaves; one of them is named with both shapes.
     """
-    wanted = [store.Leaf(name, leaf.dtype.name, leaf.shape) for name, leaf in _named(like)]
-    if tuple(wanted) != leaves:
-        there, due = ({leaf.path: leaf for leaf in some} for some in (leaves, wanted))
-        odd = next(name for name in (*due, *there, "") if there.get(name) != due.get(name) or not name)
-        raise checks.UserError(
-            f"the saved models are of another network: {odd or 'the order of arrays'} is {_words(there.get(odd))} "
-            f"there, and {_words(due.get(odd))} here."
-        )
     arrays, start = [], 0
     for leaf in jax.tree.leaves(like):
         size = leaf.size * leaf.dtype.itemsize
         rows = np.ascontiguousarray(content[:, start : start + size])
-        arrays.append(rows.view(leaf.dtype).reshape(len(content), *leaf.shape))
+        arrays.append(rows.view(leaf.dtype.newbyteorder("<")).astype(leaf.dtype).reshape(len(content), *leaf.shape))
         start += size
     return jax.tree.unflatten(jax.tree.structure(like), arrays)
 

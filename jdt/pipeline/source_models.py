@@ -12,7 +12,7 @@ import numpy as np
 from jdt import checks, store
 from jdt.data.augment import normalise
 from jdt.models import ZOO, ModelOutput, Network, Variables, make
-from jdt.pipeline.saving import shapes_of, unflattened
+from jdt.pipeline.saving import require_same_leaves, shapes_of, unflattened
 from jdt.types import UInt8
 
 
@@ -173,9 +173,8 @@ def source_model(run: store.Run, model: int, *, network: Network | None = None, 
         raise checks.UserError(f"{run.path} keeps no source models: {_HOW_TO_SAVE}.")
     about = described_source_model(run)
     network = about.network(trust=trust) if network is None else network
-    leaves = store.read_leaves(run.path, record["block"], part)
-    content = store.read_models(run.path, record["block"], part, range(model, model + 1))
-    stacked = unflattened(content, leaves, shapes_of(network, about.image_shape))
+    like = shapes_of(network, about.image_shape)
+    stacked = _read(run, record["block"], part, range(model, model + 1), like)
     return SourceModel(network, jax.tree.map(lambda leaf: leaf[0], stacked), about.image_shape, about.mean, about.std)
 
 
@@ -198,9 +197,12 @@ def block_variables(
     for part in store.parts_of(record):
         wanted = range(max(models.start, part.models.start), min(models.stop, part.models.stop))
         if wanted:
-            leaves = store.read_leaves(run.path, record["block"], part)
-            content = store.read_models(run.path, record["block"], part, wanted)
-            stacks.append(unflattened(content, leaves, like))
+            stacks.append(_read(run, record["block"], part, wanted, like))
     if not stacks:
         raise checks.UserError(f"{run.path} keeps no source models: {_HOW_TO_SAVE}.")
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *stacks)
+
+
+def _read(run: store.Run, block: int, part: store.SavedPart, models: range, like: Variables) -> Variables:
+    require_same_leaves(store.read_leaves(run.path, block, part), part.bytes_per_model, like)
+    return unflattened(store.read_models(run.path, block, part, models), like)

@@ -61,7 +61,8 @@ class UntilReliability:
 def class_reliability(run: store.Run, target: str, mode: str, output: str, estimator: Estimator) -> float:
     """Split-half reliability of class-level influence; NaN while too few models can be used."""
     rows = usable_rows(run, target, mode, least=0)
-    classes = by_class(run.targets[target].labels, run.targets[target].class_names)
+    labelled = run.target(target)
+    classes = by_class(labelled.labels, labelled.class_names)
     return split_half(estimator, rows.masks, aggregate(rows.outputs[output], classes), paired=rows.paired)[0]
 
 

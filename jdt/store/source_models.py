@@ -5,6 +5,7 @@ record, which names it and holds a digest of every model: a row of bytes, model 
 says what the bytes of one model are. The bytes are read here without Orbax, by a description of this module's own.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -272,15 +273,21 @@ def _files_fault(folder: Place, part: SavedPart) -> str:
             return f"{name} is not the one that was recorded"
         if name != LEAVES_FILE and _json(content) != _described(part):
             return f"{name} is not as it was written"
-    chunks = math.ceil(part.num_bytes / _chunk(part))
-    names = {str(i) for i in range(chunks)} if chunks <= len(there := set(names_in(folder / "bytes" / "c"))) else None
-    if names is None or not names <= there:
+    chunks, there = math.ceil(part.num_bytes / _chunk(part)), set[str]()
+    with contextlib.suppress(NotADirectoryError):
+        there.update(names_in(folder / "bytes" / "c"))
+    # Counted first: a record may speak of more files than there is memory for their names.
+    if chunks > len(there) or any(str(i) not in there for i in range(chunks)):
         return f"{chunks} files are due in bytes/c, and some are missing"
     for i in range(chunks if is_local(folder) else 0):
         path = folder / "bytes" / "c" / str(i)
         if reason := odd_file(path):
             return f"bytes/c/{i} {reason}"
-        if (size := os.stat(path).st_size) != _chunk(part):
+        try:
+            size = os.stat(path).st_size
+        except FileNotFoundError:  # A link to nowhere.
+            return f"bytes/c/{i} is missing"
+        if size != _chunk(part):
             return f"bytes/c/{i} has {size:,} bytes, not {_chunk(part):,}"
     return ""
 

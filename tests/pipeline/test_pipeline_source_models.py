@@ -148,6 +148,9 @@ def cut(path):
         ("bytes/c/0", flip, "the bytes of model 3 are not those", False),
         ("bytes/c/0", cut, "bytes/c/0 has", True),
         ("bytes/c/0", lambda path: path.unlink(), "1 files are due in bytes/c", True),
+        ("bytes/c/0", lambda path: (path.unlink(), path.symlink_to("nowhere")), "bytes/c/0 is missing", True),
+        ("bytes/c", lambda path: (shutil.rmtree(path), path.touch()), "1 files are due in bytes/c", True),
+        ("", shutil.rmtree, "leaves.json is missing", True),
         ("bytes/zarr.json", cut, "zarr.json is not as it was written", True),
         ("leaves.json", flip, "leaves.json is not the one", True),
     ],
@@ -160,7 +163,9 @@ def test_damage_is_found_named_and_trained_again(small, finished, run, network, 
     jdt.open_run(run).source_model(1, network=network)
     (fault,) = store.check_run(run).faults
     assert reason in fault.reason
-    assert opened(small, shutil.copytree(run, run.with_name("resumed"))).missing_blocks() == ([1] if at_start else [])
+    assert opened(small, shutil.copytree(run, run.with_name("resumed"), symlinks=True)).missing_blocks() == (
+        [1] if at_start else []
+    )
     store.check_run(run, repair=True)
     assert opened(small, run).missing_blocks() == [1]
     if damage is flip:
