@@ -79,6 +79,13 @@ class Recipe:
             raise checks.UserError(f"class-weights are {self.class_weights}, but all of them must be positive.")
         if self.class_weights and self.label_smoothing:
             raise checks.UserError("class-weights and label-smoothing do not go together: pass one of them.")
+        View("random-resized", scale=self.crop_scale)  # Checks it.
+        epochs, sides = [epoch for epoch, _ in self.resolution], [side for _, side in self.resolution]
+        if self.resolution and (epochs[0] != 0 or epochs != sorted(set(epochs)) or min(sides) < 1):
+            raise checks.UserError(
+                f"resolution is {self.resolution}, but must be pairs of a first epoch and a side in pixels, the epochs "
+                "rising from 0: for example 0 160 12 192."
+            )
 
     def require_weights_for(self, name: str, num_classes: int) -> None:
         """Raise unless there is a weight for each class, or none at all."""
@@ -86,14 +93,6 @@ class Recipe:
             raise checks.UserError(
                 f"class-weights are {len(self.class_weights)} numbers, but {name} has {num_classes} classes: pass one "
                 "for each, or none."
-            )
-
-        View("random-resized", scale=self.crop_scale)  # Checks it.
-        epochs, sides = [epoch for epoch, _ in self.resolution], [side for _, side in self.resolution]
-        if self.resolution and (epochs[0] != 0 or epochs != sorted(set(epochs)) or min(sides) < 1):
-            raise checks.UserError(
-                f"resolution is {self.resolution}, but must be pairs of a first epoch and a side in pixels, the epochs "
-                "rising from 0: for example 0 160 12 192."
             )
 
     @property
