@@ -66,6 +66,8 @@ class Config:
     """Share of the units that each model keeps."""
     num_models: int = 128
     """Source models to train."""
+    baseline_models: int = 4
+    """Untrained models that are transferred as well, with the first block: what the source is worth at all."""
     until_reliability: float | None = None
     """Stop early, once the influences on every target class have this split-half reliability, e.g. 0.9."""
     seed: int = 0
@@ -228,6 +230,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         precision=jdt.devices.resolve_precision(config.precision),
         num_devices=num_devices,
         pool_size=jdt.pipeline.pool_size(source, config.memory_budget, config.recipe),
+        baseline_models=config.baseline_models,
         allow_overlap=config.allow_overlap,
     )
     with jdt.cli.console.status("choosing a plan by measurement"):

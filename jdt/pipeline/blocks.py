@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 600.0
 """Between checkpoints inside a block's training, where nothing else is asked for."""
-UNTRAINED_MODELS = 4
-"""How many untrained models say what the network's random features are worth."""
 
 BlockProgress = Callable[[float], None]
 """Called with the number of models that are done, those of other processes and fractions included."""
@@ -174,7 +172,7 @@ def _run_block(
         "randomness_ids": randomness_ids.tolist(),
         "diverged": model_ids[~finite].tolist(),
     }
-    if block == 0:
+    if block == 0 and task.baseline_models:
         record["random_accuracy"] = _untrained_accuracy(task, ensemble)
     return arrays, record
 
@@ -184,7 +182,7 @@ def _untrained_accuracy(task: Task, ensemble: Ensemble) -> dict[str, list[float]
 
     Keys are `target/mode`. With fixed features it is what random features are worth, else training from scratch.
     """
-    ids = np.arange(UNTRAINED_MODELS)
+    ids = np.arange(task.baseline_models)
     untrained = initial_variables(ensemble, task.design.seed, ids)
     return {
         f"{target.name}/{mode}": _transfer(task, ensemble, untrained, target, mode, ids)[0]["accuracy"].tolist()

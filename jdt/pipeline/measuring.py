@@ -14,7 +14,6 @@ from jdt import store
 from jdt.devices import memory_limit
 from jdt.estimators import TABLE, Estimator
 from jdt.masks import sample
-from jdt.pipeline import blocks
 from jdt.pipeline.findings import Truth, estimate_target
 from jdt.pipeline.forecast import WRITING, Forecast, Stage
 from jdt.pipeline.task import Task
@@ -83,7 +82,7 @@ def make_forecast(
     once, once_bytes = _estimation(task, budget, output=output, truth=truth, estimators=estimators)
     if missing == layout.num_blocks:
         seconds = sum(stage.seconds for stage in stages if stage.name not in (TRAINING, ACCURACY, WRITING))
-        number = blocks.UNTRAINED_MODELS
+        number = task.baseline_models
         once = (Stage("untrained models", number * seconds, f"{number} models, transferred for comparison"), *once)
     device = jax.local_devices()[0]
     return Forecast(

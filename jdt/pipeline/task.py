@@ -97,6 +97,7 @@ class Task:
       num_devices: Devices of this process that share each block.
       pool_size: Source examples on a device at a time; None keeps all of them there.
       allow_overlap: Whether a target's test split may hold images of its training split.
+      baseline_models: How many untrained models are transferred too, which say what the source is worth at all.
     """
 
     source: Dataset
@@ -116,8 +117,10 @@ class Task:
     num_devices: int = 1
     pool_size: int | None = None
     allow_overlap: bool = False
+    baseline_models: int = 4
 
     def __post_init__(self) -> None:
+        checks.require_at_least("baseline-models", self.baseline_models, 0)
         check_num_models(self.design, self.num_models)
         if self.design.is_paired and self.block_size % 2:
             raise checks.UserError(
