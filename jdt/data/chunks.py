@@ -125,7 +125,13 @@ class _Reading:
                 num_threads=min(num_threads, len(self._pieces)), prefetch_buffer_size=len(self._pieces)
             )
             self._iterator = iter(grain.MapDataset.source(self._pieces).to_iter_dataset(options))
-            self._iterator.start_prefetch()
+            before = set(threading.enumerate())
+            try:
+                self._iterator.start_prefetch()
+            finally:
+                # Also those that end without a piece.
+                begun = [thread for thread in threading.enumerate() if thread.name.startswith("grain")]
+                self._pieces.threads.update(thread for thread in begun if thread not in before)
 
     def wait(self) -> None:
         """Wait until the chunk is there.
