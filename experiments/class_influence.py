@@ -15,7 +15,7 @@ import itertools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -78,6 +78,8 @@ class Config:
     """Arguments of the model's class, NAME=VALUE each: width=64 depth=3."""
     features: str | None = None
     """Where a model that returns a dictionary has its features: a key. Or: output, to keep a model's last layer."""
+    start_from: pathlib.Path | None = None
+    """Start every source model from these variables (Orbax folder, .msgpack, .safetensors), under a head of its own."""
     recipe: jdt.train.Recipe = dataclasses.field(default_factory=jdt.train.Recipe)
     """How source models are trained."""
     head: jdt.transfer.FixedFeature = dataclasses.field(default_factory=jdt.transfer.FixedFeature)
@@ -112,6 +114,8 @@ class Config:
     """Continue the run that is in --out; with --no-resume it is left alone and the command refused."""
     overwrite: bool = False
     """Remove the run that is in --out and begin anew."""
+    save_models: bool = False
+    """Keep every source model, to apply it or to add targets later (experiments.transfer_again)."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints inside the training of a block; blocks that take less need none."""
     shard: str | None = None
@@ -207,6 +211,15 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     # A run goes on as it began: another plan would round otherwise, another block size would not fit the store.
     saved = None if config.overwrite else jdt.store.saved_run(config.out)
     block_size = config.block_size or (saved.layout.block_size if saved else None)
+    network = jdt.models.make(
+        config.model,
+        len(source.class_names),
+        arguments=jdt.models.parse_arguments(config.model_args),
+        features=config.features,
+    )
+    start = None
+    if config.start_from is not None:
+        start = jdt.models.load_variables(config.start_from, network, source.image_shape, head=False)
     plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
     task = jdt.pipeline.Task(
         source=source,
@@ -216,12 +229,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         design=design,
         num_models=config.num_models,
         block_size=block_size or 2,
-        network=jdt.models.make(
-            config.model,
-            len(source.class_names),
-            arguments=jdt.models.parse_arguments(config.model_args),
-            features=config.features,
-        ),
+        network=network,
         recipe=config.recipe,
         plan=jdt.train.PLANS["native"],
         head=config.head,
@@ -232,6 +240,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         pool_size=jdt.pipeline.pool_size(source, config.memory_budget, config.recipe),
         baseline_models=config.baseline_models,
         allow_overlap=config.allow_overlap,
+        start=start,
     )
     with jdt.cli.console.status("choosing a plan by measurement"):
         choice = jdt.train.choose(
@@ -293,6 +302,8 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
         "precision": task.precision,
         "pool_size": task.pool_size,
         "full": jdt.config.to_plain(task.full) if "full" in task.modes else None,
+        **({"save_models": True} if config.save_models else {}),
+        **({} if task.start is None else {"start_from": jdt.models.variables_digest(task.start)}),
         "fingerprints": {
             **{data.name: data.fingerprint for data in datasets},
             "units": jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()]),
@@ -306,6 +317,19 @@ def own_settings(target: jdt.pipeline.TargetData, task: jdt.pipeline.Task) -> di
     return {mode: jdt.config.to_plain(own[mode]) for mode in task.modes if own[mode] is not None}
 
 
+def source_model(config: Config, task: jdt.pipeline.Task) -> dict:
+    """What the source models are, so that they can be built again."""
+    return jdt.pipeline.describe_source_model(
+        config.model,
+        len(task.source.class_names),
+        task.source.image_shape,
+        task.recipe.mean,
+        task.recipe.std,
+        arguments=jdt.models.parse_arguments(config.model_args),
+        features=config.features,
+    )
+
+
 def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
     """When to stop before all models are trained; the blocks left out stay missing, and a later run can train them."""
     if config.until_reliability is None:
@@ -315,11 +339,16 @@ def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
 
 def planted_truth(config: Config, task: jdt.pipeline.Task) -> jdt.pipeline.Truth | None:
     """The embedded digits know which source classes help: upright ones, more than scrambled ones."""
-    if config.source != "jdt_digits_source" or config.units != "classes":
+    return digits_truth(config.source, config.units, task.units.names)
+
+
+def digits_truth(source: str, units: str, unit_names: Sequence[str]) -> jdt.pipeline.Truth | None:
+    """What is known of the embedded digits, None of any other source."""
+    if source != "jdt_digits_source" or units != "classes":
         return None
     return jdt.pipeline.Truth(
         question="do upright source digits help the upright target digits more than scrambled ones?",
-        kinds=tuple(name.split()[0] for name in task.units.names),
+        kinds=tuple(name.split()[0] for name in unit_names),
         helpful="upright",
         useless="scrambled",
     )
@@ -357,7 +386,12 @@ def open_writer(
         return jdt.store.create_or_open(
             config.out,
             config=identity(config, task),
-            provenance={**jdt.cli.provenance(), "plan": choice.record(), "output": config.output},
+            provenance={
+                **jdt.cli.provenance(),
+                "plan": choice.record(),
+                "output": config.output,
+                "source_model": source_model(config, task),
+            },
             schema=task.schema(),
             overwrite=config.overwrite,
         )
@@ -413,6 +447,7 @@ def train_run(
             writer,
             hosts=hosts,
             checkpoint_seconds=60 * config.checkpoint_minutes,
+            save_models=config.save_models,
             progress=progress,
             enough=enough,
         )
@@ -450,16 +485,41 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
     """Estimate, and write table and report."""
     run = jdt.store.open_run(config.out)
     unit_images = jdt.report.sample_images(task.source.images, task.units.of_example, task.units.names)
-    findings, warnings = [], [words + "." for target in task.targets if (words := target.overlap_words())]
-    for target, mode in itertools.product(task.targets, task.modes):
+    findings, warnings, page = publish(
+        run, task.targets, task.modes, say,
+        title=f"{config.source} → {', '.join(config.target)}", output=config.output, unit_images=unit_images,
+        truth=planted_truth(config, task),
+    )  # fmt: skip
+    conclude(findings, warnings, say)
+    if config.until_reliability is not None:
+        say(jdt.pipeline.verdict(findings, config.until_reliability, len(run.complete), task.num_models), markup=False)
+    say(f"{len(run.complete)} models; {trained:.0f} s to train, {time.perf_counter() - start:.0f} s in all.")
+    say(f"report: {page}", markup=False, soft_wrap=True)
+    say(f'arrays: jdt.load_influences("{config.out}")', markup=False, soft_wrap=True)
+
+
+def publish(
+    run: jdt.store.Run,
+    targets: Sequence[jdt.pipeline.TargetData],
+    modes: Sequence[jdt.pipeline.Mode],
+    say: Callable[..., None],
+    *,
+    title: str,
+    output: Literal["confidence", "margin"],
+    unit_images: Mapping[str, np.ndarray],
+    truth: jdt.pipeline.Truth | None,
+) -> tuple[list[jdt.report.TargetFindings], list[str], jdt.store.Place]:
+    """Estimate the influences on targets, and write summary and report into the run; also returns the page's place."""
+    findings, warnings = [], [words + "." for target in targets if (words := target.overlap_words())]
+    for target, mode in itertools.product(targets, modes):
         with jdt.cli.console.status(f"estimating influences on {target.name}, {mode} transfer"):
             found, left_out = jdt.pipeline.estimate_target(
                 run,
                 target.name,
                 mode,
-                output=config.output,
+                output=output,
                 class_images=jdt.report.sample_images(target.test.images, target.test.labels, target.test.class_names),
-                truth=planted_truth(config, task),
+                truth=truth,
             )
         findings.append(found)
         if left_out:
@@ -474,11 +534,11 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
     if (compared := jdt.pipeline.compared(run)) is not None:
         figures |= compared.figures()
         say(str(compared), markup=False)
-    jdt.store.write_json(config.out / "summary.json", jdt.pipeline.summary_of(findings, figures))
+    jdt.store.write_json(run.path / "summary.json", jdt.pipeline.summary_of(findings, figures))
     page = jdt.report.write_report(
-        config.out / "report.html",
+        run.path / "report.html",
         jdt.report.Content(
-            title=f"{config.source} → {', '.join(config.target)}",
+            title=title,
             relative=design_is_relative(findings[0]),
             warnings=tuple(warnings),
             targets=tuple(findings),
@@ -487,12 +547,7 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
             provenance=jdt.config.flatten({**run.provenance, "config": run.config}),
         ),
     )
-    conclude(findings, warnings, say)
-    if config.until_reliability is not None:
-        say(jdt.pipeline.verdict(findings, config.until_reliability, len(run.complete), task.num_models), markup=False)
-    say(f"{len(run.complete)} models; {trained:.0f} s to train, {time.perf_counter() - start:.0f} s in all.")
-    say(f"report: {page}", markup=False, soft_wrap=True)
-    say(f'arrays: jdt.load_influences("{config.out}")', markup=False, soft_wrap=True)
+    return findings, warnings, page
 
 
 def design_is_relative(found: jdt.report.TargetFindings) -> bool:

@@ -99,6 +99,7 @@ def main(config: Config) -> None:
     with jdt.exchange.in_step(hosts):
         run = imported or jdt.open_run(place(config))
     target = chosen_target(run, config.target)
+    run = run.holding(target)
     run.output_column(target, config.mode, config.output)  # Refuses what is not there before anything is read.
     models = jdt.pipeline.usable_models(run, target, config.mode, hosts=hosts)
     num_models, num_units = models.masks.shape

@@ -79,6 +79,10 @@ def main(config: Config) -> None:
     say(stage_table(forecast))
     for line in summary(forecast):
         say(line, markup=False)
+    if config.save_models:
+        each = jdt.pipeline.model_bytes(task.network, task.source.image_shape)
+        size = jdt.pipeline.size
+        say(f"disk for source models: {size(each)} each, {size(each * task.num_models)} in all, beside the rest.")
     say(host_table(forecast, config.hosts))
     if config.until_reliability is not None:
         say("--until-reliability may stop earlier: all of this is about all models.")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jdt import outputs as outputs
     from jdt import pipeline as pipeline
     from jdt import report as report
+    from jdt import runs as runs
     from jdt import store as store
     from jdt import testing as testing
     from jdt import train as train
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from jdt.estimators import Ridge as Ridge
     from jdt.estimators import lasso_path as lasso_path
     from jdt.estimators import load_influences as load_influences
-    from jdt.store import open_run as open_run
+    from jdt.runs import open_run as open_run
 
 __version__ = "0.1.0"
 
@@ -67,6 +68,7 @@ __all__ = [
     "outputs",
     "pipeline",
     "report",
+    "runs",
     "store",
     "testing",
     "train",
@@ -82,7 +84,7 @@ _HOMES = {
     "Ridge": "jdt.estimators",
     "lasso_path": "jdt.estimators",
     "load_influences": "jdt.estimators",
-    "open_run": "jdt.store",
+    "open_run": "jdt.runs",
 }
 
 

@@ -39,6 +39,41 @@ def _is_left_out(field: dataclasses.Field, value: Any) -> bool:
     return value == (field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
 
 
+def from_plain(like: Any, plain: Mapping[str, Any]) -> Any:
+    """Undo `to_plain` for a dataclass of plain values, tuples of them, and dataclasses of the same kind.
+
+    Args:
+      like: An instance; fields that `plain` does not have keep its values.
+      plain: What `to_plain` made of another one.
+
+    Raises:
+      ValueError: If `plain` is no mapping, or has a field that the class has not, or of another type.
+    """
+    if not isinstance(plain, Mapping):
+        raise ValueError(f"{plain!r} is no mapping")
+    names, changed = {field.name for field in dataclasses.fields(like)}, {}
+    for name, value in plain.items():
+        if name not in names:
+            raise ValueError(f"{type(like).__name__} has no {name}")
+        before = getattr(like, name)
+        if dataclasses.is_dataclass(before):
+            changed[name] = from_plain(before, value)
+        elif isinstance(before, tuple) and isinstance(value, list):
+            changed[name] = _tuples(value)
+        # A default may be an integer where another value has a fraction.
+        elif None in (before, value) or isinstance(
+            value, (int, float) if type(before) in (int, float) else type(before)
+        ):
+            changed[name] = value
+        else:
+            raise ValueError(f"{name} is {value!r}")
+    return dataclasses.replace(like, **changed)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
 def fingerprint(value: Any) -> str:
     """Hash a configuration: 16 hex digits of the SHA-256 of its canonical JSON."""
     text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"))

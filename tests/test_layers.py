@@ -13,7 +13,7 @@ LAYERS = {
     "maths": {"linalg", "sharding", "masks"},
     "making": {"data", "plant", "models", "train", "transfer", "outputs"},
     "learning": {"store", "estimators", "evaluate", "analyses"},
-    "top": {"pipeline", "report", "testing", "cli", "interrupts", "__init__"},
+    "top": {"pipeline", "report", "testing", "cli", "interrupts", "runs", "__init__"},
 }
 MAY_IMPORT = {
     "base": {"base"},

@@ -75,7 +75,7 @@ def load_influences(
 
     Args:
       path: A run directory, or one `ESTIMATOR.zarr` inside it.
-      target: Which target of the run; may be left out when there is only one.
+      target: Which target of the run, also one that was added later; may be left out when the run began with one.
       mode: `fixed` or `full`.
       output: `confidence` or `margin`; by default the one that the run's report shows.
       estimator: Name of the estimator, e.g. `ridge` or `difference`.
@@ -150,12 +150,15 @@ def _misfit(group: Group, core: Mapping[str, np.ndarray | None]) -> str:
 
 def _find(root: Place, target: str | None, mode: str, output: str | None, estimator: str) -> Place:
     run = open_run(root)
-    targets = list(run.targets)
+    targets = list(run.layout.num_examples)
     if target is None and len(targets) > 1:
         raise checks.UserError(
             f"the run {str(root)!r} has {len(targets)} targets: pass target= one of {', '.join(targets)}."
         )
     target = targets[0] if target is None else target
+    if target not in targets and target in run.added:
+        run = run.added[target]
+        root = run.path
     output = str(run.provenance.get("output", "confidence")) if output is None else output
     path = influence_path(root, target, mode, output, estimator)
     if not is_group(path):

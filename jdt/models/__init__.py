@@ -10,6 +10,8 @@ from jdt.models.base import Variables as Variables
 from jdt.models.contract import check_contract as check_contract
 from jdt.models.contract import check_width as check_width
 from jdt.models.nnx_modules import NnxModule as NnxModule
+from jdt.models.pretrained import load_variables as load_variables
+from jdt.models.pretrained import variables_digest as variables_digest
 from jdt.models.resnet import ResNet9 as ResNet9
 from jdt.models.resnet import ResNet18 as ResNet18
 from jdt.models.resnet import ResNet50 as ResNet50

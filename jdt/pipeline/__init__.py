@@ -1,5 +1,8 @@
 """The pipeline: what is run (`Task`), how blocks reach the store, and how stored outputs become findings."""
 
+from jdt.pipeline.again import AddedTarget as AddedTarget
+from jdt.pipeline.again import added_target as added_target
+from jdt.pipeline.again import transfer_missing_blocks as transfer_missing_blocks
 from jdt.pipeline.blocks import random_accuracy as random_accuracy
 from jdt.pipeline.blocks import train_missing_blocks as train_missing_blocks
 from jdt.pipeline.findings import Truth as Truth
@@ -26,6 +29,11 @@ from jdt.pipeline.rows import OUTPUTS as OUTPUTS
 from jdt.pipeline.rows import share_of as share_of
 from jdt.pipeline.rows import usable_models as usable_models
 from jdt.pipeline.rows import usable_rows as usable_rows
+from jdt.pipeline.saving import model_bytes as model_bytes
+from jdt.pipeline.source_models import SourceModel as SourceModel
+from jdt.pipeline.source_models import describe_source_model as describe_source_model
+from jdt.pipeline.source_models import described_source_model as described_source_model
+from jdt.pipeline.source_models import source_model as source_model
 from jdt.pipeline.stopping import UntilReliability as UntilReliability
 from jdt.pipeline.stopping import verdict as verdict
 from jdt.pipeline.task import Mode as Mode

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdt import store
+from jdt import checks, store
 from jdt.data import Dataset
 from jdt.hosts import ALONE, Hosts, next_block
 from jdt.masks import OUTSIDE, sample
 from jdt.models import Variables
 from jdt.outputs import example_outputs
-from jdt.pipeline.task import Mode, TargetData, Task
+from jdt.pipeline.saving import SavedModels, require_savable
+from jdt.pipeline.task import Mode, TargetData, Task, Transfers, settings_of
 from jdt.sharding import SHARED, place
 from jdt.train import (
     Checkpoints,
@@ -50,6 +51,7 @@ def train_missing_blocks(
     *,
     hosts: Hosts = ALONE,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    save_models: bool = False,
     progress: BlockProgress | None = None,
     enough: Callable[[int], bool] | None = None,
 ) -> list[int]:
@@ -64,13 +66,20 @@ def train_missing_blocks(
       blocks: Only these; all of them when None.
       hosts: Which process this is, of how many that share the blocks.
       checkpoint_seconds: Time between checkpoints inside the training of a block; a shorter one makes none.
+      save_models: Keep the source models of every block in the run, for `jdt.Run.source_model` and for targets that
+        are added later; a record then says that they are there.
       progress: Called now and then while training.
       enough: Asked before each block, with the number of models in all blocks that are not missing; where it says so,
         the rest stay missing.
 
     Returns:
       Ids of models that were marked because their training became NaN or infinite.
+
+    Raises:
+      UserError: If source models are to be kept and cannot be.
     """
+    if save_models:
+        require_savable(writer.path, task.network, task.source.image_shape)
     source: SourceData | Pool
     if task.pool is None:
         images, labels = np.asarray(task.source.images), np.asarray(task.source.labels)
@@ -90,7 +99,20 @@ def train_missing_blocks(
         model_ids = np.asarray(spans[block])[len(earlier.models) :]
         tell = None if progress is None else _telling(progress, done + len(earlier.models), len(model_ids))
         checkpoints = keep.of_block(block, model_ids)
-        arrays, record = _run_block(task, source, block, model_ids, checkpoints, tell)
+        trained, record = _train_block(task, source, model_ids, checkpoints, tell)
+        saved = SavedModels(writer.path, block, model_ids, trained.variables) if save_models else None
+        try:
+            arrays, more = _outputs_of_block(task, block, model_ids, trained)
+        finally:
+            if saved is not None:
+                saved.wait()
+        try:
+            kept = {} if saved is None else {store.MODELS_KEY: [saved.part().described()]}
+        except checks.UserError:
+            if block in writer.unrecorded_blocks():
+                raise
+            continue  # Another process has recorded the block meanwhile, and removed what is of no more use.
+        record = {**record, **more, **kept}
         if not writer.schema.train_accuracy:  # The run is from before it was recorded.
             arrays = {name: value for name, value in arrays.items() if not name.endswith(f"/{store.TRAIN_ACCURACY}")}
         record = {**record, "seconds": time.perf_counter() - start}
@@ -135,64 +157,104 @@ def _telling(progress: BlockProgress, before: int, num_models: int) -> Progress:
     return lambda done, total: progress(before + num_models * done / total)
 
 
-def _run_block(
+def _train_block(
     task: Task,
     source: SourceData | Pool,
-    block: int,
     model_ids: Int[np.ndarray, " models"],
     checkpoints: Checkpoints | None,
     progress: Progress | None,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    ensemble, seed = task.ensemble, task.design.seed
-    masks = sample(task.design, model_ids, len(task.units))
+) -> tuple[Trained, dict[str, Any]]:
+    """Train the models of a block; also what its record says of that."""
     randomness_ids = task.design.randomness_id(model_ids)
     trained = train(
-        ensemble,
+        task.ensemble,
         source,
-        task.units.members(masks),
+        task.units.members(sample(task.design, model_ids, len(task.units))),
         randomness_ids,
-        seed=seed,
+        seed=task.design.seed,
+        start=None if task.start is None else _initial(task, task.ensemble, randomness_ids),
         checkpoints=checkpoints,
         progress=progress,
     )
-    finite = trained.finite
-    arrays: dict[str, np.ndarray] = {
-        "mask": masks,
-        "source/loss": _rows(trained.loss, finite),
-        "source/accuracy": _rows(_source_accuracy(task, ensemble, trained, masks), finite),
-    }
-    for target in task.targets:
-        for mode in task.modes:
-            columns, sound = _transfer(task, ensemble, trained.variables, target, mode, randomness_ids)
-            path = f"targets/{target.name}/{mode}/"
-            arrays |= {path + name: _rows(value, finite & sound) for name, value in columns.items()}
-    record: dict[str, Any] = {
+    return trained, {
         "plan": task.plan.name,
         "precision": task.precision,
         "randomness_ids": randomness_ids.tolist(),
-        "diverged": model_ids[~finite].tolist(),
+        "diverged": model_ids[~trained.finite].tolist(),
     }
-    if block == 0 and task.baseline_models:
-        record["random_accuracy"] = _untrained_accuracy(task, ensemble)
-    return arrays, record
 
 
-def _untrained_accuracy(task: Task, ensemble: Ensemble) -> dict[str, list[float]]:
-    """Target accuracy without any source training: influences mean something only above it.
+def _outputs_of_block(
+    task: Task, block: int, model_ids: Int[np.ndarray, " models"], trained: Trained
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """All columns of a block, and what else its record says."""
+    masks = sample(task.design, model_ids, len(task.units))
+    columns = {
+        "mask": masks,
+        "source/loss": _rows(trained.loss, trained.finite),
+        "source/accuracy": _rows(_source_accuracy(task, task.ensemble, trained, masks), trained.finite),
+    }
+    return transferred(task, block, model_ids, trained.variables, trained.finite, columns)
+
+
+def transferred(
+    task: Transfers,
+    block: int,
+    model_ids: Int[np.ndarray, " models"],
+    variables: Variables,
+    finite: Bool[np.ndarray, " models"],
+    columns: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Transfer trained models to every target in every mode.
+
+    Args:
+      task: Targets, and how they are transferred to.
+      block: Number of the block.
+      model_ids: `[models]` ids.
+      variables: Of the source models, stacked on a leading models axis.
+      finite: Which of them stayed finite; the rows of the others are blank.
+      columns: What is known of these models already.
+
+    Returns:
+      All columns by name, and what the block's record says of the transfer.
+    """
+    ensemble, randomness_ids, arrays = task.ensemble, task.design.randomness_id(model_ids), dict(columns)
+    for target in task.targets:
+        for mode in task.modes:
+            found, sound = _transfer(task, ensemble, variables, target, mode, randomness_ids)
+            path = f"targets/{target.name}/{mode}/"
+            arrays |= {path + name: _rows(value, finite & sound) for name, value in found.items()}
+    return arrays, _baseline(task, ensemble) if block == 0 else {}
+
+
+def _initial(task: Transfers, ensemble: Ensemble, randomness_ids: Int[np.ndarray, " models"]) -> Variables:
+    """What source models start from: random variables, or those that are given, under random heads."""
+    fresh = initial_variables(ensemble, task.design.seed, randomness_ids)
+    if task.start is None:
+        return fresh
+    given = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(randomness_ids), *leaf.shape)), task.start)
+    return Variables({**given.params, "head": fresh.params["head"]}, given.state)
+
+
+def _baseline(task: Transfers, ensemble: Ensemble) -> dict[str, dict[str, list[float]]]:
+    """What a block's record says of accuracy without any source training: influences mean something only above it.
 
     Keys are `target/mode`. With fixed features it is what random features are worth, else training from scratch.
     """
+    if not task.baseline_models:
+        return {}
     ids = np.arange(task.baseline_models)
-    untrained = initial_variables(ensemble, task.design.seed, ids)
-    return {
+    untrained = _initial(task, ensemble, ids)
+    found = {
         f"{target.name}/{mode}": _transfer(task, ensemble, untrained, target, mode, ids)[0]["accuracy"].tolist()
         for target in task.targets
         for mode in task.modes
     }
+    return {"random_accuracy": found}
 
 
 def _transfer(
-    task: Task,
+    task: Transfers,
     ensemble: Ensemble,
     variables: Variables,
     target: TargetData,
@@ -204,7 +266,7 @@ def _transfer(
 
     `measured` are the images that the accuracy in training is of, where a recipe trains; all of them when None.
     """
-    sound, settings = np.ones(len(randomness_ids), bool), task.settings(target, mode)
+    sound, settings = np.ones(len(randomness_ids), bool), settings_of(task, target, mode)
     if isinstance(settings, FixedFeature) and settings.solver == "convex":
         transferred = transfer_fixed(ensemble, variables, target.train, target.test, settings)
         columns = {"gradient_norm": transferred.gradient_norm}

@@ -92,14 +92,16 @@ def estimate_target(
         used.
     """
     checks.require_known("output", output, OUTPUTS)
+    run = run.holding(target)
     run.output_column(target, mode, output)  # Refuses what the run does not hold before anything is read.
-    if not run.targets[target].class_names:
+    labelled = run.target(target)
+    if not labelled.class_names:
         raise checks.UserError(
             f"no class of target {target!r} is known in {run.path}, and findings are about classes: import it with "
             "labels, or fit examples and task alone with experiments.fit_datamodels."
         )
     rows = usable_rows(run, target, mode)
-    classes = by_class(run.targets[target].labels, run.targets[target].class_names)
+    classes = by_class(labelled.labels, labelled.class_names)
     found: dict[str, EstimatorFindings] = {}
     for name in dict.fromkeys((output, *rows.outputs)):
         outputs: dict[Level, tuple[np.ndarray, tuple[str, ...]]] = {

@@ -114,11 +114,13 @@ def fit_target(
         raise checks.UserError(
             "output 'prediction' is a class number, of which there is no influence: ask for another."
         )
+    run = run.holding(target)
     column, count = run.output_column(target, mode, output), run.layout.num_examples[target]
     own = share_of(run, hosts)
     usable = np.isin(own.complete, run.complete[models.kept])
     with exchange.in_step(hosts):
-        classes = by_class(run.targets[target].labels, run.targets[target].class_names)
+        labelled = run.target(target)
+        classes = by_class(labelled.labels, labelled.class_names)
         groups = {"task": whole_task(count, target), **({"class": classes} if classes.names else {})}
         own_means = _means(own, column, usable, groups)
     parts = exchange.gather(own_means, hosts)

@@ -68,6 +68,7 @@ def usable_models(run: store.Run, target: str, mode: str, *, least: int = 2, hos
       UserError: If fewer than `least` are left, or the processes do not see the same models.
     """
     with exchange.in_step(hosts):
+        run = run.holding(target)
         own = share_of(run, hosts)
         there = np.ones(len(own.complete), bool)
         for output in run.layout.example_outputs:
@@ -103,6 +104,7 @@ def usable_rows(run: store.Run, target: str, mode: str, *, least: int = 2) -> Ro
     Raises:
       UserError: If fewer than `least` are left, or the run holds none of `OUTPUTS`.
     """
+    run = run.holding(target)
     models = usable_models(run, target, mode, least=least)
     held = [name for name in OUTPUTS if name in run.layout.example_outputs]
     if not held:

@@ -53,7 +53,7 @@ class UntilReliability:
         run = store.open_run(self.path)
         return all(
             class_reliability(run, target, mode, self.output, self.estimator) >= self.threshold
-            for target in run.targets
+            for target in run.layout.num_examples
             for mode in run.modes
         )
 
@@ -61,7 +61,8 @@ class UntilReliability:
 def class_reliability(run: store.Run, target: str, mode: str, output: str, estimator: Estimator) -> float:
     """Split-half reliability of class-level influence; NaN while too few models can be used."""
     rows = usable_rows(run, target, mode, least=0)
-    classes = by_class(run.targets[target].labels, run.targets[target].class_names)
+    labelled = run.target(target)
+    classes = by_class(labelled.labels, labelled.class_names)
     return split_half(estimator, rows.masks, aggregate(rows.outputs[output], classes), paired=rows.paired)[0]
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from jdt import checks, store
 from jdt.data import Dataset, StreamedImages, overlap
 from jdt.devices import BYTES_A_GIB, host_memory, memory_limit
 from jdt.masks import Design, Units, check_num_models
-from jdt.models import Network, check_contract, check_width
+from jdt.models import Network, Variables, check_contract, check_width
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
 from jdt.transfer import FixedFeature, FullNetwork, tuned_ensemble
 from jdt.types import Int
@@ -63,6 +63,14 @@ class TargetData:
         """Name of the whole target, which randomness derives from: variants share their heads' first values."""
         return self.name if self.whole is None else self.whole.root_name
 
+    def require_no_overlap(self, allow_overlap: bool) -> None:
+        """Raise where the two splits overlap, unless that is allowed."""
+        if not allow_overlap and (words := self.overlap_words()):
+            raise checks.UserError(
+                f"{words}: outputs on images that were trained on mislead, so take them out of one of the splits, or "
+                "pass --allow-overlap to go on with a warning."
+            )
+
     def overlap_words(self) -> str:
         """How much the two splits overlap, in one sentence without an end; empty where they do not."""
         if not len(self.overlap):
@@ -73,6 +81,56 @@ class TargetData:
             f"target {self.name!r}: {len(self.overlap):,} of its {len(self.test):,} test images {verb} also in its "
             f"training split, at {height}x{width} pixels (the first: test image {tested} is training image {trained})"
         )
+
+
+@runtime_checkable
+class Transfers(Protocol):
+    """What transferring trained models takes: a `Task`, or a target that is added to a run."""
+
+    @property
+    def targets(self) -> tuple[TargetData, ...]:
+        """One or more."""
+        ...
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """Kinds of transfer."""
+        ...
+
+    @property
+    def design(self) -> Design:
+        """How subsets were drawn; its seed is the seed of everything."""
+        ...
+
+    @property
+    def head(self) -> FixedFeature:
+        """How heads are fitted."""
+        ...
+
+    @property
+    def full(self) -> FullNetwork:
+        """How whole networks are fine-tuned."""
+        ...
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """What all models share."""
+        ...
+
+    @property
+    def start(self) -> Variables | None:
+        """Variables of one model, which the source models start from; None where they start at random."""
+        ...
+
+    @property
+    def baseline_models(self) -> int:
+        """How many untrained models are transferred too."""
+        ...
+
+
+def settings_of(task: Transfers, target: TargetData, mode: Mode) -> FixedFeature | FullNetwork:
+    """How models are transferred to a target in one mode: its own way, or the task's."""
+    return (target.full or task.full) if mode == "full" else (target.head or task.head)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,6 +156,8 @@ class Task:
       pool_size: Source examples on a device at a time; None keeps all of them there.
       allow_overlap: Whether a target's test split may hold images of its training split.
       baseline_models: How many untrained models are transferred too, which say what the source is worth at all.
+      start: Variables of one model that every source model starts from, under a head of its own; None to start at
+        random.
     """
 
     source: Dataset
@@ -118,6 +178,7 @@ class Task:
     pool_size: int | None = None
     allow_overlap: bool = False
     baseline_models: int = 4
+    start: Variables | None = None
 
     def __post_init__(self) -> None:
         checks.require_at_least("baseline-models", self.baseline_models, 0)
@@ -142,11 +203,7 @@ class Task:
                     f"{self.source.image_shape}: one network reads both, so pass {_remedy(data, self.source)}."
                 )
         for target in self.targets:
-            if not self.allow_overlap and (words := target.overlap_words()):
-                raise checks.UserError(
-                    f"{words}: outputs on images that were trained on mislead, so take them out of one of the splits, "
-                    "or pass --allow-overlap to go on with a warning."
-                )
+            target.require_no_overlap(self.allow_overlap)
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         _check_cuts(self.recipe, self.source, self.network)
         self.recipe.require_weights_for(self.source.name, len(self.source.class_names))
@@ -181,7 +238,7 @@ class Task:
 
     def settings(self, target: TargetData, mode: Mode) -> FixedFeature | FullNetwork:
         """How models are transferred to a target in one mode."""
-        return (target.full or self.full) if mode == "full" else (target.head or self.head)
+        return settings_of(self, target, mode)
 
     def tuning(self, target: TargetData, mode: Mode) -> Ensemble | None:
         """What models share that are trained on a target in one mode; None where their heads are convex problems."""

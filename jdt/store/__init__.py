@@ -18,6 +18,7 @@ from jdt.store.create import refuse_other_directories as refuse_other_directorie
 from jdt.store.files import Place as Place
 from jdt.store.files import is_local as is_local
 from jdt.store.files import names_in as names_in
+from jdt.store.files import refuse_links as refuse_links
 from jdt.store.files import remove_tree as remove_tree
 from jdt.store.files import run_path as run_path
 from jdt.store.files import write_bytes as write_bytes
@@ -29,6 +30,7 @@ from jdt.store.groups import saved_groups as saved_groups
 from jdt.store.groups import write_group as write_group
 from jdt.store.importers import import_datamodels as import_datamodels
 from jdt.store.importers import is_foreign as is_foreign
+from jdt.store.reader import TRANSFERS as TRANSFERS
 from jdt.store.reader import Run as Run
 from jdt.store.reader import open_run as open_run
 from jdt.store.reader import saved_run as saved_run
@@ -39,4 +41,15 @@ from jdt.store.schema import TRAIN_ACCURACY as TRAIN_ACCURACY
 from jdt.store.schema import Schema as Schema
 from jdt.store.schema import Target as Target
 from jdt.store.schema import safe_name as safe_name
+from jdt.store.source_models import LEAVES_FILE as LEAVES_FILE
+from jdt.store.source_models import MODELS_KEY as MODELS_KEY
+from jdt.store.source_models import Leaf as Leaf
+from jdt.store.source_models import SavedPart as SavedPart
+from jdt.store.source_models import block_folder as block_folder
+from jdt.store.source_models import leaves_bytes as leaves_bytes
+from jdt.store.source_models import model_digest as model_digest
+from jdt.store.source_models import part_folder as part_folder
+from jdt.store.source_models import parts_of as parts_of
+from jdt.store.source_models import read_leaves as read_leaves
+from jdt.store.source_models import read_models as read_models
 from jdt.store.writer import RunWriter as RunWriter

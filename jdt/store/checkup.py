@@ -20,7 +20,7 @@ from jdt.store.files import (
     write_bytes,
 )
 from jdt.store.groups import read_group, saved_groups
-from jdt.store.reader import Run, layout_of
+from jdt.store.reader import TRANSFERS, Run, added_folders, layout_of
 from jdt.store.records import Damage, load_run_file
 from jdt.store.schema import Column, Layout, safe_name
 from jdt.store.strings import metadata_bytes
@@ -81,13 +81,30 @@ def check_run(
       progress: Called with (blocks read, blocks in all).
 
     Returns:
-      What was found, before any repair.
+      What was found, before any repair; faults of targets that were added later are among the faults.
 
     Raises:
       UserError: Where there is no run, `run.json` is damaged or of another version (nothing can be told of such a
         run), a file cannot be read or repaired for a reason that is not damage, or what is to be repaired is not in the
         run but behind a symbolic link.
     """
+    found = _checked(path, repair=repair, progress=progress)
+    root, faults = run_path(path), list(found.faults)
+    with explained(f"listing the targets that were added to {root}"):
+        folders = added_folders(root)
+    for folder in folders:
+        place = f"{TRANSFERS}/{folder.name}"
+        try:
+            inside = _checked(folder, repair=repair, progress=None)
+        except UserError as error:
+            faults.append(Fault(f"{place}/run.json", str(error), "left alone: remove the folder and add it again"))
+        else:
+            faults += [dataclasses.replace(fault, file=f"{place}/{fault.file}") for fault in inside.faults]
+    return dataclasses.replace(found, faults=tuple(faults))
+
+
+def _checked(path: str | os.PathLike[str], *, repair: bool, progress: Callable[[int, int], None] | None) -> Checkup:
+    """Check a run, without the runs inside it."""
     run = _run_without_records(path)
     root, layout = run.path, run.layout
     abandoned = _abandoned(root) if repair else []
@@ -175,7 +192,8 @@ def _blocks(
             records[block] = record
     # A column without a sound description does not open; that was reported.
     arrays = open_columns(root / "store.zarr", readable.values(), writable=False)
-    for done, (block, damage) in enumerate(block_records.verify(records, arrays, layout, root / "store.zarr"), start=1):
+    verified = block_records.verify(records, arrays, layout, root / "store.zarr", models=True)
+    for done, (block, damage) in enumerate(verified, start=1):
         start, stop = records[block]["models"]
         yield damage, stop - start
         if progress is not None:

@@ -19,8 +19,10 @@ from jdt.store.files import (
     run_path,
     write_bytes,
 )
+from jdt.store.reader import TRANSFERS
 from jdt.store.records import RunFile, load_run_file, now, read_run_file, sealed
 from jdt.store.schema import SCHEMA_VERSION, Column, Schema
+from jdt.store.source_models import CHECKPOINTS
 from jdt.store.writer import REPORTER_FILE, RunWriter
 
 UNFINISHED = "unfinished"
@@ -29,10 +31,13 @@ PLAN_FILE = "plan.json"
 """What a run is expected to take, which may be there before the run is."""
 # What --overwrite removes, in this order: run.json last, so that a removal cut short can be repeated.
 OWN_FILES = (
-    "blocks", "store.zarr", "influences", UNFINISHED, "summary.json", "figures", "report.html", REPORTER_FILE,
-    "run.json",
+    "blocks", "store.zarr", "influences", TRANSFERS, CHECKPOINTS, UNFINISHED, "summary.json", "figures",
+    "report.html", REPORTER_FILE, "run.json",
 )  # fmt: skip
-OWN_FOLDERS = {"": False, "blocks": False, "store.zarr": True, "influences": True, UNFINISHED: True, "figures": False}
+OWN_FOLDERS = {
+    "": False, "blocks": False, "store.zarr": True, "influences": True, TRANSFERS: True, CHECKPOINTS: True,
+    UNFINISHED: True, "figures": False,
+}  # fmt: skip
 """Folders that jdt writes to, and whether it also writes to folders below them."""
 _ATTEMPTS = 5
 

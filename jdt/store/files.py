@@ -414,6 +414,16 @@ def remove_abandoned(root: Place, folder: str = "", *, deep: bool = False) -> li
     return removed
 
 
+def refuse_links(root: Place, folder: str) -> None:
+    """Refuse a folder that is a symbolic link which leads out of the run.
+
+    Raises:
+      UserError: If it is.
+    """
+    if is_local(root):
+        _require_inside(root, os.path.join(root, folder))
+
+
 def _require_inside(root: Place, folder: str) -> None:
     if os.path.islink(folder):
         within, there = os.path.realpath(root), os.path.realpath(folder)

@@ -14,12 +14,14 @@ from jdt.checks import UserError, require_known
 from jdt.config import fingerprint
 from jdt.store import records as block_records
 from jdt.store.arrays import open_columns, read_checked, start_reading
-from jdt.store.files import Place, explained, read_json, run_path
+from jdt.store.files import Place, exists, explained, names_in, read_json, run_path
 from jdt.store.records import Damage, load_run_file
 from jdt.store.schema import ACCURACY, TRAIN_ACCURACY, Column, Layout, Target, labels_digest, safe_name
 from jdt.store.strings import read_int32, read_strings
 from jdt.types import Bool, Float, Int32, Shaped
 
+TRANSFERS = "transfers"
+"""Folder of targets that were added to a run later, each a run of its own."""
 _REMEDY = "run the same command again with the same --out"
 LOG_ODDS = "log_odds"
 METRICS = (ACCURACY, TRAIN_ACCURACY, "per_class_accuracy", "auroc")
@@ -73,8 +75,37 @@ class Run:
 
     @functools.cached_property
     def targets(self) -> Mapping[str, Target]:
-        """Labels and class names of every target, by name."""
-        return {name: self.target(name) for name in self.layout.num_examples}
+        """Labels and class names of every target, those included that were added later, by name."""
+        own = {name: self.target(name) for name in self.layout.num_examples}
+        return own | {name: run.target(name) for name, run in self.added.items()}
+
+    @functools.cached_property
+    def added(self) -> Mapping[str, "Run"]:
+        """Targets that were added to this run later, by name: each is a run of its own, in `transfers/`.
+
+        Raises:
+          UserError: Where one of them is damaged, or belongs to another run.
+        """
+        found: dict[str, Run] = {}
+        with explained(f"listing the targets that were added to {self.path}"):
+            folders = added_folders(self.path)
+        for folder in folders:
+            run = open_run(folder)
+            if len(run.layout.num_examples) != 1 or run.config.get("run") != fingerprint(self.config):
+                raise UserError(f"{folder} is no target that was added to this run: move it elsewhere.")
+            found[next(iter(run.layout.num_examples))] = run
+        return {name: run for name, run in found.items() if name not in self.layout.num_examples}
+
+    def holding(self, target: str) -> "Run":
+        """The run that a target's columns are in: this one, or one inside it, for a target that was added later.
+
+        Raises:
+          UserError: Where there is no such target.
+        """
+        if target in self.layout.num_examples:
+            return self
+        require_known("target", target, [*self.layout.num_examples, *self.added])
+        return self.added[target]
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -106,10 +137,14 @@ class Run:
           examples: Only these; of the others no more than a few blocks are in memory at a time.
 
         Raises:
-          UserError: Where there is no such target, mode or output, or a chunk is damaged.
+          UserError: Where there is no such target, mode or output, a chunk is damaged, or the target was added later
+            and not all complete models have been transferred to it yet.
         """
-        held = self.layout.example_outputs
-        if output == LOG_ODDS not in held and {"margin", "confidence"} <= {*held}:
+        held = self.holding(target)
+        if held is not self:
+            return self._of_complete(held, target, held.outputs(target, mode, output, examples=examples))
+        stored = self.layout.example_outputs
+        if output == LOG_ODDS not in stored and {"margin", "confidence"} <= {*stored}:
             confidence, margin = (self.outputs(target, mode, o, examples=examples) for o in ("confidence", "margin"))
             return metrics.log_odds_of(confidence, margin, len(self._classes(target)))
         return self._gather(self.output_column(target, mode, output), (slice(None), examples))
@@ -128,6 +163,9 @@ class Run:
             has not two classes.
         """
         require_known("metric", name, METRICS)
+        held = self.holding(target)
+        if held is not self:
+            return self._of_complete(held, target, held.metric(target, mode, name))
         if name == "per_class_accuracy":
             classes = self._classes(target)
             return metrics.per_class_accuracy(
@@ -149,6 +187,17 @@ class Run:
             raise UserError(f"{self.path} holds no {name} of the models: it was not recorded when the run was made.")
         return self.column(column)
 
+    def _of_complete(self, held: "Run", target: str, rows: Shaped[np.ndarray, "..."]) -> Any:
+        """Of the rows of a target that was added later, those of this run's complete models."""
+        missing = np.setdiff1d(self.complete, held.complete)
+        if len(missing):
+            raise UserError(
+                f"{len(missing)} of {len(self.complete)} complete models have not been transferred to {target} yet: "
+                "run experiments.transfer_again once more, or read those that have with "
+                f"jdt.open_run({str(held.path)!r})."
+            )
+        return rows[np.isin(held.complete, self.complete)]
+
     def _classes(self, target: str) -> tuple[str, ...]:
         """Class names of a target all of whose labels are known."""
         require_known("target", target, self.layout.num_examples)
@@ -157,12 +206,13 @@ class Run:
         return self.targets[target].class_names
 
     def output_column(self, target: str, mode: str, output: str) -> str:
-        """Name of the column of an output.
+        """Name of the column of an output, in `holding(target)`.
 
         Raises:
           UserError: Where the run has no such target, mode or output; what it has is listed.
         """
-        require_known("target", target, self.layout.num_examples)
+        if self.holding(target) is not self:
+            return self.added[target].output_column(target, mode, output)
         require_known("mode", mode, self.modes)
         if output not in self.layout.example_outputs:
             raise UserError(
@@ -277,6 +327,28 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         _description=saved["schema"],
         _records=tuple(found),
     )
+
+
+def added_folders(root: Place) -> list[Place]:
+    """Runs inside a run, each of a target that was added later.
+
+    Raises:
+      OSError: As the system or the bucket reports it.
+    """
+    try:
+        names = names_in(root / TRANSFERS)
+    except NotADirectoryError:
+        return []
+    # As all that jdt writes, and all that a message can show; without run.json nothing is there yet.
+    folders = [root / TRANSFERS / name for name in names if safe_name(name) == name]
+    return [folder for folder in folders if _has_run_file(folder)]
+
+
+def _has_run_file(folder: Place) -> bool:
+    try:
+        return exists(folder / "run.json")
+    except NotADirectoryError:  # Somebody's file.
+        return False
 
 
 def _saved(root: Place) -> dict[str, Any]:

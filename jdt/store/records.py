@@ -23,6 +23,7 @@ from jdt.store.files import (
     remove_tree,
 )
 from jdt.store.schema import READABLE_VERSIONS, SCHEMA_VERSION, Column, Layout
+from jdt.store.source_models import MODELS_KEY, fault_of, parts_of
 
 _READ_AHEAD = 4  # Blocks whose chunks are decoded while an earlier one is hashed.
 
@@ -159,6 +160,10 @@ def load_record(root: Place, block: int, layout: Layout, config_fingerprint: str
         return Damage(block, "record", f"{name} describes another block")
     if not isinstance(record.get("checksums"), dict) or record["checksums"].keys() != layout.columns().keys():
         return Damage(block, "record", f"{name} does not list this run's columns")
+    try:
+        parts_of(record)
+    except ValueError as error:
+        return Damage(block, "record", f"{name} is damaged: {MODELS_KEY} {error}")
     return record
 
 
@@ -190,9 +195,21 @@ def drop(root: Place, damage: Damage, layout: Layout) -> None:
 
 
 def verify(
-    records: Mapping[int, Mapping[str, Any]], arrays: Mapping[str, Any], layout: Layout, store: Place
+    records: Mapping[int, Mapping[str, Any]],
+    arrays: Mapping[str, Any],
+    layout: Layout,
+    store: Place,
+    *,
+    models: bool = False,
 ) -> Iterator[tuple[int, Damage | None]]:
     """Read the blocks of `records` back and compare their checksums, reading ahead while hashing.
+
+    Args:
+      records: By block.
+      arrays: The columns to read.
+      layout: Sizes.
+      store: The run's `store.zarr`.
+      models: Read saved source models, too; otherwise only whether their files are there and have their sizes.
 
     Yields:
       For each block, in order, its number and the first damage found in it or None.
@@ -202,7 +219,10 @@ def verify(
 
     def finish() -> tuple[int, Damage | None]:
         block, futures = waiting.popleft()
-        return block, _first_damage(block, futures, records[block]["checksums"], arrays, columns, store)
+        damage = _first_damage(block, futures, records[block]["checksums"], arrays, columns, store)
+        if damage is None and (reason := fault_of(store.parent, records[block], whole=models)):
+            damage = Damage(block, MODELS_KEY, reason)
+        return block, damage
 
     for block in sorted(records):
         started = {name: start_reading(array, columns[name], records[block], store) for name, array in arrays.items()}

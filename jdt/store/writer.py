@@ -27,6 +27,7 @@ from jdt.store.files import (
 )
 from jdt.store.records import Damage, record_path
 from jdt.store.schema import Schema, ranges
+from jdt.store.source_models import MODELS_KEY, fault_of, remove_strays
 
 REPORTER_FILE = "reporter.json"
 """There while one of several processes makes the report."""
@@ -109,6 +110,8 @@ class RunWriter:
         for block, damage in block_records.verify(fresh, self._arrays, self._layout, self.path / "store.zarr"):
             if damage is None:
                 self._verified[block] = fresh[block]["digest"]
+                if block in whole:
+                    remove_strays(self.path, fresh[block])
             else:
                 whole.discard(block)
                 self._discard(damage)
@@ -186,6 +189,8 @@ class RunWriter:
             if values is None:
                 return FirstRows()  # Damaged since it was verified: the block is trained as a whole.
             found[name] = values
+        if fault_of(self.path, record, whole=False):
+            return FirstRows()
         return FirstRows(rows, found, record)
 
     def _recorded(self) -> list[int]:
@@ -222,11 +227,26 @@ class RunWriter:
             self._write_rows(block, values)
             if not (isinstance(earlier, dict) and earlier["checksums"] == checksums):
                 self._require_unrecorded_growth(block)
+                self._require_models(block, record)
                 self._write_record(block, checksums, record)
             self._whole.add(block)
+            if MODELS_KEY in record:
+                self._remove_strays(block)
         except (OSError, ValueError) as error:
             self._explain(error, doing)
         self._since = time.monotonic()
+
+    def _require_models(self, block: int, record: Mapping[str, Any]) -> None:
+        """Raise unless the source models that a record is to speak of are there."""
+        rows = self._layout.models_of(block)
+        if reason := fault_of(self.path, {**record, "block": block, "models": [rows.start, rows.stop]}, whole=False):
+            raise UserError(f"the source models of block {block} vanished from {self.path} ({reason}): run it again.")
+
+    def _remove_strays(self, block: int) -> None:
+        """Remove source models that the block's record does not name: this worker's, where another was faster."""
+        record = block_records.load_record(self.path, block, self._layout, self._fingerprint)
+        if isinstance(record, dict) and block_records.is_whole(record, self._layout):
+            remove_strays(self.path, record)
 
     def _write_rows(self, block: int, values: Mapping[str, np.ndarray]) -> None:
         columns = self._layout.columns()

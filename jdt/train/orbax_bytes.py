@@ -9,6 +9,7 @@ Kept apart from `jdt.train.checkpoint` because importing Orbax takes time that o
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,7 +28,9 @@ class BytesHandler(ocp.CheckpointHandler):
     """Writes and reads uint8 `[bytes]`."""
 
     def save(self, directory: epath.Path, args: "BytesSave") -> None:
-        """Write `args.array`."""
+        """Write `args.array`, and the files beside it."""
+        for name, content in args.files.items():
+            (directory / name).write_bytes(content)
         size = len(args.array)
         layout = ts.ChunkLayout(chunk_shape=[max(1, min(size, _CHUNK))])
         _open(directory, create=True, dtype=ts.uint8, shape=[size], chunk_layout=layout).write(args.array).result()
@@ -50,6 +53,7 @@ class BytesSave(ocp.args.CheckpointArgs):
     """What to save."""
 
     array: UInt8[np.ndarray, " bytes"]
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 @ocp.args.register_with_handler(BytesHandler, for_restore=True)
@@ -60,16 +64,22 @@ class BytesRestore(ocp.args.CheckpointArgs):
     size: int
 
 
-def save(directory: epath.Path, array: UInt8[np.ndarray, " bytes"], about: dict[str, Any]) -> None:
+def save(
+    directory: epath.Path,
+    array: UInt8[np.ndarray, " bytes"],
+    about: dict[str, Any],
+    files: Mapping[str, bytes] | None = None,
+) -> None:
     """Write a checkpoint; until this returns there is none, and a folder of this name that was there is gone.
 
     Args:
       directory: Where to; the folders above it are made.
       array: The bytes.
       about: Plain JSON to keep beside them, for people to read.
+      files: Small files to keep beside them, by name.
     """
     with _checkpointer() as checkpointer:
-        checkpointer.save(directory, args=BytesSave(array), force=True, custom_metadata=about)
+        checkpointer.save(directory, args=BytesSave(array, files or {}), force=True, custom_metadata=about)
 
 
 def restore(directory: epath.Path, size: int) -> UInt8[np.ndarray, " bytes"]:

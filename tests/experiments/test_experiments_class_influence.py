@@ -183,6 +183,7 @@ def test_a_truncated_chunk_is_named_and_its_block_trained_again(finished, capfd)
         (["--num-models", "7"], "num-models is 7, which is odd"),
         (["--model", "resnet1"], "unknown model 'resnet1'; known: small_cnn"),
         (["--model", "jdt.models:Network"], "not a flax.linen.Module class"),
+        (["--start-from", "missing.msgpack"], "missing.msgpack is no file and no folder"),
         (["--plan", "fast"], "unknown plan 'fast'; known: auto, winograd"),
         (["--devices", "9"], "devices is 9, but this process has 8"),
         (["--memory-budget", "0"], "memory-budget is 0.0 GiB, but it must be positive"),

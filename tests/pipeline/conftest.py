@@ -1,3 +1,4 @@
+import flax.linen as nn
 import numpy as np
 import pytest
 
@@ -15,6 +16,23 @@ def images_of(labels, rng):
 def dataset(name, seed, per_class):
     labels = np.repeat(np.arange(CLASSES, dtype=np.int32), per_class)
     return data.from_arrays(name, images_of(labels, np.random.default_rng(seed)), labels, ["a", "b", "c", "d"])
+
+
+class Layered(nn.Module):
+    """A network with statistics that compiles in no time."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        x = nn.Dense(8, name="dense")(images.reshape(len(images), -1))
+        features = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x))
+        return nn.Dense(self.num_classes, name="head")(features), features
+
+
+@pytest.fixture(scope="session")
+def network():
+    return models.Network(Layered(CLASSES))
 
 
 @pytest.fixture(scope="session")
