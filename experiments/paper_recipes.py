@@ -87,10 +87,10 @@ def progressive(first: int, last: int, low: int, high: int, epochs: int) -> tupl
     halves to the even one (arXiv 2207.05739, its `src/trainer.py`; section 3.2 of the specification).
 
     >>> progressive(11, 13, 160, 192, epochs=16)
-    ((0, 160), (12, 192))
+    ((0.0, 160), (12.0, 192))
     """
     sides = [int(np.round(np.interp(epoch, [first, last], [low, high]) / 32)) * 32 for epoch in range(epochs)]
-    return tuple((epoch, side) for epoch, side in enumerate(sides) if epoch == 0 or side != sides[epoch - 1])
+    return tuple((float(epoch), side) for epoch, side in enumerate(sides) if epoch == 0 or side != sides[epoch - 1])
 
 
 PAPER_SOURCE_RECIPE = jdt.train.Recipe(

@@ -53,10 +53,17 @@ def memory_limit(device: Any) -> int | None:
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    if device.platform == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    total = host_memory()
+    if device.platform == "cpu" and total is not None:
         return total // len(jax.local_devices(backend="cpu"))
     return None
+
+
+def host_memory() -> int | None:
+    """Bytes of this machine's own memory, or None where nobody knows."""
+    if "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def program_memory(compiled: Any) -> int:

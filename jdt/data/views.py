@@ -52,9 +52,9 @@ class View:
         checks.require_known("view", self.kind, get_args(ViewKind))
         if not 0 < self.keep <= 1:
             raise checks.UserError(f"a view keeps {self.keep} of the shorter side, but it must be in (0, 1].")
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise checks.UserError(f"crop-scale is {self.scale}, but must be two rising parts of the area in (0, 1].")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
+        if len(self.ratio) != 2 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise checks.UserError(f"a crop's ratio is {self.ratio}, but must be two rising positive numbers.")
 
     def box(self, width: int, height: int, draws: Float[np.ndarray, " draws"] | None = None) -> Box:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jdt import checks, store
 from jdt.data import Dataset, StreamedImages, overlap
-from jdt.devices import BYTES_A_GIB, memory_limit
+from jdt.devices import BYTES_A_GIB, host_memory, memory_limit
 from jdt.masks import Design, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
@@ -328,7 +328,8 @@ def pool_size(source: Dataset, memory_budget: float | None, recipe: Recipe | Non
 
     Args:
       source: The source.
-      memory_budget: GiB of each device; half of what the device has when None.
+      memory_budget: GiB of each device; half of what the device has when None, and for a recipe that cuts images no
+        more than an eighth of the host's memory, which holds three chunks.
       recipe: Says how large the images are in training; as the source has them when None.
 
     Raises:
@@ -340,6 +341,8 @@ def pool_size(source: Dataset, memory_budget: float | None, recipe: Recipe | Non
     if memory_budget is None and limit is None:
         return None
     available = (limit or 0) / 2 if memory_budget is None else memory_budget * BYTES_A_GIB
+    if memory_budget is None and recipe is not None and recipe.is_cut and (host := host_memory()) is not None:
+        available = min(available, host / 8)
     shape = source.image_shape if recipe is None else recipe.image_shapes(source.image_shape)[0]
     fitting = int(available // math.prod(shape))
     if fitting < 1:

@@ -433,7 +433,9 @@ def _parts(
                 raise checks.UserError(
                     f"a model has none of its examples in a pool of {size:,} out of {whole:,}: raise --memory-budget."
                 )
-            data = SourceData(np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, missing)))  # pyright: ignore[reportArgumentType]
+            if missing:  # Else no copy: a chunk may be a good part of the host's memory.
+                images, labels = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, missing))
+            data = SourceData(images, labels)  # pyright: ignore[reportArgumentType]
             # Half of what is expected holds for nearly every draw, and so compiles once.
             smallest = ensemble.smallest_subset if size == whole else ensemble.smallest_subset * size // (2 * whole)
             if here.sum(axis=1).min() < smallest:

@@ -115,6 +115,8 @@ def test_crops_depend_on_seed_pass_and_example_alone(photos, tmp_path):
     np.testing.assert_array_equal(shown(np.arange(40), 7, 3), once)
     for other in (shown(order, 1, 1, pass_number=4), shown(order, 1, 1, seed=1)):
         assert (other != once).any(axis=(1, 2, 3)).mean() > 0.9
+    some = data.images.chosen(order[:5])
+    np.testing.assert_array_equal(some[1:3], data.images[order[1:3]])
     ((still, _),) = read_chunks(data, [(order, Look(8))])
     small = jdt.data.load(f"folder:{photos}", "train", image_size=8, cache_dir=tmp_path)
     np.testing.assert_array_equal(still, np.asarray(small.images)[order])

@@ -127,6 +127,7 @@ def test_a_target_that_is_tested_on_what_it_trains_on_is_refused_or_warned_of(ca
         ({"pets": {"epochs": "three"}}, "pets: epochs is 'three', but it must be a number"),
         ({"pets": {"batch_size": 8.5}}, "pets: batch_size is 8.5, but it must be a whole number"),
         ({"pets": {"flip": 1}}, "pets: flip is 1, but it must be true or false"),
+        ({"pets": {"resolution": [160, 192]}}, "resolution is [160, 192], but it must be a list of [first epoch, side"),
         ({"pets": {"class_weights": [1, "2"]}}, "pets: class_weights is [1, '2'], but it must be a list of numbers"),
         ({"pets": {"epochs": -1}}, "pets: epochs is -1.0, but training needs a positive number"),
         (["pets"], "is not a JSON object of target -> recipe"),
@@ -146,7 +147,7 @@ STEPS = {
     "folder:fgvc_aircraft": (6_667, 6), "folder:birdsnap": (32_677, 31), "caltech101": (3_030, 2),
     "folder:caltech256": (15_420, 15), "cifar10": (50_000, 48), "cifar100": (50_000, 48),
     "oxford_flowers102": (2_040, 1), "food101": (75_750, 73), "oxford_iiit_pet": (3_680, 3), "cars196": (8_144, 7),
-    "sun397": (19_850, 19), "folder:chestxray14": (78_468, 76), "imagenet2012": (1_281_167, 1251),
+    "sun397/standard-part1-120k": (19_850, 19), "folder:chestxray14": (78_468, 76), "imagenet2012": (1_281_167, 1251),
 }  # fmt: skip
 
 
