@@ -151,20 +151,22 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         return jdt.data.evaluation_split(name, data_dir=config.data_dir)
 
     jdt.masks.check_num_models(design, config.num_models)
-    trains = "full" in config.transfer or config.head.solver == "sgd"  # Otherwise no recipe plays a part.
-    recipes = recipes_of(config.target_recipes, config.target, config.full.recipe) if trains else {}
+
+    def own_recipes(base: jdt.train.Recipe, *, used: bool) -> dict[str, jdt.train.Recipe]:
+        return recipes_of(config.target_recipes, config.target, base) if used else {}
+
+    stepwise = "fixed" in config.transfer and config.head.solver == "sgd"  # A convex head has no recipe.
+    heads = own_recipes(config.head.recipe, used=stepwise)
+    fulls = own_recipes(config.full.recipe, used="full" in config.transfer)
 
     def targets_of(name: str) -> tuple[jdt.pipeline.TargetData, ...]:
-        recipe = recipes.get(name)
         return jdt.pipeline.variants(
             jdt.pipeline.TargetData(
                 name,
                 load(name, "train"),
                 load(name, held_out(name)),
-                head=dataclasses.replace(config.head, recipe=recipe)
-                if recipe and config.head.solver == "sgd"
-                else None,
-                full=dataclasses.replace(config.full, recipe=recipe) if recipe else None,
+                head=dataclasses.replace(config.head, recipe=heads[name]) if name in heads else None,
+                full=dataclasses.replace(config.full, recipe=fulls[name]) if name in fulls else None,
             ),
             shots=config.shots,
             fractions=config.target_fractions,

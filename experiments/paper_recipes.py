@@ -7,6 +7,7 @@ full-network transfer. Unlike theirs, pixels are scaled as in source training.
 """
 
 import dataclasses
+import pathlib
 from typing import Literal
 
 import jdt
@@ -112,15 +113,17 @@ PAPER_HEAD_TARGETS = PAPER_TARGETS[:-1]
 
 
 def paper_recipe(target: str) -> jdt.train.Recipe:
-    """The published recipe of a target.
+    """The published recipe of a target; a folder counts by its own name, wherever it lies.
 
     Raises:
       UserError: If the paper has no such target.
     """
     rows = {row.dataset: row for row in PAPER_TARGETS}
-    if target not in rows:
+    folder, is_path, path = target.partition("folder:")
+    name = f"folder:{pathlib.PurePath(path).name}" if is_path and not folder else target
+    if name not in rows:
         raise jdt.UserError(
             f"target-recipes is paper, which has no target {target!r}; it has {', '.join(rows)}: pass a JSON file of "
             "your own, or --target-recipes None for one recipe for all targets."
         )
-    return rows[target].recipe
+    return rows[name].recipe
