@@ -179,21 +179,25 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         return jdt.data.evaluation_split(name, data_dir=config.data_dir)
 
     jdt.masks.check_num_models(design, config.num_models)
-    trains = "full" in config.transfer or config.head.solver == "sgd"  # Otherwise no recipe plays a part.
-    recipes = recipes_of(config.target_recipes, config.target, config.full.recipe) if trains else {}
+
+    def own_recipes(base: jdt.train.Recipe, *, used: bool) -> dict[str, jdt.train.Recipe]:
+        return recipes_of(config.target_recipes, config.target, base) if used else {}
+
+    stepwise = "fixed" in config.transfer and config.head.solver == "sgd"  # A convex head has no recipe.
+    heads = own_recipes(config.head.recipe, used=stepwise)
+    fulls = own_recipes(config.full.recipe, used="full" in config.transfer)
 
     def targets_of(name: str) -> tuple[jdt.pipeline.TargetData, ...]:
-        recipe = recipes.get(name)
-        train, test, streamed = load_target(config, name, held_out(name), recipe, functools.partial(load, name))
+        full, head = fulls.get(name, config.full.recipe), heads.get(name, config.head.recipe)
+        training = [recipe for recipe, used in ((full, "full" in config.transfer), (head, stepwise)) if used]
+        train, test, streamed = load_target(config, name, held_out(name), training, functools.partial(load, name))
         return jdt.pipeline.variants(
             jdt.pipeline.TargetData(
                 name,
                 train,
                 test,
-                head=dataclasses.replace(config.head, recipe=recipe)
-                if recipe and config.head.solver == "sgd"
-                else None,
-                full=dataclasses.replace(config.full, recipe=recipe) if recipe else None,
+                head=dataclasses.replace(config.head, recipe=head) if name in heads else None,
+                full=dataclasses.replace(config.full, recipe=full) if name in fulls else None,
                 streamed=streamed,
             ),
             shots=config.shots,
@@ -256,19 +260,21 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
 
 
 def load_target(
-    config: Config, name: str, test_split: str, recipe: jdt.train.Recipe | None, load: Callable[..., jdt.data.Dataset]
+    config: Config,
+    name: str,
+    test_split: str,
+    training: Sequence[jdt.train.Recipe],
+    load: Callable[..., jdt.data.Dataset],
 ) -> tuple[jdt.data.Dataset, jdt.data.Dataset, jdt.data.Dataset | None]:
     """Load a target's splits, cut as its row of the published table says where that is asked for.
 
     Returns:
-      Training split, test split, and the training split once more, streamed, where a recipe cuts it anew.
+      Training split, test split, and the training split once more, streamed, where a recipe of training cuts it anew.
     """
     row = paper_target(name) if config.views == "paper" else None
     split = "train" if row is None or name.startswith("folder:") else row.train_split
     view = still_view(name) if config.views == "paper" else jdt.data.View()
-    used = [recipe or config.full.recipe] if "full" in config.transfer else []
-    used += [recipe or config.head.recipe] if "fixed" in config.transfer and config.head.solver == "sgd" else []
-    streamed = load(split, view, streamed=True) if any(one.is_cut for one in used) else None
+    streamed = load(split, view, streamed=True) if any(recipe.is_cut for recipe in training) else None
     return load(split, view), load(test_split, view), streamed
 
 

@@ -166,7 +166,7 @@ def _short_name(name: str) -> str:
 
 
 def paper_recipe(target: str) -> jdt.train.Recipe:
-    """The published recipe of a target.
+    """The published recipe of a target; a folder counts by its own name, wherever it lies.
 
     Raises:
       UserError: If the paper has no such target.

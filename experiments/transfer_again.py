@@ -119,11 +119,14 @@ def load(config: Config) -> jdt.pipeline.AddedTarget:
                 image_channels=run.config.get("image_channels"), progress=progress,
             )  # fmt: skip
 
+    as_run = settings(config, run)
+    stepwise = "fixed" in as_run.transfer and as_run.head.solver == "sgd"
+    recipes = ((as_run.full.recipe, "full" in as_run.transfer), (as_run.head.recipe, stepwise))
     train, test, streamed = load_target(
-        settings(config, run),
+        as_run,
         config.target,
         jdt.data.evaluation_split(config.target, data_dir=config.data_dir),
-        None,
+        [recipe for recipe, used in recipes if used],
         split,
     )
     return jdt.pipeline.added_target(

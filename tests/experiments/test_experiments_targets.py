@@ -174,3 +174,6 @@ def test_the_paper_preset_trains_by_the_papers_recipes():
     preset = class_influence.PRESETS["paper"]
     assert preset.target_recipes == "paper"
     assert set(recipes_of(preset.target_recipes, preset.target, preset.full.recipe)) == set(preset.target)
+    moved = recipes_of("paper", ("folder:/data/birdsnap", "folder:birdsnap"), preset.full.recipe)
+    assert len(moved) == 2
+    assert len(set(moved.values())) == 1
