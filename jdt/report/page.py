@@ -126,8 +126,8 @@ def _tiles(findings: TargetFindings) -> list[tuple[str, str, str]]:
     tiles = [("models", f"{len(findings.accuracy):,}", f"{len(found[1].task.unit_names)} source units")]
     if len(models):
         small = f"± {decimal(100 * models.std(), 1)} points (s.d.)"
-        if len(findings.train_accuracy):
-            small += f"; {percent(findings.train_accuracy.mean())} on its training images"
+        if len(trained := finite(findings.train_accuracy)):
+            small += f"; {percent(trained.mean())} on its training images"
         tiles.append(("target accuracy", percent(models.mean()), small))
     tiles += [(metric_words(name), decimal(figure.value, 3), "mean over models") for name, figure in
               findings.metrics.items()]  # fmt: skip

@@ -1,4 +1,3 @@
-import functools
 import json
 
 import flax.linen as nn
@@ -7,7 +6,7 @@ import pytest
 from PIL import Image
 
 import jdt
-from experiments import class_influence, paper_recipes, plan
+from experiments import class_influence, paper_recipes
 from experiments.target_recipes import recipes_of
 
 
@@ -33,13 +32,13 @@ def only_begin(config):
     class_influence.open_writer(config, *class_influence.load_task(config))
 
 
-def command(run, presets, *arguments):
-    argv = [str(argument) for argument in arguments]
-    return jdt.cli.main(run, presets, default="demo", description="", argv=argv)
+def begin(*arguments):
+    argv = [str(argument) for argument in (*TINY, *arguments)]
+    return jdt.cli.main(only_begin, class_influence.PRESETS, default="demo", description="", argv=argv)
 
 
 def refusal(capfd, *arguments):
-    assert command(only_begin, class_influence.PRESETS, *TINY, *arguments) == 2
+    assert begin(*arguments) == 2
     (line,) = capfd.readouterr().err.strip().splitlines()
     return line
 
@@ -50,7 +49,7 @@ def test_sizes_decays_and_recipes_are_part_of_what_a_run_is(capfd, tmp_path):
     asked = ("--out", out, "--shots", "2", "--weight-decays", "0.01", "--target-recipes", recipes,
              "--transfer", "full")  # fmt: skip
     for _ in range(2):  # The second time it is there.
-        assert command(only_begin, class_influence.PRESETS, *TINY, *asked) == 0
+        assert begin(*asked) == 0
     run = jdt.open_run(out)
     (name,) = run.targets
     assert name == "jdt_digits@2shot@wd0.01"
@@ -78,17 +77,6 @@ def test_runs_that_ask_for_none_of_it_are_identified_as_before(tmp_path):
     full = jdt.config.to_plain(jdt.transfer.FullNetwork())
     assert full == {"recipe": jdt.config.to_plain(jdt.transfer.FullNetwork().recipe)}
     assert "drop_last" in jdt.config.to_plain(jdt.train.Recipe(drop_last=True))
-
-
-def test_trained_heads_and_variants_are_planned(capfd, tmp_path, monkeypatch):
-    quick = functools.partial(jdt.pipeline.make_forecast, estimators=(jdt.DifferenceOfMeans(),))
-    monkeypatch.setattr(jdt.pipeline, "make_forecast", quick)  # The others take ten seconds to compile.
-    out = tmp_path / "run"
-    asked = ("--out", out, "--shots", "2", "--transfer", "fixed", "--head.solver", "sgd", "--budget", "0.1")
-    assert command(plan.main, plan.PRESETS, *TINY, *asked) == 0, capfd.readouterr().err
-    names = [stage.name for stage in jdt.pipeline.saved_forecast(out).stages]
-    assert names == ["training", "source accuracy", "jdt_digits@2shot, fixed", "writing"]
-    assert "training heads" in capfd.readouterr().out
 
 
 def folder_with_overlap(root):
@@ -128,7 +116,7 @@ def test_a_target_that_is_tested_on_what_it_trains_on_is_refused_or_warned_of(ca
     line = refusal(capfd, *asked)
     assert "1 of its 6 test images is also in its training split, at 8x8 pixels (the first: test image" in line
     assert "--allow-overlap" in line
-    assert command(only_begin, class_influence.PRESETS, *TINY, *asked, "--allow-overlap") == 0
+    assert begin(*asked, "--allow-overlap") == 0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import pytest
 
 from jdt import DifferenceOfMeans, data, pipeline, store, train, transfer
 from jdt.checks import UserError
+from jdt.pipeline import measuring
+from jdt.pipeline import trial as trials
 
 
 class Dense(nn.Module):
@@ -29,7 +31,7 @@ def made(target, *, modes=("fixed",), head=HEAD, full=FULL, seed=5, **asked):
 
 @pytest.fixture
 def target(make_task):
-    return make_task().targets[0]  # Four classes with ten training images each.
+    return make_task(module=Dense(4)).targets[0]  # Four classes with ten training images each.
 
 
 def test_sizes_and_decays_multiply_and_leave_the_test_split_whole(target):
@@ -73,24 +75,29 @@ def test_what_cannot_be_is_refused(target):
         made(target, weight_decays=(-1.0,), modes=("full",))
 
 
-def test_every_variant_is_trained_and_stored_as_a_target_of_its_own(make_task, open_writer):
+def test_a_variant_is_planned_trained_and_stored_as_a_target_of_its_own(make_task, tmp_path, monkeypatch):
     recipe = train.Recipe(epochs=2, batch_size=16, learning_rate=0.05, warmup_epochs=0.2)
-    head, full = transfer.FixedFeature(solver="sgd", bn="adapt", recipe=recipe), transfer.FullNetwork(recipe)
-    targets = made(make_task().targets[0], modes=("fixed", "full"), head=head, full=full, shots=(2,))
-    task = dataclasses.replace(
-        make_task(num_models=4, module=Dense(4)), targets=targets, modes=("fixed", "full"), head=head, full=full
+    head = transfer.FixedFeature(solver="sgd", bn="adapt", recipe=recipe)
+    task = make_task(num_models=2, module=Dense(4))
+    task = dataclasses.replace(task, targets=made(task.targets[0], head=head, shots=(2,)), head=head)
+    tuned = task.tuning(task.targets[0], "fixed")
+    assert (tuned.batch_size, tuned.trainable) == (8, "head")  # The whole of a target that is smaller than a batch.
+    choice = train.Choice(task.plan, "asked for", (train.Timing("matmul", 1, 1e-3, 1.0),))
+    trial = trials.plan_trial(task, choice, 1e4)
+    assert trial.how()["target@2shot, fixed"] == "all 2 steps, all 56 images"
+    trials.Rounds(trial, tmp_path / "run")()
+    run = store.open_run(tmp_path / "run")
+    assert run.outputs("target@2shot").shape == (2, 48)
+    for metric in ("accuracy", "train_accuracy", "per_class_accuracy"):
+        found = run.metric("target@2shot", name=metric)
+        assert ((found >= 0) & (found <= 1)).all()
+    assert np.isfinite(run.column("targets/target@2shot/fixed/loss")).all()
+
+    monkeypatch.setattr(
+        measuring, "memory_needed", lambda ensemble, _: {"all": 10_000, "head": 100}[ensemble.trainable]
     )
-    assert task.tuning(targets[0], "full").batch_size == 8  # All images of a target that is smaller than a batch.
-    assert task.tuning(targets[0], "fixed").trainable == "head"
-    writer = open_writer(task)
-    pipeline.train_missing_blocks(task, writer)
-    run = store.open_run(writer.path)
-    for mode in ("fixed", "full"):
-        assert run.outputs("target@2shot", mode).shape == (4, 48)
-        for metric in ("accuracy", "train_accuracy", "per_class_accuracy"):
-            found = run.metric("target@2shot", mode, metric)
-            assert ((found >= 0) & (found <= 1)).all()
-        assert np.isfinite(run.column(f"targets/target@2shot/{mode}/loss")).all()
+    source = len(task.source) * (36 + 4)
+    assert measuring._memory(task) == {"training": 10_000, "training heads": source + 100}
 
 
 def test_old_runs_go_on_without_what_they_do_not_hold(make_task, open_writer):

@@ -85,6 +85,8 @@ def make_target(*, units=30, classes=CIFAR, names=None, estimators=("ridge", "di
         pair_correlation={"raw": figure(-0.12, -0.2, -0.04, 200, "correlation"),
                           "residual": figure(0.21, 0.1, 0.3, 200, "correlation")},
         truth=planted if truth else None,
+        train_accuracy=rng.normal(0.7, 0.008, 400).astype(np.float32),
+        metrics={"per_class_accuracy": figure(0.6, 0.59, 0.61, 400, "accuracy")},
     )  # fmt: skip
 
 
