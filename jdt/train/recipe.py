@@ -80,8 +80,9 @@ class Recipe:
         if self.class_weights and self.label_smoothing:
             raise checks.UserError("class-weights and label-smoothing do not go together: pass one of them.")
         View("random-resized", scale=self.crop_scale)  # Checks it.
-        epochs, sides = [epoch for epoch, _ in self.resolution], [side for _, side in self.resolution]
-        if self.resolution and (epochs[0] != 0 or epochs != sorted(set(epochs)) or min(sides) < 1):
+        pairs = all(isinstance(pair, tuple) and len(pair) == 2 for pair in self.resolution)
+        epochs, sides = ([pair[i] for pair in self.resolution] if pairs else [] for i in (0, 1))
+        if self.resolution and (not pairs or epochs[0] != 0 or epochs != sorted(set(epochs)) or min(sides) < 1):
             raise checks.UserError(
                 f"resolution is {self.resolution}, but must be pairs of a first epoch and a side in pixels, the epochs "
                 "rising from 0: for example 0 160 12 192."
