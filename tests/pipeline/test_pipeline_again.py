@@ -12,8 +12,8 @@ from jdt.checks import UserError
 
 FULL = transfer.FullNetwork(train.Recipe(epochs=1, batch_size=8, learning_rate=0.05))
 COLUMNS = {
-    "fixed": ("margin", "confidence", "prediction", "accuracy", "gradient_norm"),
-    "full": ("margin", "confidence", "prediction", "accuracy", "loss"),
+    "fixed": ("margin", "confidence", "prediction", "accuracy", "train_accuracy", "gradient_norm"),
+    "full": ("margin", "confidence", "prediction", "accuracy", "train_accuracy", "loss"),
 }
 
 
@@ -109,6 +109,9 @@ def test_an_added_target_has_the_outputs_it_would_have_had(task_of, add, run, tm
         np.testing.assert_array_equal(
             there.outputs("new/target", mode, "margin", examples=slice(3, 5)),
             due.outputs("new/target", mode, "margin")[:, 3:5],
+        )
+        np.testing.assert_array_equal(
+            there.metric("new/target", mode, "per_class_accuracy"), due.metric("new/target", mode, "per_class_accuracy")
         )
     np.testing.assert_array_equal(held.mask(), there.mask())
     np.testing.assert_array_equal(held.column("source/accuracy"), due.column("source/accuracy"))
