@@ -191,7 +191,7 @@ def test_models_that_start_from_a_file_start_there_under_heads_of_their_own(make
     )  # fmt: skip
     start = models.load_variables(tmp_path / "given.msgpack", network, (6, 6, 1), head=False)
     still = make_task("fixed-size", num_models=2, block_size=2, module=network.module, learning_rate=1e-30)
-    task, path = dataclasses.replace(still, start=start), tmp_path / "run"
+    task, path = dataclasses.replace(still, start=start, baseline_models=2), tmp_path / "run"
     writer = opened(task, path, start_from=models.variables_digest(start))
     pipeline.train_missing_blocks(task, writer, save_models=True)
     one, other = (jdt.open_run(path).source_model(i, network=network).variables for i in range(2))
@@ -204,4 +204,6 @@ def test_models_that_start_from_a_file_start_there_under_heads_of_their_own(make
     with pytest.raises(UserError, match="started from a file: pass it as --start-from"):
         pipeline.added_target(jdt.open_run(path), new, network=network)
     options = {"network": network, "start_from": tmp_path / "given.msgpack"}
-    assert pipeline.added_target(jdt.open_run(path), new, **options).start is not None
+    added = pipeline.added_target(jdt.open_run(path), new, **options)
+    assert added.start is not None
+    assert added.baseline_models == 2
