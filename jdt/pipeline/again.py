@@ -194,7 +194,16 @@ def added_target(
         num_devices=num_devices,
     )
     start = None if start_from is None else load_variables(start_from, ensemble.network, about.image_shape, head=False)
-    return AddedTarget(run, target, ensemble, design, modes, head, tuned, start, allow_overlap=allow_overlap)
+    return AddedTarget(
+        run, target, ensemble, design, modes, head, tuned, start, _baseline_models(run), allow_overlap
+    )  # fmt: skip
+
+
+def _baseline_models(run: store.Run) -> int:
+    """How many untrained models the run transferred to its own targets."""
+    found = next((record["random_accuracy"] for record in run.records() if "random_accuracy" in record), None)
+    counts = [len(values) for values in found.values() if isinstance(values, list)] if isinstance(found, dict) else []
+    return min(counts[0], _WIDEST) if counts else 0
 
 
 def _refuse(run: store.Run, error: Exception) -> NoReturn:

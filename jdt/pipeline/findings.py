@@ -146,7 +146,7 @@ def estimate_target(
 
 def _metrics(run: store.Run, target: str, mode: str, rows: Rows) -> dict[str, Figure]:
     """What says more than accuracy, where the run holds it: AUROC of two classes, the mean over uneven classes."""
-    labels, classes = run.targets[target].labels, run.targets[target].class_names
+    labels, classes = run.target(target).labels, run.target(target).class_names
     if not {"margin", "prediction"} <= {*run.layout.example_outputs} or (labels < 0).any():
         return {}
     sizes = np.bincount(labels, minlength=len(classes))

@@ -169,14 +169,14 @@ class Run:
         if name == "per_class_accuracy":
             classes = self._classes(target)
             return metrics.per_class_accuracy(
-                self.outputs(target, mode, "prediction"), self.targets[target].labels, len(classes)
+                self.outputs(target, mode, "prediction"), self.target(target).labels, len(classes)
             )
         if name == "auroc":
             if len(classes := self._classes(target)) != 2:
                 raise UserError(
                     f"target {target!r} has {len(classes)} classes, but auroc is of two: ask for per_class_accuracy."
                 )
-            labels = self.targets[target].labels
+            labels = self.target(target).labels
             # With two classes the margin is the log-odds: no two of them are equal because they were rounded to 1.
             margin = self.outputs(target, mode, "margin")
             return metrics.binary_auroc(np.where(labels == 1, margin, -margin), labels)
@@ -201,9 +201,9 @@ class Run:
     def _classes(self, target: str) -> tuple[str, ...]:
         """Class names of a target all of whose labels are known."""
         require_known("target", target, self.layout.num_examples)
-        if not self.targets[target].class_names or (self.targets[target].labels < 0).any():
+        if not self.target(target).class_names or (self.target(target).labels < 0).any():
             raise UserError(f"the labels of target {target!r} are not known in {self.path}: import it with labels.")
-        return self.targets[target].class_names
+        return self.target(target).class_names
 
     def output_column(self, target: str, mode: str, output: str) -> str:
         """Name of the column of an output, in `holding(target)`.

@@ -172,6 +172,8 @@ def test_damage_is_never_more_than_one_line(variables, tmp_path, kind):
     damaged()
 
 
+# Orbax's own threads notice that reading has failed when nobody listens any more.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_is_no_checkpoint_is_refused(variables, tmp_path):
     with pytest.raises(UserError, match="is no file and no folder"):
         models.load_variables(tmp_path / "missing.msgpack", NETWORK, SHAPE)

@@ -12,8 +12,8 @@ from jdt.checks import UserError
 
 FULL = transfer.FullNetwork(train.Recipe(epochs=1, batch_size=8, learning_rate=0.05))
 COLUMNS = {
-    "fixed": ("margin", "confidence", "prediction", "accuracy", "gradient_norm"),
-    "full": ("margin", "confidence", "prediction", "accuracy", "loss"),
+    "fixed": ("margin", "confidence", "prediction", "accuracy", "train_accuracy", "gradient_norm"),
+    "full": ("margin", "confidence", "prediction", "accuracy", "train_accuracy", "loss"),
 }
 
 
@@ -110,6 +110,9 @@ def test_an_added_target_has_the_outputs_it_would_have_had(task_of, add, run, tm
             there.outputs("new/target", mode, "margin", examples=slice(3, 5)),
             due.outputs("new/target", mode, "margin")[:, 3:5],
         )
+        np.testing.assert_array_equal(
+            there.metric("new/target", mode, "per_class_accuracy"), due.metric("new/target", mode, "per_class_accuracy")
+        )
     np.testing.assert_array_equal(held.mask(), there.mask())
     np.testing.assert_array_equal(held.column("source/accuracy"), due.column("source/accuracy"))
 
@@ -188,7 +191,7 @@ def test_models_that_start_from_a_file_start_there_under_heads_of_their_own(make
     )  # fmt: skip
     start = models.load_variables(tmp_path / "given.msgpack", network, (6, 6, 1), head=False)
     still = make_task("fixed-size", num_models=2, block_size=2, module=network.module, learning_rate=1e-30)
-    task, path = dataclasses.replace(still, start=start), tmp_path / "run"
+    task, path = dataclasses.replace(still, start=start, baseline_models=2), tmp_path / "run"
     writer = opened(task, path, start_from=models.variables_digest(start))
     pipeline.train_missing_blocks(task, writer, save_models=True)
     one, other = (jdt.open_run(path).source_model(i, network=network).variables for i in range(2))
@@ -201,4 +204,6 @@ def test_models_that_start_from_a_file_start_there_under_heads_of_their_own(make
     with pytest.raises(UserError, match="started from a file: pass it as --start-from"):
         pipeline.added_target(jdt.open_run(path), new, network=network)
     options = {"network": network, "start_from": tmp_path / "given.msgpack"}
-    assert pipeline.added_target(jdt.open_run(path), new, **options).start is not None
+    added = pipeline.added_target(jdt.open_run(path), new, **options)
+    assert added.start is not None
+    assert added.baseline_models == 2
