@@ -34,6 +34,8 @@ class Config:
     """Where prepared TFDS datasets are; TFDS's own default when not given."""
     image_size: int | None = None
     """Resize images to this height and width; by default as the run did."""
+    image_channels: int | None = None
+    """3 reads grey images as coloured ones, 1 the other way round; by default as the run did."""
     transfer: tuple[jdt.pipeline.Mode, ...] = ()
     """Transfer modes, fixed or full or both; by default those of the run."""
     full: jdt.transfer.FullNetwork = dataclasses.field(default_factory=jdt.transfer.FullNetwork)
@@ -112,11 +114,13 @@ def load(config: Config) -> jdt.pipeline.AddedTarget:
         raise jdt.UserError(f"the run {config.run} has had the target {config.target!r} from the start: pass another.")
     size = run.config.get("image_size") if config.image_size is None else config.image_size
 
+    channels = run.config.get("image_channels") if config.image_channels is None else config.image_channels
+
     def split(name: str, view: jdt.data.View, *, streamed: bool = False) -> jdt.data.Dataset:
         with jdt.cli.item_progress(f"decoding {config.target}[{name}]") as progress:
             return jdt.data.load(
                 config.target, name, data_dir=config.data_dir, image_size=size, view=view, streamed=streamed,
-                image_channels=run.config.get("image_channels"), progress=progress,
+                image_channels=channels, progress=progress,
             )  # fmt: skip
 
     as_run = settings(config, run)

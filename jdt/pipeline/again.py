@@ -65,8 +65,8 @@ class AddedTarget:
             if data.image_shape != self.ensemble.image_shape:
                 raise checks.UserError(
                     f"{data.name} has images of shape {data.image_shape}, and the source models were trained on "
-                    f"{self.ensemble.image_shape}: pass --image-size to resize them (images must agree in their number "
-                    "of channels)."
+                    f"{self.ensemble.image_shape}: pass --image-size to resize them, and "
+                    "--image-channels where grey and coloured images meet."
                 )
         if not all(store.parts_of(record) for record in self.run.records()):
             raise checks.UserError(
