@@ -22,7 +22,7 @@ import jdt
 from experiments import class_influence
 
 def main(config):
-    class_influence.train_run(config, *class_influence.load_task(config), jdt.hosts.ALONE, print)
+    class_influence.train_run(config, *class_influence.load_task(config), jdt.hosts.ALONE, jdt.cli.console.print)
 
 sys.exit(jdt.cli.main(main, class_influence.PRESETS, default="smoke", description=""))
 """

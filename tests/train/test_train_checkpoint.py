@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from jdt import data, hosts, models, train
-from jdt.data import chunks
 from jdt.train import engine
 
 CLASSES, EXAMPLES, SHAPE, IDS, SEED = 4, 96, (8, 8, 1), np.arange(5), 3
@@ -173,9 +172,9 @@ def test_interrupted_again_and_again_it_is_the_same_to_the_bit(
 
 
 def test_chunks_that_are_done_are_not_read_again(tmp_path, monkeypatch):
-    wanted, source, reader = ensemble(), source_of("pool"), chunks.read_chunks
+    wanted, source, reader = ensemble(), source_of("pool"), engine.read_chunks
     read = []
-    monkeypatch.setattr(chunks, "read_chunks", lambda d, rows: reader(d, (read.append(len(r)) or r for r in rows)))
+    monkeypatch.setattr(engine, "read_chunks", lambda d, rows: reader(d, (read.append(len(r)) or r for r in rows)))
     expected = run(wanted, source)
     a_wave = len(read) // 3
     assert a_wave == 9
