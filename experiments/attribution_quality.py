@@ -110,10 +110,7 @@ def compared_estimators(config: Config) -> list[jdt.estimators.Estimator]:
     Raises:
       UserError: If there is none of some name.
     """
-    known = {estimator.name: estimator for estimator in jdt.estimators.TABLE}
-    for name in config.estimators:
-        jdt.checks.require_known("estimator", name, known)
-    return [estimator for name, estimator in known.items() if name in {*config.estimators, MEASURE}]
+    return list(jdt.estimators.named({*config.estimators, MEASURE}))
 
 
 def curves_of_target(config: Config, target: str, mode: str, say: Callable[[str], None]) -> dict[str, list[Curve]]:

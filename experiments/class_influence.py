@@ -98,6 +98,8 @@ class Config:
     """Weight decays of transfer to compare: a variant NAME@wd0.001 for each, of every size that is asked for."""
     output: Literal["confidence", "margin"] = "confidence"
     """Which output the table and the report show; influences of both are saved."""
+    estimators: tuple[str, ...] = ("ridge", "difference", "lasso")
+    """How influences are estimated: ridge, difference, lasso. A LASSO takes long with fewer models than units."""
     plan: str = "auto"
     """How models share the devices: auto (measured) or a name: see jdt.train.PLANS."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -136,6 +138,7 @@ PRESETS = {
         out=pathlib.Path("runs/smoke"),
         num_models=8,
         block_size=2,
+        estimators=("ridge", "difference"),
         recipe=jdt.train.Recipe(epochs=0.5, batch_size=64, learning_rate=0.1, warmup_epochs=0.1),
     ),
     "paper": Config(
@@ -160,6 +163,7 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     jdt.checks.require_known("plan", config.plan, ["auto", *jdt.train.PLANS])
     if config.until_reliability is not None:
         jdt.checks.require_fraction("until-reliability", config.until_reliability)
+    jdt.estimators.named(config.estimators)
     num_devices = jdt.devices.resolve_num_devices(config.devices)
 
     def load(name: str, split: str, view: jdt.data.View, *, streamed: bool = False) -> jdt.data.Dataset:
@@ -494,7 +498,7 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
     findings, warnings, page = publish(
         run, task.targets, task.modes, say,
         title=f"{config.source} → {', '.join(config.target)}", output=config.output, unit_images=unit_images,
-        truth=planted_truth(config, task),
+        truth=planted_truth(config, task), estimators=jdt.estimators.named(config.estimators),
     )  # fmt: skip
     conclude(findings, warnings, say)
     if config.until_reliability is not None:
@@ -514,6 +518,7 @@ def publish(
     output: Literal["confidence", "margin"],
     unit_images: Mapping[str, np.ndarray],
     truth: jdt.pipeline.Truth | None,
+    estimators: Sequence[jdt.estimators.Estimator],
 ) -> tuple[list[jdt.report.TargetFindings], list[str], jdt.store.Place]:
     """Estimate the influences on targets, and write summary and report into the run; also returns the page's place."""
     findings, warnings = [], [words + "." for target in targets if (words := target.overlap_words())]
@@ -526,6 +531,7 @@ def publish(
                 output=output,
                 class_images=jdt.report.sample_images(target.test.images, target.test.labels, target.test.class_names),
                 truth=truth,
+                estimators=estimators,
             )
         findings.append(found)
         if left_out:

@@ -68,6 +68,7 @@ def main(config: Config) -> None:
         loading_seconds=loading,
         output=config.output,
         truth=class_influence.planted_truth(config, task),
+        estimators=jdt.estimators.named(config.estimators),
         config_fingerprint=jdt.config.fingerprint(identity),
         budget=config.budget,
         progress=lambda what: say(f"measuring: {what}", markup=False, style="dim"),

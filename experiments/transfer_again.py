@@ -48,6 +48,8 @@ class Config:
     """Which output the table and the report show; by default that of the run's report."""
     allow_overlap: bool = False
     """Warn, instead of refusing, where the target's test split holds images of its training split."""
+    estimators: tuple[str, ...] = ("ridge", "difference", "lasso")
+    """How influences are estimated: ridge, difference, lasso. A LASSO takes long with fewer models than units."""
     devices: int | None = None
     """Local devices to use; by default all of them (on CPUs one a core)."""
     shard: str | None = None
@@ -67,6 +69,7 @@ def main(config: Config) -> None:
     start = time.perf_counter()
     say = jdt.cli.console.print
     hosts = jdt.hosts.join(config.shard, config.distributed)
+    jdt.estimators.named(config.estimators)
     added = load(config)
     writer = added.open({**jdt.cli.provenance(), "plan": added.run.provenance["plan"], "output": output(config, added)})
     for damage in writer.damaged:
@@ -174,6 +177,7 @@ def report(config: Config, added: jdt.pipeline.AddedTarget, say: Callable[..., N
         run, added.targets, added.modes, say,
         title=f"{source} → {added.target.name}", output=output(config, added), unit_images={},
         truth=digits_truth(source, str(parent.get("units")), run.unit_names) if config.target == "jdt_digits" else None,
+        estimators=jdt.estimators.named(config.estimators),
     )  # fmt: skip
     conclude(findings, warnings, say)
     say(f"{len(run.complete)} models, none of them trained again.")

@@ -6,8 +6,10 @@
 [2.0, -2.0]
 """
 
+from collections.abc import Collection
 from typing import Protocol, runtime_checkable
 
+from jdt import checks
 from jdt.estimators.design import DATA_STATUS as DATA_STATUS
 from jdt.estimators.design import complete_pairs as complete_pairs
 from jdt.estimators.design import finite_models as finite_models
@@ -52,3 +54,20 @@ class Estimator(Protocol):
 
 TABLE: tuple[Estimator, ...] = (Ridge(), DifferenceOfMeans(), Lasso())
 """All estimators, the one shown first first; tests and tables walk it."""
+
+
+def named(names: Collection[str]) -> tuple[Estimator, ...]:
+    """The estimators of these names, in the order of `TABLE`.
+
+    Raises:
+      UserError: If there is none of some name, or no name at all.
+
+    >>> [estimator.name for estimator in named(["difference", "ridge"])]
+    ['ridge', 'difference']
+    """
+    known = {estimator.name: estimator for estimator in TABLE}
+    for name in names:
+        checks.require_known("estimator", name, known)
+    if not names:
+        raise checks.UserError(f"no estimator is asked for; known: {', '.join(known)}.")
+    return tuple(estimator for name, estimator in known.items() if name in names)

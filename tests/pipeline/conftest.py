@@ -60,7 +60,7 @@ def make_task():
             design=masks.Design(kind, 0.5, seed=5),
             num_models=num_models,
             block_size=block_size,
-            network=models.Network(module or models.SmallCNN(CLASSES, width=2)),
+            network=models.Network(module or Layered(CLASSES)),
             recipe=recipe,
             plan=train.PLANS[plan],
             head=transfer.FixedFeature(),

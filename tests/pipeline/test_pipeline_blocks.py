@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdt import masks, pipeline, store
+from jdt import estimators, masks, pipeline, store
 from jdt.checks import UserError
 from jdt.hosts import Hosts
 
@@ -89,7 +89,14 @@ def test_diverged_models_are_marked_and_left_out(make_task, open_writer, kind):
     blank = np.isnan(run.column("targets/target/fixed/margin")).all(axis=1)
     np.testing.assert_array_equal(np.flatnonzero(blank), marked)
     assert (run.column("targets/target/fixed/prediction")[blank] == -1).all()
-    findings, left_out = pipeline.estimate_target(run, "target", "fixed", output="confidence", class_images={})
+    findings, left_out = pipeline.estimate_target(
+        run,
+        "target",
+        "fixed",
+        output="confidence",
+        class_images={},
+        estimators=estimators.named(["ridge", "difference"]),
+    )
     assert list(left_out) == marked  # Partners share their initialisation, so pairs crack together.
     assert findings.estimators["ridge"].classes.num_models == 16 - len(marked)
     for one in findings.estimators.values():

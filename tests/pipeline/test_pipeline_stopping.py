@@ -19,7 +19,14 @@ def finished(make_task, tmp_path_factory):
     )
     pipeline.train_missing_blocks(task, writer, writer.missing_blocks())
     run = store.open_run(writer.path)
-    found, _ = pipeline.estimate_target(run, "target", "fixed", output="confidence", class_images={})
+    found, _ = pipeline.estimate_target(
+        run,
+        "target",
+        "fixed",
+        output="confidence",
+        class_images={},
+        estimators=estimators.named(["ridge", "difference"]),
+    )
     return run, found
 
 

@@ -97,7 +97,14 @@ def test_the_pipeline_estimates_an_imported_run_with_labels(tmp_path):
     masks, margins = world()
     log = write_log(tmp_path / "log", masks=masks, margins=margins)
     run = import_datamodels(log, tmp_path / "run", labels=np.arange(12) % 3, class_names=["cat", "dog", "ship"])
-    found, left_out = pipeline.estimate_target(run, "target", "fixed", output="margin", class_images={})
+    found, left_out = pipeline.estimate_target(
+        run,
+        "target",
+        "fixed",
+        output="margin",
+        class_images={},
+        estimators=estimators.named(["ridge", "difference"]),
+    )
     assert left_out == ()
     assert found.estimators["ridge"].classes.target_names == ("cat", "dog", "ship")
     assert "target/fixed/accuracy" not in pipeline.summary_of([found], {})
