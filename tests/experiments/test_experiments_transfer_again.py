@@ -1,4 +1,3 @@
-import functools
 import itertools
 import shutil
 
@@ -62,10 +61,9 @@ def target(tmp_path_factory):
 
 
 def test_a_target_is_added_reported_fitted_and_verified(kept, target, tmp_path, capfd, monkeypatch):
-    quick = functools.partial(jdt.pipeline.estimate_target, estimators=(jdt.DifferenceOfMeans(),))
-    monkeypatch.setattr(jdt.pipeline, "estimate_target", quick)  # The others take long to compile.
     run = shutil.copytree(kept, tmp_path / "run")
     again = ("--run", run, "--target", target, "--devices", "1", "--model", "net_of_a_user:Net")
+    again += ("--estimators", "difference")
     assert command(transfer_again, *again) == 0
     printed = " ".join(capfd.readouterr().out.split())
     assert "4 of 4 source models are there, 0 are transferred already." in printed
