@@ -14,7 +14,8 @@ import jdt
 from experiments import class_influence, paper_recipes
 
 SMOKE = ("--preset", "smoke", "--devices", "2")
-TINY = (*SMOKE, "--num-models", "4", "--recipe.epochs", "0.1")
+QUICK = (*SMOKE, "--plan", "matmul", "--estimators", "ridge")  # Fewer programs to compile.
+TINY = (*QUICK, "--num-models", "4", "--recipe.epochs", "0.1")
 
 
 def command(*arguments):
@@ -88,7 +89,7 @@ def test_full_transfer_from_a_streamed_pool_ends_in_the_same_places(capfd, tmp_p
     settings = ("--recipe.epochs", "2", "--recipe.batch-size", "4", "--full.recipe.epochs", "1", "--model", "small_cnn")
     pooled = ("--streamed", "--memory-budget", str(40 * 64 / 2**30), "--precision", "bfloat16")
     assert command(
-        *SMOKE, "--out", out, "--source", data, "--target", data, "--transfer", "fixed", "full", "--num-models", "4",
+        *QUICK, "--out", out, "--source", data, "--target", data, "--transfer", "fixed", "full", "--num-models", "4",
         *settings, *pooled,
     ) == 0  # fmt: skip
     printed = capfd.readouterr().out
@@ -112,7 +113,7 @@ def test_a_run_stops_at_a_low_reliability_and_a_later_one_goes_on(capfd, tmp_pat
     groups = {f"{kind} {half[0]}": [f"{kind} {d}" for d in half] for kind, half in itertools.product(kinds, halves)}
     (tmp_path / "groups.json").write_text(json.dumps(groups))
     out = tmp_path / "run"
-    bounded = (*SMOKE, "--out", out, "--num-models", "12", "--units", f"groups:{tmp_path / 'groups.json'}")
+    bounded = (*QUICK, "--out", out, "--num-models", "12", "--units", f"groups:{tmp_path / 'groups.json'}")
 
     assert command(*bounded, "--until-reliability", "0.02") == 0
     printed = " ".join(capfd.readouterr().out.split())

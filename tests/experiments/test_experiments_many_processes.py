@@ -112,7 +112,8 @@ def test_a_worker_that_is_told_to_stop_says_what_is_saved_and_how_to_go_on(alone
     assert worker.returncode == 143
     line = errors.strip().splitlines()[-1]
     saved = re.match(rf"interrupted \(SIGTERM\): (\d+) of 400 models are saved in {re.escape(str(out))}; ", line)
-    assert int(saved[1]) == 2 * num_records(out)
+    # A record that was being written at that moment is there, and may not have been counted yet.
+    assert 2 * num_records(out) - int(saved[1]) in (0, 2)
     assert line.endswith(
         f"go on with: python -m experiments.class_influence {' '.join(FLAGS)} --out {out} --num-models 400 --shard 1/2"
     )

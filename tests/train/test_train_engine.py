@@ -117,7 +117,7 @@ def test_a_second_block_compiles_nothing(source, plan, num_devices):
 
 
 @pytest.mark.multidevice
-@pytest.mark.parametrize(("plan", "counts"), [("winograd", (2, 4, 8)), ("vmapped", (4,))])
+@pytest.mark.parametrize(("plan", "counts"), [("winograd", (2, 8)), ("vmapped", (4,))])
 def test_any_number_of_devices_gives_the_same_models(source, plan, counts):
     reference = run(source, plan, ids=range(6))
     # A batched product of another width may be summed in another order; a model by itself is not touched by company.
