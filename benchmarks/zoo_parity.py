@@ -18,6 +18,7 @@ pooling, as is usual for CIFAR.
 
 import argparse
 import copy
+import functools
 import json
 import pathlib
 import re
@@ -99,7 +100,7 @@ def cases() -> dict[str, Case]:
         found[f"{name} 32, 3x3 stem"] = Case(lambda m=make: small_stem(m()), "fc", RESIDUAL_NAMES, small, 32)
     for size, patch in ((32, 4), (224, 16)):
         twin = jdt.models.VisionTransformer(CLASSES, patch=patch)
-        make = lambda size=size, patch=patch: _transformer(size, patch)  # noqa: E731
+        make = functools.partial(_transformer, size, patch)
         found[f"vit {size}"] = Case(make, "heads.head", TRANSFORMER_NAMES, twin, size)
     return found
 

@@ -81,7 +81,10 @@ class StreamedImages:
     def chosen(self, rows: Int[np.ndarray, " chosen"]) -> "StreamedImages":
         """Some of these images, in another order: still streamed, at positions of their own."""
         source, rows = self.source, np.asarray(rows)
-        read = lambda positions: source.read([int(rows[i]) for i in positions])  # noqa: E731
+
+        def read(positions: Sequence[int]) -> list[Record]:
+            return source.read([int(rows[i]) for i in positions])
+
         some = dataclasses.replace(source, num_examples=len(rows), read=read)
         return dataclasses.replace(self, source=some, shape=(len(rows), *self.shape[1:]))
 

@@ -18,6 +18,10 @@ OUTPUT = "output"
 """What `features` is called where it is the module's output as it comes, its last layer included."""
 
 
+_OF_HEAD = 4
+"""Which of the keys that derive from a model's draws the head that jdt adds."""
+
+
 class ModelOutput(NamedTuple):
     """What a model computes; a module may return it, or a plain `(logits, features)` tuple.
 
@@ -113,8 +117,12 @@ class Network:
             return self._features(params, state, images, None, form)[0]
 
         blank = jnp.zeros(jax.eval_shape(features, params, state).shape)
-        head = nn.Dense(self._num_classes).init(jax.random.fold_in(key, len("head")), blank)["params"]
+        head = nn.Dense(self._num_classes).init(jax.random.fold_in(key, _OF_HEAD), blank)["params"]
         return Variables({"backbone": params, "head": head}, state)
+
+    def shapes(self, image_shape: tuple[int, int, int]) -> Variables:
+        """Shapes and dtypes of the variables, as `jax.ShapeDtypeStruct`."""
+        return jax.eval_shape(lambda key: self.init(key, image_shape), jax.random.key(0))
 
     def train_apply(
         self, variables: Variables, images: Float[Array, "batch height width channels"], key: PRNGKey
@@ -145,7 +153,7 @@ class Network:
 
     def describe(self, image_shape: tuple[int, int, int]) -> str:
         """One line for people: the features, and where the logits come from."""
-        form, variables = self.form(image_shape), shapes(self, image_shape)
+        form, variables = self.form(image_shape), self.shapes(image_shape)
         count = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
         images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
         width = jax.eval_shape(self.apply, variables, images).features.shape[-1]
@@ -232,8 +240,3 @@ def _shape_of(output: Any) -> str:
 def broken(name: str, what: str) -> checks.UserError:
     """The error for a clause of the contract that a model breaks."""
     return checks.UserError(f"model {name} breaks the contract: {what}")
-
-
-def shapes(network: Network, image_shape: tuple[int, int, int]) -> Variables:
-    """Shapes and dtypes of a network's variables."""
-    return jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdt import checks
-from jdt.models.base import ModelOutput, Network, broken, shapes
+from jdt.models.base import ModelOutput, Network, broken
 from jdt.types import Array, Float
 
 
+@functools.lru_cache(maxsize=64)  # A task that is changed in one field is checked anew as a whole.
 def check_contract(network: Network, image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Check a model against the contract before any time is spent on training it.
 
@@ -27,7 +28,7 @@ def check_contract(network: Network, image_shape: tuple[int, int, int], num_clas
     """
     name = network.name
     images = jax.ShapeDtypeStruct((4, *image_shape), jnp.float32)
-    variables = shapes(network, image_shape)
+    variables = network.shapes(image_shape)
     key = jax.random.key(0)
     try:
         with jax.checking_leaks():
@@ -69,6 +70,7 @@ def check_contract(network: Network, image_shape: tuple[int, int, int], num_clas
         )
 
 
+@functools.lru_cache(maxsize=64)
 def check_width(network: Network, image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Check that a network that passed `check_contract` has logits of this width, as `with_classes` should give them.
 
@@ -76,7 +78,7 @@ def check_width(network: Network, image_shape: tuple[int, int, int], num_classes
       UserError: If it has not.
     """
     images = jax.ShapeDtypeStruct((4, *image_shape), jnp.float32)
-    inferred = jax.eval_shape(network.apply, shapes(network, image_shape), images)
+    inferred = jax.eval_shape(network.apply, network.shapes(image_shape), images)
     _check_shapes(network.name, "inference", inferred, num_classes)
 
 

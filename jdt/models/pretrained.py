@@ -82,7 +82,7 @@ def load_variables(
     place = pathlib.Path(path).expanduser()
     try:
         file = _opened(place)
-        like = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
+        like = network.shapes(image_shape)
         wanted = {_name(keys): _Shape(np.dtype(leaf.dtype), leaf.shape) for keys, leaf in _leaves(like)}
         names = _renamed(file.leaves, set(like.state))
         if not head:

@@ -80,7 +80,7 @@ class AddedTarget:
                 + ("at random: leave out --start-from." if begun is None else "from a file: pass it as --start-from.")
             )
         self.target.require_no_overlap(self.allow_overlap)
-        if "full" in self.modes:
+        if "full" in self.modes or self.head.solver == "sgd":
             count = len(self.target.train.class_names)
             check_width(self.ensemble.network.with_classes(count), self.ensemble.image_shape, count)
 

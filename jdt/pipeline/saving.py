@@ -85,19 +85,14 @@ def require_savable(path: store.Place, network: Network, image_shape: tuple[int,
         raise checks.UserError(
             f"--save-models writes to {path} through Orbax, which needs gcsfs: pip install gcsfs, or use a local --out."
         )
-    for name, leaf in _named(shapes_of(network, image_shape)):
+    for name, leaf in _named(network.shapes(image_shape)):
         if not isinstance(leaf.dtype, np.dtype):
             raise checks.UserError(f"--save-models cannot keep {name} of the model: it is of type {leaf.dtype}.")
 
 
-def shapes_of(network: Network, image_shape: tuple[int, int, int]) -> Variables:
-    """Shapes and types of a model's arrays, as `jax.ShapeDtypeStruct`."""
-    return jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
-
-
 def model_bytes(network: Network, image_shape: tuple[int, int, int]) -> int:
     """Bytes that a run keeps of each source model."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes_of(network, image_shape)))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network.shapes(image_shape)))
 
 
 def flattened(variables: Variables) -> tuple[tuple[store.Leaf, ...], UInt8[np.ndarray, "models bytes"]]:

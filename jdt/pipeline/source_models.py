@@ -12,7 +12,7 @@ import numpy as np
 from jdt import checks, store
 from jdt.data.augment import normalise
 from jdt.models import ZOO, ModelOutput, Network, Variables, make
-from jdt.pipeline.saving import require_same_leaves, shapes_of, unflattened
+from jdt.pipeline.saving import require_same_leaves, unflattened
 from jdt.types import UInt8
 
 
@@ -173,7 +173,7 @@ def source_model(run: store.Run, model: int, *, network: Network | None = None, 
         raise checks.UserError(f"{run.path} keeps no source models: {_HOW_TO_SAVE}.")
     about = described_source_model(run)
     network = about.network(trust=trust) if network is None else network
-    like = shapes_of(network, about.image_shape)
+    like = network.shapes(about.image_shape)
     stacked = _read(run, record["block"], part, range(model, model + 1), like)
     return SourceModel(network, jax.tree.map(lambda leaf: leaf[0], stacked), about.image_shape, about.mean, about.std)
 
@@ -193,7 +193,7 @@ def block_variables(
     Raises:
       UserError: If the run does not keep them, they are damaged, or they are of another network.
     """
-    like, stacks = shapes_of(network, image_shape), []
+    like, stacks = network.shapes(image_shape), []
     for part in store.parts_of(record):
         wanted = range(max(models.start, part.models.start), min(models.stop, part.models.stop))
         if wanted:

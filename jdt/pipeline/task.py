@@ -210,10 +210,8 @@ class Task:
         for target, mode in itertools.product(self.targets, self.modes):
             tuned = self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
             if tuned is not None:
+                check_width(tuned.network, tuned.image_shape, len(target.train.class_names))
                 _check_cuts(tuned.recipe, target.seen_by(tuned.recipe), tuned.network)
-        if "full" in self.modes:
-            for count in {len(target.train.class_names) for target in self.targets} - {len(self.source.class_names)}:
-                check_width(self.network.with_classes(count), self.source.image_shape, count)
         if self.pool is not None:
             ensemble = self.ensemble
             self.pool.check(ensemble.smallest_subset, ensemble.batch_size, ensemble.training_shape)
@@ -316,7 +314,7 @@ def _check_cuts(recipe: Recipe, data: Dataset, network: Network) -> None:
 
 
 def _parameter_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-    variables = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
+    variables = network.shapes(image_shape)
     images = jax.ShapeDtypeStruct((4, *image_shape), np.float32)
     jax.eval_shape(network.train_apply, variables, images, jax.random.key(0))
     leaves = jax.tree_util.tree_leaves_with_path(variables)

@@ -141,7 +141,7 @@ def choose(
 def uncovered_layers(ensemble: Ensemble) -> list[str]:
     """Name the model's layers whose convolutions no rule covers: see `jdt.train.layout.uncovered`."""
     key = jax.random.key(0)
-    variables = jax.eval_shape(lambda k: ensemble.network.init(k, ensemble.image_shape), key)
+    variables = ensemble.network.shapes(ensemble.image_shape)
     images = jax.ShapeDtypeStruct((2, *ensemble.training_shape), jnp.float32)
     return uncovered(ensemble.network.train_apply, variables, images, key)
 

@@ -113,7 +113,7 @@ def head_memory_needed(ensemble: Ensemble, train: Dataset, test: Dataset, settin
     """
     mesh, models = models_mesh(ensemble.num_devices), ensemble.num_devices * ensemble.plan.width
     images = jax.ShapeDtypeStruct((1, *ensemble.image_shape), jnp.float32)
-    variables = jax.eval_shape(lambda key: ensemble.network.init(key, ensemble.image_shape), jax.random.key(0))
+    variables = ensemble.network.shapes(ensemble.image_shape)
     width = jax.eval_shape(ensemble.network.apply, variables, images).features.shape[-1]
 
     def features(examples: int) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 from jdt import estimators, masks, pipeline, store
 from jdt.checks import UserError
+from jdt.data import from_arrays
 from jdt.hosts import Hosts
 
 COLUMNS = ("margin", "confidence", "prediction", "accuracy", "gradient_norm")
@@ -181,3 +182,24 @@ def test_processes_that_share_a_run_make_the_run_of_one(make_task, open_writer):
     assert [writer.claim_report() for writer in writers] == [True, False, False]
     writers[0].reported()
     assert not (writers[0].path / "reporter.json").exists()
+
+
+class FourOnly(nn.Module):
+    """Returns logits of its own, of four classes whatever the target has."""
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        features = images.reshape(len(images), -1)
+        return nn.Dense(4, name="head")(features), features
+
+
+@pytest.mark.parametrize(("solver", "modes"), [("sgd", ("fixed",)), ("convex", ("full",))])
+def test_a_head_that_cannot_have_the_targets_classes_is_refused(make_task, solver, modes):
+    task = make_task(module=FourOnly())  # A convex head is solved for, whatever the network's own has.
+    data = from_arrays("two", np.arange(8 * 36, dtype=np.uint8).reshape(8, 6, 6, 1), np.arange(8) % 2, ["a", "b"])
+    two = (pipeline.TargetData("two", data, data),)
+    dataclasses.replace(task, targets=two, allow_overlap=True)
+    with pytest.raises(UserError, match=r"logits have shape \(4, 4\) in inference, expected .* \(4, 2\)"):
+        dataclasses.replace(
+            task, targets=two, allow_overlap=True, modes=modes, head=dataclasses.replace(task.head, solver=solver)
+        )
