@@ -400,6 +400,7 @@ def open_writer(
                 **jdt.cli.provenance(),
                 "plan": choice.record(),
                 "output": config.output,
+                "settings": jdt.config.to_plain(config),
                 "source_model": source_model(config, task),
             },
             schema=task.schema(),

@@ -10,6 +10,8 @@ COMPILED = pytest.StashKey[tempfile.TemporaryDirectory]()
 # Before JAX is imported. `JAX_PLATFORMS=cuda make test` overrides it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+# Where lines break depends on the terminal and on the length of temporary paths: with this width they do not.
+os.environ["COLUMNS"] = "1000"
 
 
 def pytest_configure(config: pytest.Config) -> None:

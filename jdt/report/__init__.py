@@ -7,10 +7,15 @@ A page is drawn from `Content` and from nothing else; it needs no network, print
     rich.print(jdt.report.findings_table(content.targets[0]))
 """
 
+from jdt.report.content import Case as Case
 from jdt.report.content import Content as Content
+from jdt.report.content import Counterfactual as Counterfactual
 from jdt.report.content import EstimatorFindings as EstimatorFindings
 from jdt.report.content import Figure as Figure
+from jdt.report.content import Mover as Mover
 from jdt.report.content import PlantedTruth as PlantedTruth
+from jdt.report.content import Suspect as Suspect
+from jdt.report.content import Suspects as Suspects
 from jdt.report.content import TargetFindings as TargetFindings
 from jdt.report.figures import write_figures as write_figures
 from jdt.report.page import write_report as write_report

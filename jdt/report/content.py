@@ -8,7 +8,7 @@ import numpy as np
 
 from jdt.estimators import Influences
 from jdt.evaluate import ReliabilityCurve
-from jdt.types import Float, UInt8
+from jdt.types import Float, Int, UInt8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,3 +130,132 @@ class Content:
     unit_images: Mapping[str, UInt8[np.ndarray, "count height width channels"]]
     figures: Mapping[str, Figure]
     provenance: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """Target accuracy of models that were trained anew without some source units (arXiv 2207.05739, section 3.7).
+
+    Attributes:
+      target: Name of the target.
+      mode: `fixed` or `full`.
+      subject: What the units were ranked for: the whole target, or one class of it.
+      ranked_by: In words, e.g. "ridge influence on confidence".
+      num_units: Units that there are.
+      removed: How many units are removed at each point, ascending, from 0 on.
+      arms: Accuracy of every retrained model on the images that report, by arm: `bottom` (most harmful units removed),
+        `top` (most helpful), `random`, `hand-picked`. NaN where an arm has no such point. Seeds are the same in all
+        arms, so differences are paired.
+      optimistic: The same on the images that ranked the units: too good for `bottom` by construction.
+      images: How many test images report, and how many ranked.
+      figures: Differences and best points with their intervals, by name.
+      order: Names of all units, the most harmful first.
+    """
+
+    target: str
+    mode: str
+    subject: str
+    ranked_by: str
+    num_units: int
+    removed: Int[np.ndarray, " points"]
+    arms: Mapping[str, Float[np.ndarray, "points seeds"]]
+    optimistic: Mapping[str, Float[np.ndarray, "points seeds"]]
+    images: tuple[int, int]
+    figures: Mapping[str, Figure]
+    order: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mover:
+    """Something that moves, or is moved by, the subject of a case.
+
+    Attributes:
+      name: Of a source unit, or of a target class or image.
+      images: A few images of it, or one.
+      influence: Change of the output when the unit is included, in the output's own unit.
+      low, high: 95 % interval; None where the estimator gives none.
+      z: Influence over its sampling deviation; None where there is none.
+      note: What else is to be said, e.g. "labelled ship, predicted truck"; may be empty.
+    """
+
+    name: str
+    images: UInt8[np.ndarray, "count height width channels"]
+    influence: float
+    low: float | None
+    high: float | None
+    z: float | None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """One question put to the influences: what moves this class or image, or what does this unit move?
+
+    Attributes:
+      kind: `class`, `example`, `unit`, `subpopulation` or `failure`.
+      title: E.g. "test image 17: a dog, taken for a cat by 61 % of the models".
+      text: What is shown, and what to make of it, in a sentence or two.
+      images: Of the subject.
+      helps: What moves it up (or what it moves up), strongest first.
+      harms: What moves it down, strongest first.
+      output: Which output the influences are of.
+      figures: E.g. what retraining without the unit to blame changed.
+    """
+
+    kind: str
+    title: str
+    text: str
+    images: UInt8[np.ndarray, "count height width channels"]
+    helps: tuple[Mover, ...]
+    harms: tuple[Mover, ...]
+    output: str
+    figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Suspect:
+    """A source image beside the target image that it is suspected to leak into, or to mislead.
+
+    Attributes:
+      source: What the source image is: its number and its class.
+      target: What the target image is: its number, its class, and what models take it for.
+      source_image: uint8 `[height, width, channels]`.
+      target_image: Likewise.
+      influence: Of the source image on the output of the target image.
+      low, high: 95 % interval; None where the estimator gives none.
+      z: Influence over its sampling deviation; None where there is none.
+      rank: Place of this source image among all, 1 for the most helpful (leakage) or most harmful (misleading).
+      similarity: Perceptual similarity of the two images, from 0 to 1.
+      verdict: What influence and similarity say together, e.g. "both: a copy".
+    """
+
+    source: str
+    target: str
+    source_image: UInt8[np.ndarray, "height width channels"]
+    target_image: UInt8[np.ndarray, "height width channels"]
+    influence: float
+    low: float | None
+    high: float | None
+    z: float | None
+    rank: int
+    similarity: float
+    verdict: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Suspects:
+    """A table of suspects of one kind, the most suspect first.
+
+    Attributes:
+      kind: `leakage` or `misleading`.
+      text: How they were found, in a sentence or two.
+      output: Which output the influences are of.
+      rows: The suspects.
+      figures: E.g. how many are suspected by both, or how many of the planted ones were found.
+    """
+
+    kind: str
+    text: str
+    output: str
+    rows: tuple[Suspect, ...]
+    figures: Mapping[str, Figure]
