@@ -1,0 +1,34 @@
+"""Analyses: what influences say about single images, and about the source data behind them (arXiv 2207.05739).
+
+Arrays in, arrays out: which images a source unit drives although they are labelled otherwise, which unit is to blame
+for a failure, which source images leak into a target image or mislead it.
+
+    found = jdt.load_influences("runs/demo")
+    matches = jdt.analyses.natural_matches(jdt.load_influences("runs/demo", level="class"), class_labels)
+    jdt.analyses.subpopulations(found, labels, matches)[0].effects
+"""
+
+from jdt.analyses.effects import Effects as Effects
+from jdt.analyses.effects import moved as moved
+from jdt.analyses.effects import movers as movers
+from jdt.analyses.effects import pick as pick
+from jdt.analyses.effects import tested as tested
+from jdt.analyses.failures import Failures as Failures
+from jdt.analyses.failures import Mending as Mending
+from jdt.analyses.failures import Outcomes as Outcomes
+from jdt.analyses.failures import Retrain as Retrain
+from jdt.analyses.failures import failing as failing
+from jdt.analyses.failures import failures as failures
+from jdt.analyses.failures import mended as mended
+from jdt.analyses.failures import verify_failures as verify_failures
+from jdt.analyses.subpopulations import Subpopulation as Subpopulation
+from jdt.analyses.subpopulations import natural_matches as natural_matches
+from jdt.analyses.subpopulations import subpopulations as subpopulations
+from jdt.analyses.suspects import VERDICTS as VERDICTS
+from jdt.analyses.suspects import Paired as Paired
+from jdt.analyses.suspects import Suspicions as Suspicions
+from jdt.analyses.suspects import join as join
+from jdt.analyses.suspects import leakage as leakage
+from jdt.analyses.suspects import misleading as misleading
+from jdt.analyses.suspects import paired_with as paired_with
+from jdt.analyses.suspects import strongest as strongest
