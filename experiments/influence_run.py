@@ -1,10 +1,11 @@
 """Make or resume an influence run, and train what it lacks."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jdt
-from experiments.influence_setup import Config, identity, source_model
+from experiments.influence_setup import Config, identity, planned, source_model
 
 
 def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
@@ -23,18 +24,12 @@ def adopted(
         return task, choice
     name, size = saved.provenance["plan"]["name"], config.block_size or saved.layout.block_size
     if config.plan == "auto" and name != task.plan.name:
-        choice = jdt.train.choose(
-            name,
-            task.ensemble,
-            num_models=task.num_models,
-            num_examples=task.pool.chunk_size if task.pool else len(task.source),
-            block_size=size,
-        )
+        return planned(task, name, size)
     return dataclasses.replace(task, plan=choice.plan, block_size=size), choice
 
 
 def open_writer(
-    config: Config, task: jdt.pipeline.Task, choice: jdt.train.Choice
+    config: Config, task: jdt.pipeline.Task, choice: jdt.train.Choice, described: Mapping[str, Any] | None = None
 ) -> tuple[jdt.store.RunWriter, jdt.pipeline.Task, jdt.train.Choice]:
     """Make, resume or enlarge the run in `--out`.
 
@@ -45,7 +40,7 @@ def open_writer(
     def opened(task: jdt.pipeline.Task, choice: jdt.train.Choice) -> jdt.store.RunWriter:
         return jdt.store.create_or_open(
             config.out,
-            config=identity(config, task),
+            config=identity(config, task) if described is None else described,
             provenance={
                 **jdt.cli.provenance(),
                 "plan": choice.record(),
@@ -76,8 +71,11 @@ def train_run(
     choice: jdt.train.Choice,
     hosts: jdt.hosts.Hosts,
     say: Callable[..., None],
+    described: Mapping[str, Any] | None = None,
 ) -> tuple[jdt.store.RunWriter, bool]:
     """Make or resume the run in `--out` and train what it lacks, or this process's share of it.
+
+    `described` is what decides its numbers, where that is not `identity(config, task)`.
 
     Returns:
       The run's writer, and whether nothing more is to be trained.
@@ -85,7 +83,7 @@ def train_run(
     Raises:
       UserError: If it holds a run that may not be resumed.
     """
-    writer, task, choice = open_writer(config, task, choice)
+    writer, task, choice = open_writer(config, task, choice, described)
     for damage in writer.damaged:
         say(f"damaged: {damage}; the block is trained again.", markup=False)
     missing = writer.missing_blocks()

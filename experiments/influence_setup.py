@@ -107,13 +107,44 @@ class Config:
     """Learn i and n from a jax.distributed job: auto where the environment describes one (SLURM, GKE)."""
 
 
+MACHINE_FIELDS = (
+    "out", "plan", "precision", "devices", "memory_budget", "block_size", "resume", "overwrite", "checkpoint_minutes",
+    "shard", "distributed", "until_reliability", "save_models",
+)  # fmt: skip
+"""Flags that say how and where a run is trained, and not what: each command has its own."""
+
+
 def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     """Load the data, make the units, check that everything fits and choose the plan, before anything is written."""
-    design = jdt.masks.Design(config.design, config.fraction, config.seed)
     jdt.checks.require_known("plan", config.plan, ["auto", *jdt.train.PLANS])
     if config.until_reliability is not None:
         jdt.checks.require_fraction("until-reliability", config.until_reliability)
     jdt.estimators.named(config.estimators)
+    # A run goes on as it began: another plan would round otherwise, another block size would not fit the store.
+    saved = None if config.overwrite else jdt.store.saved_run(config.out)
+    block_size = config.block_size or (saved.layout.block_size if saved else None)
+    plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
+    return planned(make_task(config), plan, block_size)
+
+
+def planned(task: jdt.pipeline.Task, plan: str, block_size: int | None) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
+    """Choose the plan of a task by measurement (`auto`) or by name, and its block size where none is given."""
+    with jdt.cli.console.status("choosing a plan by measurement"):
+        choice = jdt.train.choose(
+            plan,
+            task.ensemble,
+            num_models=task.num_models,
+            num_examples=task.pool.chunk_size if task.pool else len(task.source),
+            block_size=block_size,
+        )
+    at_once = task.num_devices * choice.plan.width
+    default = max(2, at_once + at_once % 2)  # Even, for the sake of antithetic pairs.
+    return dataclasses.replace(task, plan=choice.plan, block_size=block_size or default), choice
+
+
+def make_task(config: Config) -> jdt.pipeline.Task:
+    """Load the data, make the units and check that everything fits; the plan is still to be chosen."""
+    design = jdt.masks.Design(config.design, config.fraction, config.seed)
     num_devices = jdt.devices.resolve_num_devices(config.devices)
 
     def load(name: str, split: str, view: jdt.data.View, *, streamed: bool = False) -> jdt.data.Dataset:
@@ -166,9 +197,6 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     view = PAPER_EVALUATION if config.views == "paper" else jdt.data.View()
     source = load(config.source, config.source_split, view, streamed=config.streamed or config.recipe.is_cut)
     units = jdt.masks.parse(config.units, np.asarray(source.labels), source.class_names)
-    # A run goes on as it began: another plan would round otherwise, another block size would not fit the store.
-    saved = None if config.overwrite else jdt.store.saved_run(config.out)
-    block_size = config.block_size or (saved.layout.block_size if saved else None)
     network = jdt.models.make(
         config.model,
         len(source.class_names),
@@ -178,15 +206,14 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     start = None
     if config.start_from is not None:
         start = jdt.models.load_variables(config.start_from, network, source.image_shape, head=False)
-    plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
-    task = jdt.pipeline.Task(
+    return jdt.pipeline.Task(
         source=source,
         source_test=load(config.source, config.source_test_split or held_out(config.source), view),
         units=jdt.masks.equalized(units, config.seed) if config.equalize else units,
         targets=tuple(target for name in config.target for target in targets_of(name)),
         design=design,
         num_models=config.num_models,
-        block_size=block_size or 2,
+        block_size=config.block_size or 2,
         network=network,
         recipe=config.recipe,
         plan=jdt.train.PLANS["native"],
@@ -200,17 +227,6 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
         allow_overlap=config.allow_overlap,
         start=start,
     )
-    with jdt.cli.console.status("choosing a plan by measurement"):
-        choice = jdt.train.choose(
-            plan,
-            task.ensemble,
-            num_models=config.num_models,
-            num_examples=task.pool.chunk_size if task.pool else len(source),
-            block_size=block_size,
-        )
-    at_once = num_devices * choice.plan.width
-    default = max(2, at_once + at_once % 2)  # Even, for the sake of antithetic pairs.
-    return dataclasses.replace(task, plan=choice.plan, block_size=block_size or default), choice
 
 
 def load_target(
@@ -230,6 +246,59 @@ def load_target(
     view = still_view(name) if config.views == "paper" else jdt.data.View()
     streamed = load(split, view, streamed=True) if any(recipe.is_cut for recipe in training) else None
     return load(split, view), load(test_split, view), streamed
+
+
+def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
+    """Flags that a run was made with, to load its data and train its kind of models again.
+
+    Args:
+      run: The run.
+      like: Says how this command uses the machine: devices, memory and so on.
+      **changes: Fields that differ; those that are None do not, so that a run's own data folder is the default.
+
+    Raises:
+      UserError: If the run is from before runs said it, or says it in another way.
+    """
+    saved = dict(run.provenance.get("settings") or {})
+    if not saved:
+        raise jdt.UserError(
+            f"{run.path} does not say with which flags it was made, as runs of jdt 0.1 did not: make it anew, with "
+            "--overwrite, to go on from it."
+        )
+    for name in MACHINE_FIELDS:
+        saved.pop(name, None)
+    try:
+        config = jdt.config.from_plain(like, {name: value for name, value in saved.items() if hasattr(like, name)})
+    except ValueError as error:
+        raise jdt.UserError(f"{run.path} says in a way of its own how it was made ({error}).") from error
+    paths = {
+        name: pathlib.Path(value)
+        for name in ("data_dir", "start_from")
+        if isinstance(value := getattr(config, name), str)
+    }
+    return dataclasses.replace(config, **paths, **{name: value for name, value in changes.items() if value is not None})
+
+
+def task_of(run: jdt.store.Run, config: Config) -> jdt.pipeline.Task:
+    """Load what a run was made of once more, and see that it is the same.
+
+    Args:
+      run: The run.
+      config: Its flags, from `settings_of`.
+
+    Raises:
+      UserError: If data or units are others than the run's, naming which.
+    """
+    task = make_task(config)
+    found, saved = identity(config, task), run.config
+    parts = ("fingerprints", "recipe", "precision", "model")
+    changed = jdt.config.difference({n: saved.get(n) for n in parts}, {n: found.get(n) for n in parts})
+    if changed:
+        raise jdt.UserError(
+            f"what {run.path} was made of is not what is there now ({'; '.join(changed[:3])}): pass --data-dir or "
+            "--units so that it is found."
+        )
+    return task
 
 
 def identity(config: Config, task: jdt.pipeline.Task) -> dict:
