@@ -8,6 +8,15 @@ for a failure, which source images leak into a target image or mislead it.
     jdt.analyses.subpopulations(found, labels, matches)[0].effects
 """
 
+from jdt.analyses.counterfactual import BASELINE as BASELINE
+from jdt.analyses.counterfactual import Halves as Halves
+from jdt.analyses.counterfactual import Removals as Removals
+from jdt.analyses.counterfactual import accuracy_curves as accuracy_curves
+from jdt.analyses.counterfactual import counts_of as counts_of
+from jdt.analyses.counterfactual import halves as halves
+from jdt.analyses.counterfactual import mean_interval as mean_interval
+from jdt.analyses.counterfactual import removal_orders as removal_orders
+from jdt.analyses.counterfactual import removals as removals
 from jdt.analyses.effects import Effects as Effects
 from jdt.analyses.effects import moved as moved
 from jdt.analyses.effects import movers as movers
