@@ -24,11 +24,12 @@ from jdt.analyses.effects import pick as pick
 from jdt.analyses.effects import tested as tested
 from jdt.analyses.failures import Failures as Failures
 from jdt.analyses.failures import Mending as Mending
+from jdt.analyses.failures import Mistakes as Mistakes
 from jdt.analyses.failures import Outcomes as Outcomes
 from jdt.analyses.failures import Retrain as Retrain
-from jdt.analyses.failures import failing as failing
 from jdt.analyses.failures import failures as failures
 from jdt.analyses.failures import mended as mended
+from jdt.analyses.failures import mistakes as mistakes
 from jdt.analyses.failures import verify_failures as verify_failures
 from jdt.analyses.subpopulations import Subpopulation as Subpopulation
 from jdt.analyses.subpopulations import natural_matches as natural_matches

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from jdt import checks
+from jdt.analyses.counterfactual import mean_interval
 from jdt.analyses.effects import Effects, known, p_of_extremes, pick
 from jdt.estimators import Influences
 from jdt.evaluate import q_values
@@ -46,32 +46,54 @@ class Failures:
         return Failures(self.blamed.take(places), **{name: getattr(self, name)[places] for name in names})
 
 
-def failing(
-    predictions: Int[np.ndarray, "models examples"], labels: Int[np.ndarray, " examples"], *, share: float = 0.5
-) -> Int[np.ndarray, " failures"]:
-    """Numbers of the images that more than a share of the models get wrong, ascending.
+class Mistakes(NamedTuple):
+    """What models make of each target image.
+
+    Attributes:
+      wrong: float `[examples]`: share of the models that are wrong; NaN where the true class is not known.
+      taken_for: int `[examples]`: the wrong class that most models name; the first one where none is wrong.
+      taken: float `[examples]`: share of the models that name it.
+    """
+
+    wrong: Float[np.ndarray, " examples"]
+    taken_for: Int[np.ndarray, " examples"]
+    taken: Float[np.ndarray, " examples"]
+
+
+def mistakes(
+    predictions: Int[np.ndarray, "models examples"], labels: Int[np.ndarray, " examples"], num_classes: int
+) -> Mistakes:
+    """Count which class models take each image for.
 
     Args:
-      predictions: Class that each model names; -1 throughout for models that diverged, which do not count.
-      labels: True class; -1 where it is not known, which is no failure.
-      share: Of the models.
+      predictions: Class that each model names; models that diverged (-1) do not count.
+      labels: True class; -1 where it is not known.
+      num_classes: Classes that there are.
 
     Raises:
-      UserError: If sizes do not fit, or no model has a prediction.
+      UserError: If a model names a class that is none, or all diverged.
 
-    >>> failing(np.array([[0, 1], [1, 1], [1, 1]]), np.array([0, 1])).tolist()
-    [0]
+    >>> found = mistakes(np.array([[0, 1], [2, 1], [2, 1]]), np.array([0, 1]), 3)
+    >>> found.wrong.round(2).tolist(), found.taken_for.tolist()
+    ([0.67, 0.0], [2, 0])
     """
-    wrong = (_predicted(predictions, labels) != labels).mean(axis=0)
-    return np.flatnonzero((wrong > share) & (np.asarray(labels) >= 0))
+    predictions, labels = np.asarray(predictions, np.int64), np.asarray(labels)
+    there = predictions[(predictions >= 0).all(axis=1)]
+    if not len(there):
+        raise checks.UserError("no model has a prediction: train some that do not diverge.")
+    if there.size and there.max() >= num_classes:
+        raise checks.UserError(f"a model names class {there.max()}, but there are {num_classes}, numbered from 0.")
+    places = np.arange(len(labels)) * num_classes + there
+    counts = np.bincount(places.ravel(), minlength=len(labels) * num_classes).reshape(len(labels), num_classes)
+    known_labels = np.flatnonzero(labels >= 0)
+    counts[known_labels, labels[known_labels]] = 0
+    taken_for = counts.argmax(axis=1)
+    wrong = np.where(labels >= 0, counts.sum(axis=1) / len(there), np.nan)
+    return Mistakes(wrong, taken_for, counts.max(axis=1) / len(there))
 
 
 def failures(
-    predictions: Int[np.ndarray, "models examples"],
-    labels: Int[np.ndarray, " examples"],
-    influences: Influences,
-    *,
-    share: float = 0.5,
+    found: Mistakes, labels: Int[np.ndarray, " examples"], influences: Influences, *, share: float = 0.5
 ) -> Failures:
     """Find failures, the unit to blame for each, and what the datamodel expects without it (section 3.8 of its paper).
 
@@ -80,65 +102,37 @@ def failures(
     `verify_failures` is for. Where influences are relative, the level is that of subsets of the models' own size.
 
     Args:
-      predictions: See `failing`.
-      labels: See `failing`.
-      influences: On the same examples, `[units, examples]`: all, or those of `failing` with the columns of the others
-        left out everywhere.
+      found: What models make of each image.
+      labels: True class of each image.
+      influences: On the same images, `[units, examples]`.
       share: Images count that more than this share of the models get wrong.
 
     Raises:
-      UserError: If sizes do not fit, or no model has a prediction.
+      UserError: If sizes do not fit.
     """
     labels = np.asarray(labels)
-    predictions = _predicted(predictions, labels)
-    if influences.influence.shape[1] != len(labels):
+    if influences.influence.shape[1] != len(labels) or len(found.wrong) != len(labels):
         raise checks.UserError(
-            f"influences have shape {influences.influence.shape}, but there are {len(labels)} labels: pass those of "
-            "the same images."
+            f"influences have shape {influences.influence.shape}, but there are {len(labels)} labels and what models "
+            f"make of {len(found.wrong)} images: pass those of the same images."
         )
-    chosen = failing(predictions, labels, share=share)
+    chosen = np.flatnonzero(found.wrong > share)
     values = known(influences)[:, chosen]
     harmed = values.min(axis=0, initial=0.0) < 0
     chosen, values = chosen[harmed], values[:, harmed]
     units = values.argmin(axis=0) if len(chosen) else np.empty(0, np.int64)
     p = p_of_extremes(influences, units, chosen)
     blamed = dataclasses.replace(pick(influences, units, chosen), q=None if p is None else q_values(p))
-    taken_for, taken = _commonest_mistake(predictions[:, chosen], labels[chosen])
     whole = influences.intercept[chosen] + influences.influence[:, chosen].sum(axis=0)
-    order = np.argsort(blamed.influence, kind="stable")
-    found = Failures(
+    return Failures(
         blamed=blamed,
         labels=labels[chosen],
-        taken_for=taken_for,
-        wrong=(predictions[:, chosen] != labels[chosen]).mean(axis=0),
-        taken=taken,
+        taken_for=found.taken_for[chosen],
+        wrong=found.wrong[chosen],
+        taken=found.taken[chosen],
         expected=whole,
         without=whole - blamed.influence,
-    )
-    return found.take(order)
-
-
-def _predicted(
-    predictions: Int[np.ndarray, "models examples"], labels: Int[np.ndarray, " examples"]
-) -> Int[np.ndarray, "some examples"]:
-    predictions = np.asarray(predictions)
-    if predictions.shape[1:] != np.shape(labels):
-        raise checks.UserError(f"predictions have shape {predictions.shape}, but there are {len(labels)} labels.")
-    there = predictions[(predictions >= 0).all(axis=1)]
-    if not len(there):
-        raise checks.UserError("no model has a prediction: train some that do not diverge.")
-    return there
-
-
-def _commonest_mistake(
-    predictions: Int[np.ndarray, "models failures"], labels: Int[np.ndarray, " failures"]
-) -> tuple[Int[np.ndarray, " failures"], Float[np.ndarray, " failures"]]:
-    found = np.zeros((2, len(labels)))
-    for place, label in enumerate(labels):
-        counts = np.bincount(predictions[:, place], minlength=int(label) + 1)
-        counts[label] = 0
-        found[:, place] = counts.argmax(), counts.max() / len(predictions)
-    return found[0].astype(np.int64), found[1]
+    ).take(np.argsort(blamed.influence, kind="stable"))
 
 
 class Outcomes(NamedTuple):
@@ -233,16 +227,7 @@ def mended(
         example=example,
         unit=unit,
         seeds=len(whole.confidence),
-        confidence=_change(without.confidence[:, example] - whole.confidence[:, example]),
-        accuracy=_change(accuracy[1] - accuracy[0]),
+        confidence=Change(*mean_interval(without.confidence[:, example] - whole.confidence[:, example])),
+        accuracy=Change(*mean_interval(accuracy[1] - accuracy[0])),
         right=(right[0], right[1]),
     )
-
-
-def _change(differences: Float[np.ndarray, " seeds"]) -> Change:
-    values = np.asarray(differences, np.float64)
-    count, mean = len(values), float(values.mean())
-    if count < 2:
-        return Change(mean, float("nan"), float("nan"))
-    reach = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
-    return Change(mean, mean - reach, mean + reach)

@@ -51,7 +51,7 @@ def predictions_of(outputs, wrong=(7,)):
     named = np.tile(LABELS, (len(outputs), 1))
     named[: int(0.8 * len(named)), list(wrong)] = (LABELS[list(wrong)] + 1) % CLASSES
     named[-1] = -1  # One that diverged.
-    return named
+    return analyses.mistakes(named, LABELS, CLASSES)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -266,8 +266,10 @@ def test_retraining_without_the_unit_to_blame_mends_a_failure():
         (lambda f: analyses.movers(f, 40, 3), "target is 40, but there are 40, numbered from 0 to 39"),
         (lambda f: analyses.moved(f, 0, 0), "count is 0"),
         (lambda f: analyses.subpopulations(f, LABELS[:-1], np.zeros(UNITS, int)), "labels of 39 images"),
+        (lambda _: analyses.mistakes(np.full((3, 40), 4), LABELS, 4), "names class 4, but there are 4"),
+        (lambda f: analyses.failures(predictions_of(np.zeros((9, 40))), LABELS[:-1], f), "there are 39 labels"),
         (lambda f: analyses.pick(f, np.array([0]), np.array([0]), level=1.0), "level is 1.0"),
-        (lambda f: analyses.failures(np.full((3, 40), -1), LABELS, f), "no model has a prediction"),
+        (lambda _: analyses.mistakes(np.full((3, 40), -1), LABELS, 4), "no model has a prediction"),
         (lambda f: analyses.paired_with(f, np.array([1, 2])), "there are 40 target examples"),
         (lambda _: analyses.join([]), "no target examples to join"),
         (lambda _: analyses.strongest(made(np.ones((1, 3)))), "at least 2"),
