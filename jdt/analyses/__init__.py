@@ -1,6 +1,5 @@
 """Analyses: what influences are good for, as pure functions of arrays."""
 
-from jdt.analyses.counterfactual import BASELINE as BASELINE
 from jdt.analyses.counterfactual import Halves as Halves
 from jdt.analyses.counterfactual import Removals as Removals
 from jdt.analyses.counterfactual import accuracy_curves as accuracy_curves
