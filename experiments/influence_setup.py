@@ -108,7 +108,7 @@ class Config:
 
 
 MACHINE_FIELDS = (
-    "out", "plan", "precision", "devices", "memory_budget", "block_size", "resume", "overwrite", "checkpoint_minutes",
+    "out", "plan", "devices", "memory_budget", "block_size", "resume", "overwrite", "checkpoint_minutes",
     "shard", "distributed", "until_reliability", "save_models",
 )  # fmt: skip
 """Flags that say how and where a run is trained, and not what: each command has its own."""
@@ -276,7 +276,8 @@ def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
         for name in ("data_dir", "start_from")
         if isinstance(value := getattr(config, name), str)
     }
-    return dataclasses.replace(config, **paths, **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(config, **paths, **{"precision": run.config.get("precision", config.precision), **given})
 
 
 def task_of(run: jdt.store.Run, config: Config) -> jdt.pipeline.Task:

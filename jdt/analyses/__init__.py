@@ -8,7 +8,6 @@ for a failure, which source images leak into a target image or mislead it.
     jdt.analyses.subpopulations(found, labels, matches)[0].effects
 """
 
-from jdt.analyses.counterfactual import BASELINE as BASELINE
 from jdt.analyses.counterfactual import Halves as Halves
 from jdt.analyses.counterfactual import Removals as Removals
 from jdt.analyses.counterfactual import accuracy_curves as accuracy_curves
