@@ -14,7 +14,7 @@ the most similar source image has 0.32 in the median; 14 targets have one above 
 200 copies among the source images: as they are, mirrored, recoloured (gains 0.6 to 1.4 a channel) or at half the size,
 all are found first and above 0.85; of those cut to 0.9 of the side, 99 % first and above 0.7, to a random 0.8 to 1 and
 mirrored 98 %, to 0.8 92 %. Without even contrast, horizons and birds in the sky reach 0.83.
-At 16x16 one target is above 0.8 (0.809), 6 above 0.75: compare images at the size they have, not at the size models see.
+At 16x16 one target is above 0.8 and 6 above 0.75: compare images at the size they have, not at the size models see.
 """
 
 import dataclasses
