@@ -1,11 +1,12 @@
-"""Analyses: what influences say about single images, and about the source data behind them (arXiv 2207.05739).
+"""Analyses: what influences are good for, as pure functions of arrays (arXiv 2207.05739).
 
-Arrays in, arrays out: which images a source unit drives although they are labelled otherwise, which unit is to blame
-for a failure, which source images leak into a target image or mislead it.
+Counterfactual curves; which images a source unit drives although they are labelled otherwise, which unit is to blame
+for a failure, which source images leak into a target image or mislead it; perceptual similarity of images.
 
-    found = jdt.load_influences("runs/demo")
-    matches = jdt.analyses.natural_matches(jdt.load_influences("runs/demo", level="class"), class_labels)
-    jdt.analyses.subpopulations(found, labels, matches)[0].effects
+>>> import numpy as np
+>>> images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+>>> nearest_copies(images, images[2:, :, ::-1]).index.tolist()
+[[2]]
 """
 
 from jdt.analyses.counterfactual import Halves as Halves
@@ -30,6 +31,10 @@ from jdt.analyses.failures import failures as failures
 from jdt.analyses.failures import mended as mended
 from jdt.analyses.failures import mistakes as mistakes
 from jdt.analyses.failures import verify_failures as verify_failures
+from jdt.analyses.similarity import SURELY_A_COPY as SURELY_A_COPY
+from jdt.analyses.similarity import Copies as Copies
+from jdt.analyses.similarity import nearest_copies as nearest_copies
+from jdt.analyses.similarity import similarity_of as similarity_of
 from jdt.analyses.subpopulations import Subpopulation as Subpopulation
 from jdt.analyses.subpopulations import natural_matches as natural_matches
 from jdt.analyses.subpopulations import subpopulations as subpopulations
