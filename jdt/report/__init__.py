@@ -7,6 +7,12 @@ A page is drawn from `Content` and from nothing else; it needs no network, print
     rich.print(jdt.report.findings_table(content.targets[0]))
 """
 
+from jdt.report.case_files import case_grid as case_grid
+from jdt.report.case_files import case_table as case_table
+from jdt.report.case_files import cases_csv as cases_csv
+from jdt.report.case_files import suspects_csv as suspects_csv
+from jdt.report.case_files import suspects_grid as suspects_grid
+from jdt.report.case_files import suspects_table as suspects_table
 from jdt.report.content import Case as Case
 from jdt.report.content import Content as Content
 from jdt.report.content import Counterfactual as Counterfactual
