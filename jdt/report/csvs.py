@@ -14,7 +14,7 @@ from jdt.report.select import effects
 
 FIGURE_HEADER = ("name", "value", "low", "high", "n", "unit", "text")
 # Spreadsheets run a cell that begins so as a formula, and names come from anywhere.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

@@ -92,9 +92,9 @@ def curve_points(
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Mean accuracy at every point, with the 95 % t interval of its change since nothing was removed.
 
-    Seeds are the same at every point, so what a seed adds everywhere says nothing about the change: the interval is that
-    of the difference between a model and the one of the same seed with nothing removed, around the mean. Where nothing
-    removed was not measured it is the interval of the mean itself.
+    Seeds are the same at every point, so what a seed adds everywhere says nothing about the change: the interval is
+    that of the difference between a model and the one of the same seed with nothing removed, around the mean. Where
+    nothing removed was not measured it is the interval of the mean itself.
 
     Returns:
       Mean, low and high; low and high are NaN with fewer than two seeds, and the mean itself where nothing is removed.
@@ -104,6 +104,14 @@ def curve_points(
     change = values - np.where(np.isfinite(start), start, 0.0)
     reach = np.array([_reach(row) for row in change])
     return mean, mean - reach, mean + reach
+
+
+def _start(one: Counterfactual) -> float:
+    """Mean accuracy with nothing removed, which is the same models in all arms; NaN where that was not measured."""
+    if one.removed[0] != 0:
+        return np.nan
+    known = [mean for values in one.arms.values() if np.isfinite(mean := float(_mean(values)[0]))]
+    return known[0] if known else np.nan
 
 
 def _mean(values: Float[np.ndarray, "points seeds"]) -> Float[np.ndarray, " points"]:
@@ -135,7 +143,7 @@ def draw_curve(one: Counterfactual) -> Drawing:
                   linewidth=1.8, label=f" {shorten(arm_words(arm), 36)}")  # fmt: skip
         if (rosy := one.optimistic.get(arm)) is not None:
             axes.plot(one.removed, 100 * _mean(rosy), color=colour, linestyle=(0, (2, 3)), linewidth=0.9)
-    start = np.nanmean([_mean(values)[0] for values in one.arms.values()]) if one.removed[0] == 0 else np.nan
+    start = _start(one)
     if np.isfinite(start):
         axes.axhline(100 * start, color="#777777", linewidth=0.9)
         axes.annotate(" nothing removed", (1, 100 * start), xycoords=("axes fraction", "data"), fontsize=8.5,
@@ -174,9 +182,12 @@ def counterfactual_summary(one: Counterfactual) -> str:
         f"{percent(mean[point])} with the {one.removed[point]:,} {arm_words(arm)}"
         for arm, mean in means.items() if np.isfinite(mean[point])
     ]  # fmt: skip
-    start = _mean(next(iter(one.arms.values())))[0] if one.removed[0] == 0 else np.nan
+    start = _start(one)
     before = f", {percent(start)} with nothing removed" if np.isfinite(start) else ""
-    return f"{words}, models reach an accuracy of {'; '.join(parts)}{before} (test images that took no part in the ranking)."
+    return (
+        f"{words}, models reach an accuracy of {'; '.join(parts)}{before} (on test images that took no part in the "
+        "ranking)."
+    )
 
 
 def _subject(one: Counterfactual) -> str:
@@ -198,8 +209,8 @@ def _curve_words(one: Counterfactual) -> tuple[str, str]:
     paired = one.removed[0] == 0
     caption = (
         f"Accuracy of models trained anew without some source units, on {reporting:,} test images that took no part in "
-        f"the ranking; mean of {seeds} seed{'' if seeds == 1 else 's'}. Above the grey line: removing these units helps; "
-        "below it: they are missed."
+        f"the ranking; mean of {seeds} seed{'' if seeds == 1 else 's'}. Above the grey line: removing these units "
+        "helps; below it: they are missed."
     )
     if seeds > 1:
         what = "the change since nothing was removed, seed by seed" if paired else "the mean over seeds"
@@ -276,8 +287,9 @@ def _points_table(one: Counterfactual, stem: str) -> Table:
     seeds = next(iter(one.arms.values())).shape[1]
     note = (
         f"Accuracy on {one.images[0]:,} test images that took no part in the ranking, mean of {seeds} seeds with 95 % "
-        f"intervals; “minus random” in percentage points (pp), paired by seed: with + more accurate than after removing "
-        "as many random units. The last column is on the images that ranked the units: too good by construction."
+        "intervals; “minus random” in percentage points (pp), paired by seed: with + more accurate than after "
+        "removing as many random units. The last column is on the images that ranked the units: too good by "
+        "construction."
     )
     label = f"Accuracy after removing units, {clean(one.subject)}"
     links = (f"tables/{stem}.csv", f"tables/{stem}_order.csv")

@@ -30,7 +30,7 @@ def heatmap_block(
     found = findings.estimators[name]
     columns = shown_classes(found.classes, MOST_COLUMNS)
     units = _shown_rows(found.task, max(FEWEST_ROWS, MOST_CELLS // max(len(columns), 1)))
-    grid = np.ix_(units, columns)
+    grid = np.ix_(units, np.array(columns, int))
     values = known_influence(found.classes)[grid] * scale.factor
     known = np.isfinite(values)
     low = high = None

@@ -1,7 +1,7 @@
 """The sections of a page as files of the run: `sections/NAME.json`, one a command that has something to show.
 
-Sections hold values and no HTML (`jdt.report.blocks` says why). Reading one checks every value against its dataclass, so
-that a file which was damaged, or made to do harm, is refused and never acted on.
+Sections hold values and no HTML (`jdt.report.blocks` says why). Reading one checks every value against its dataclass,
+so that a file which was damaged, or made to do harm, is refused and never acted on.
 """
 
 import base64
@@ -174,7 +174,7 @@ def _as(kind: Any, value: Any, where: str = "it") -> Any:
         return float(value) if abs(value) < 1e300 else 0.0
     if type(value) is not kind:
         raise _UnfitError(f"{where} is {str(value)!r:.40} where {kind.__name__} is expected")
-    return tidy(value) if kind is str else value
+    return tidy(value) if isinstance(value, str) else value
 
 
 def _as_dataclass(kind: Any, value: Any, where: str) -> Any:

@@ -21,7 +21,20 @@ KINDS = {
     "leakage": "Leakage: source images that are copies of test images",
     "misleading": "Misleading source images",
 }
-_HEADER = ("kind", "place", "source", "target", "output", "influence", "low", "high", "z", "rank", "similarity", "verdict")
+_HEADER = (
+    "kind",
+    "place",
+    "source",
+    "target",
+    "output",
+    "influence",
+    "low",
+    "high",
+    "z",
+    "rank",
+    "similarity",
+    "verdict",
+)
 
 
 def add_suspects(
@@ -85,8 +98,8 @@ def _table(one: Suspects, relative: bool, link: str) -> Table:
     )  # fmt: skip
     note = (
         f"{one.text} {sign_sentence(scale, relative)} Rank 1 is the "
-        f"{'most harmful' if one.kind == 'misleading' else 'most helpful'} of all source images; similarity runs from 0 "
-        "to 1, equal images."
+        f"{'most harmful' if one.kind == 'misleading' else 'most helpful'} of all source images; similarity runs "
+        "from 0 to 1, equal images."
     )
     if len(shown) < len(one.rows):
         note += f" Shown are the first {len(shown)} of {len(one.rows):,}."

@@ -100,7 +100,9 @@ def class_strips(content: Content, findings: TargetFindings, scale: Scale) -> St
     chosen = shown_classes(classes, STRIP_CLASSES)
     for column in chosen:
         name = classes.target_names[column]
-        strips = [Strip(clean(name), "target", "target class", strip_image("target class", name, findings.class_images))]
+        strips = [
+            Strip(clean(name), "target", "target class", strip_image("target class", name, findings.class_images))
+        ]
         rows = effects(classes, column)
         for role, side in zip(("helps", "harms"), extremes(classes, column, 2), strict=True):
             for unit in side:
