@@ -337,8 +337,8 @@ class Inspector:
             blame = f"{_number(float(blamed.influence[0]), output)}{_interval_words(blamed, output)}"
             text = (
                 f"{one.wrong[0]:.0%} of the models are wrong. To blame: {name}, {blame}{_q_words(blamed, self.level)}. "
-                f"Without it the datamodel expects a {_of(output)} of {_plain(float(one.without[0]), output)} instead of "
-                f"{_plain(float(one.expected[0]), output)}."
+                f"Without it the datamodel expects a {_of(output)} of {_plain(float(one.without[0]), output)} "
+                f"instead of {_plain(float(one.expected[0]), output)}."
             )
             mending = retrained.get((int(example), int(unit)))
             cases.append(
