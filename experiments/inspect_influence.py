@@ -12,6 +12,7 @@ Smoke     python -m experiments.inspect_influence --preset smoke
 
 import dataclasses
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -233,23 +234,33 @@ def publish(
     suspects: Sequence[jdt.report.Suspects],
     say: Callable[..., None],
 ) -> None:
-    """Print the answers, and write grids of images and CSV files into the run."""
-    evidence = inspector.evidence
-    parts = (evidence.target, evidence.mode, evidence.output, evidence.estimator)
-    folder = inspector.run.path.joinpath("inspection", *map(jdt.store.safe_name, parts))
-    has_images = inspector.gallery is not None
+    """Print the answers, add them with their CSV files to the run's page, and write grids of images."""
+    evidence, run = inspector.evidence, inspector.run
     for case in cases:
         say(jdt.report.case_table(case))
     for one in suspects:
         say(jdt.report.suspects_table(one))
-    files = {"cases.csv": jdt.report.cases_csv(cases)} if cases else {}
-    if has_images:
-        files |= {f"{place:02}-{case.kind}.png": jdt.report.case_grid(case) for place, case in enumerate(cases, 1)}
-    for one in suspects:
-        files |= {f"{one.kind}.csv": jdt.report.suspects_csv(one), f"{one.kind}.png": jdt.report.suspects_grid(one)}
-    for name, content in files.items():
-        jdt.store.write_bytes(folder / name, content)
-    say(f"tables{' and pictures' if has_images else ''}: {folder}", markup=False, soft_wrap=True)
+    where, info = f"{evidence.target}, {evidence.mode} transfer", evidence.level("task").info
+    on_page = {
+        "relative": bool(info.get("relative") or info.get("paired")),
+        "warnings": (f"{where}: {evidence.note}",) if evidence.note else (),
+    }
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", f"{evidence.target}-{evidence.mode}")[:60]
+    page = None
+    if cases:
+        title = f"What moves what: {where}"
+        page = jdt.report.add_cases(run.path, cases, name=f"cases-{name}", title=title, **on_page)
+    if suspects:
+        title = f"Suspects: {where}"
+        page = jdt.report.add_suspects(run.path, suspects, name=f"suspects-{name}", title=title, **on_page)
+    if inspector.gallery is not None:
+        folder = run.path / "inspection" / jdt.store.safe_name(name)
+        grids = {f"{place:02}-{case.kind}.png": jdt.report.case_grid(case) for place, case in enumerate(cases, 1)}
+        grids |= {f"{one.kind}.png": jdt.report.suspects_grid(one) for one in suspects if one.rows}
+        for file, content in grids.items():
+            jdt.store.write_bytes(folder / file, content)
+        say(f"pictures: {folder}", markup=False, soft_wrap=True)
+    say(f"report: {page}" if page else "nothing is found to be shown.", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def _suspect(inspector: Inspector, gallery: Gallery, told: Suspicions, place: in
         rank=int(told.rank[place]),
         similarity=float(told.similarity[place]),
         verdict=told.verdicts[place],
-        lead=float(told.lead[place]),
+        lead=float(told.lead[place]) if told.rank[place] == 1 else None,
     )
 
 

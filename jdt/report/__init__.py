@@ -10,12 +10,6 @@ the page of the influences is drawn from `Content`, what other studies of the ru
 """
 
 from jdt.report.blocks import Section as Section
-from jdt.report.case_files import case_grid as case_grid
-from jdt.report.case_files import case_table as case_table
-from jdt.report.case_files import cases_csv as cases_csv
-from jdt.report.case_files import suspects_csv as suspects_csv
-from jdt.report.case_files import suspects_grid as suspects_grid
-from jdt.report.case_files import suspects_table as suspects_table
 from jdt.report.cases import add_cases as add_cases
 from jdt.report.content import Case as Case
 from jdt.report.content import Content as Content
@@ -29,6 +23,10 @@ from jdt.report.content import Suspects as Suspects
 from jdt.report.content import TargetFindings as TargetFindings
 from jdt.report.curves import add_counterfactual as add_counterfactual
 from jdt.report.figures import write_figures as write_figures
+from jdt.report.grids import case_grid as case_grid
+from jdt.report.grids import case_table as case_table
+from jdt.report.grids import suspects_grid as suspects_grid
+from jdt.report.grids import suspects_table as suspects_table
 from jdt.report.page import add_section as add_section
 from jdt.report.page import renew_report as renew_report
 from jdt.report.page import write_report as write_report

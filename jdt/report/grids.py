@@ -1,8 +1,6 @@
-"""Cases and suspects outside of the page: tables for the terminal, grids of images, CSV files."""
+"""Cases and suspects outside of the page: tables for the terminal, and grids of images."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from jdt.report.words import MINUS, NBSP, Scale, clean, decimal, scale_of, short
 
 _COLUMNS = 6  # Images in a row of a grid.
 _TILE = 1.25  # Inches.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # What spreadsheets would run.
 
 
 def case_table(case: Case) -> Table:
@@ -113,43 +110,6 @@ def suspects_grid(suspects: Suspects, count: int = 12) -> bytes:
                 words += f"{scale.effect(row.influence)}, similarity {row.similarity:.2f}"
                 axes.set_title(words, fontsize=7, color=HELPS if row.influence > 0 else HARMS)
         return png_bytes(figure)
-
-
-def cases_csv(cases: Iterable[Case]) -> bytes:
-    """Every mover of every case, numbers in full and in the output's own unit."""
-    header = ("kind", "case", "way", "name", "output", "influence", "low", "high", "z", "note")
-    rows = [
-        (case.kind, case.title, way, one.name, case.output, one.influence, one.low, one.high, one.z, one.note)
-        for case in cases
-        for way, movers in (("helps", case.helps), ("harms", case.harms))
-        for one in movers
-    ]
-    return _csv(header, rows)
-
-
-def suspects_csv(suspects: Suspects) -> bytes:
-    """Every suspect, numbers in full and in the output's own unit."""
-    names = ("source", "target", "influence", "low", "high", "z", "rank", "lead", "similarity", "verdict")
-    header = ("kind", "output", *names)
-    rows = [(suspects.kind, suspects.output, *(getattr(row, name) for name in names)) for row in suspects.rows]
-    return _csv(header, rows)
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer)
-    writer.writerow(header)
-    writer.writerows([_entry(value) for value in row] for row in rows)
-    return buffer.getvalue().encode()
-
-
-def _entry(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        return repr(value)
-    text = clean(value) if value else ""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _scale(entries: Sequence[Mover | Suspect], output: str) -> Scale:
