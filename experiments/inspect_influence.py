@@ -103,14 +103,12 @@ def main(config: Config) -> None:
     if not any(getattr(asked, name) for name in QUESTIONS):
         asked = chosen(asked, inspector)
     cases = list(answers(asked, inspector))
+    if asked.subpopulations and not any(case.kind == "subpopulation" for case in cases):
+        say("no unit drives three images or more, beyond noise, whose label is not what it helps most.")
     if asked.failures:
         found = inspector.failures(asked.failures)
         mendings = ()
-        if config.verify:
-            if task is None or settings is None:
-                raise jdt.UserError(
-                    "--verify trains models like the run's, and what the run was made of is not at hand."
-                )
+        if task is not None and settings is not None and config.verify:
             mendings = verified(
                 config, inspector, found.take(np.arange(min(config.verify, len(found)))), task, settings, say
             )
@@ -135,6 +133,11 @@ def checked(config: Config, inspector: jdt.pipeline.Inspector) -> Config:
         inspector.unit_number(name)
     if config.verify:
         jdt.checks.require_at_least("seeds", config.seeds, 2)
+        if inspector.run.path != jdt.store.run_path(config.run):
+            raise jdt.UserError(
+                f"target {inspector.evidence.target!r} was added to {config.run} later, and models are retrained for a "
+                "run's own targets: leave out --verify."
+            )
         return dataclasses.replace(config, failures=max(config.failures, config.verify))
     return config
 

@@ -106,7 +106,7 @@ def suspects_grid(suspects: Suspects, count: int = 12) -> bytes:
             if place < len(rows):
                 row = rows[place]
                 _show(axes, _side_by_side([row.source_image, row.target_image]))
-                words = f"{shorten(row.source, 34)}\n{shorten(row.target, 40)}\n{row.verdict}, "
+                words = f"{shorten(row.source, 34)}\n{shorten(row.target.split(', ')[0], 40)}\n{row.verdict}, "
                 words += f"{scale.effect(row.influence)}, similarity {row.similarity:.2f}"
                 axes.set_title(words, fontsize=7, color=HELPS if row.influence > 0 else HARMS)
         return png_bytes(figure)
