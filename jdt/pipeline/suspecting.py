@@ -6,12 +6,13 @@ from jdt import checks
 from jdt.analyses import VERDICTS, Paired, Suspicions, join, leakage, misleading, paired_with, strongest
 from jdt.analyses.similarity import SURELY_A_COPY, Copies, nearest_copies, similarity_of
 from jdt.pipeline.cases import Inspector, entry
-from jdt.pipeline.evidence import MOST_IN_MEMORY, Evidence
+from jdt.pipeline.evidence import Evidence
 from jdt.pipeline.gallery import Gallery
 from jdt.report.content import Figure, Suspect, Suspects
 from jdt.types import Float, Int
 
-_TILE = 512  # Target images whose influences of all source images are in memory together.
+_TILE = 512  # Images compared at once.
+_NUMBERS_AT_ONCE = 20_000_000  # Influences in memory, in a handful of arrays; every so many, chunks are decoded anew.
 
 
 def copies(inspector: Inspector) -> Copies:
@@ -85,7 +86,7 @@ def _shown(told: Suspicions, count: int) -> list[int]:
 
 
 def _tile_size(evidence: Evidence) -> int:
-    return max(1, min(_TILE, MOST_IN_MEMORY // evidence.num_units))
+    return max(1, _NUMBERS_AT_ONCE // evidence.num_units)
 
 
 def _similarities(

@@ -65,7 +65,8 @@ def run(tmp_path_factory):
     return out
 
 
-def test_a_selection_of_all_that_the_run_allows_goes_to_the_page(run, capsys):
+def test_a_selection_of_all_that_the_run_allows_goes_to_the_page(run, capsys, monkeypatch):
+    monkeypatch.setattr(inspect_influence, "SHOWN", 2)
     assert command("--run", run, "--count", 4) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"{MODELS} models, 30 units, 897 test images of jdt_digits (fixed), difference influences on confi" in said
