@@ -8,3 +8,6 @@ from jdt.analyses.counterfactual import halves as halves
 from jdt.analyses.counterfactual import mean_interval as mean_interval
 from jdt.analyses.counterfactual import removal_orders as removal_orders
 from jdt.analyses.counterfactual import removals as removals
+from jdt.analyses.related import Relatedness as Relatedness
+from jdt.analyses.related import related_masks as related_masks
+from jdt.analyses.related import relatedness as relatedness
