@@ -31,6 +31,9 @@ from jdt.analyses.failures import failures as failures
 from jdt.analyses.failures import mended as mended
 from jdt.analyses.failures import mistakes as mistakes
 from jdt.analyses.failures import verify_failures as verify_failures
+from jdt.analyses.related import Relatedness as Relatedness
+from jdt.analyses.related import related_masks as related_masks
+from jdt.analyses.related import relatedness as relatedness
 from jdt.analyses.similarity import SURELY_A_COPY as SURELY_A_COPY
 from jdt.analyses.similarity import Copies as Copies
 from jdt.analyses.similarity import nearest_copies as nearest_copies
