@@ -27,6 +27,8 @@ class Config:
     """Split that source models are tested on; by default test, else validation."""
     target: tuple[str, ...] = ("jdt_digits",)
     """Target datasets."""
+    target_test_split: str | None = None
+    """Split of the targets whose outputs are recorded, e.g. "test[:1000]"; by default test, else validation."""
     data_dir: pathlib.Path | None = None
     """Where prepared TFDS datasets are; TFDS's own default when not given."""
     image_size: int | None = None
@@ -108,10 +110,14 @@ class Config:
 
 
 MACHINE_FIELDS = (
-    "out", "plan", "precision", "devices", "memory_budget", "block_size", "resume", "overwrite", "checkpoint_minutes",
+    "out", "plan", "devices", "memory_budget", "block_size", "resume", "overwrite", "checkpoint_minutes",
     "shard", "distributed", "until_reliability", "save_models",
 )  # fmt: skip
 """Flags that say how and where a run is trained, and not what: each command has its own."""
+ARRAYS_AT_ONCE = 8
+"""Float32 arrays [units, examples] that estimating and saving one output holds: influence, error, z, and copies."""
+LATER_FIELDS = ("source_test_split", "target_test_split", "image_channels", "views")
+"""Flags that runs of before do not know; part of a run's identity where they are given."""
 
 
 def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
@@ -124,7 +130,28 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     saved = None if config.overwrite else jdt.store.saved_run(config.out)
     block_size = config.block_size or (saved.layout.block_size if saved else None)
     plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
-    return planned(make_task(config), plan, block_size)
+    task = make_task(config)
+    require_estimable(task)
+    return planned(task, plan, block_size)
+
+
+def require_estimable(task: jdt.pipeline.Task) -> None:
+    """Refuse a run whose influences on single test images would not fit the memory of this machine.
+
+    Raises:
+      UserError: With both sizes, and what to do.
+    """
+    limit = jdt.devices.host_memory()
+    for target in task.targets:
+        units, examples = len(task.units), len(target.test)
+        needed = ARRAYS_AT_ONCE * 4 * units * examples
+        if limit is not None and needed > limit:
+            raise jdt.UserError(
+                f"influences of {units:,} units on each of {examples:,} test images of {target.name} need about "
+                f"{needed / jdt.devices.BYTES_A_GIB:.0f} GiB of memory while they are estimated, and there are "
+                f"{limit / jdt.devices.BYTES_A_GIB:.0f}: pass fewer test images, for example --target-test-split "
+                f"'test[:{max(1, int(limit / (ARRAYS_AT_ONCE * 4 * units)) // 2)}]'."
+            )
 
 
 def planned(task: jdt.pipeline.Task, plan: str, block_size: int | None) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
@@ -163,6 +190,9 @@ def make_task(config: Config) -> jdt.pipeline.Task:
     def held_out(name: str) -> str:
         return jdt.data.evaluation_split(name, data_dir=config.data_dir)
 
+    def target_test_split(name: str) -> str:
+        return config.target_test_split or held_out(name)
+
     jdt.masks.check_num_models(design, config.num_models)
 
     def own_recipes(base: jdt.train.Recipe, *, used: bool) -> dict[str, jdt.train.Recipe]:
@@ -175,7 +205,9 @@ def make_task(config: Config) -> jdt.pipeline.Task:
     def targets_of(name: str) -> tuple[jdt.pipeline.TargetData, ...]:
         full, head = fulls.get(name, config.full.recipe), heads.get(name, config.head.recipe)
         training = [recipe for recipe, used in ((full, "full" in config.transfer), (head, stepwise)) if used]
-        train, test, streamed = load_target(config, name, held_out(name), training, functools.partial(load, name))
+        train, test, streamed = load_target(
+            config, name, target_test_split(name), training, functools.partial(load, name)
+        )
         return jdt.pipeline.variants(
             jdt.pipeline.TargetData(
                 name,
@@ -276,7 +308,8 @@ def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
         for name in ("data_dir", "start_from")
         if isinstance(value := getattr(config, name), str)
     }
-    return dataclasses.replace(config, **paths, **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(config, **paths, **{"precision": run.config.get("precision", config.precision), **given})
 
 
 def task_of(run: jdt.store.Run, config: Config) -> jdt.pipeline.Task:
@@ -308,7 +341,7 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
         for name in ("source", "source_split", "target", "image_size", "equalize", "model", "transfer")
     }
     # Only where they are given: runs of before there were such options go on.
-    asked = {name: getattr(config, name) for name in ("source_test_split", "image_channels", "views")}
+    asked = {name: getattr(config, name) for name in LATER_FIELDS}
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
     chosen |= {name: value for name, value in asked.items() if value != defaults[name]}
     if config.model_args:

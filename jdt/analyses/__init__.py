@@ -6,7 +6,6 @@
 [[2]]
 """
 
-from jdt.analyses.counterfactual import BASELINE as BASELINE
 from jdt.analyses.counterfactual import Halves as Halves
 from jdt.analyses.counterfactual import Removals as Removals
 from jdt.analyses.counterfactual import accuracy_curves as accuracy_curves

@@ -16,8 +16,6 @@ from jdt import checks
 from jdt.keys import key_for
 from jdt.types import Bool, Float, Int
 
-BASELINE = "all"
-"""Arm of the models that keep every unit."""
 RANDOM = "random"
 _FIRST_ID = 1 << 24
 """Randomness of retrained models is not that of the models whose outputs ranked the units."""

@@ -113,10 +113,6 @@ class Listed:
     is_paired: Literal[False] = False
 
     def __post_init__(self) -> None:
-        if len(self.masks) != len(self.randomness_ids):
-            raise checks.UserError(
-                f"{len(self.masks)} subsets are listed with {len(self.randomness_ids)} randomness ids: give each one."
-            )
         if empty := np.flatnonzero(~self.masks.any(axis=1)).tolist():
             raise checks.UserError(f"listed subset {empty[0]} keeps no unit, but a model needs data: leave it out.")
         if not 0 <= self.seed < 2**31:
