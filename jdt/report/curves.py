@@ -172,16 +172,15 @@ def counterfactual_summary(one: Counterfactual) -> str:
     """What removing units did, in one paragraph, at the last point that the arms share."""
     means = {arm: _mean(values) for arm, values in one.arms.items()}
     words = f"Retrained without some of the {one.num_units:,} source units ({_subject(one)})"
-    shared = np.isfinite(list(means.values())).all(axis=0) & (one.removed > 0)
-    if not shared.any():
-        shared = np.isfinite(list(means.values())).any(axis=0) & (one.removed > 0)
-    if not shared.any():
+    known = {arm: np.isfinite(mean) & (one.removed > 0) for arm, mean in means.items()}
+    last = {arm: int(np.flatnonzero(there)[-1]) for arm, there in known.items() if there.any()}
+    if not last:
         return f"{words}, models were measured at no point."
-    point = int(np.flatnonzero(shared)[-1])
-    parts = [
-        f"{percent(mean[point])} with the {one.removed[point]:,} {arm_words(arm)}"
-        for arm, mean in means.items() if np.isfinite(mean[point])
-    ]  # fmt: skip
+    # The last point that all curves share; a set of hand-picked units is a single point of its own.
+    most = max(int(there.sum()) for there in known.values())
+    shared = np.flatnonzero(np.all([there for there in known.values() if there.sum() == most], axis=0))
+    points = {arm: int(shared[-1]) if len(shared) and known[arm][shared[-1]] else at for arm, at in last.items()}
+    parts = [f"{percent(means[arm][at])} with the {one.removed[at]:,} {arm_words(arm)}" for arm, at in points.items()]
     start = _start(one)
     before = f", {percent(start)} with nothing removed" if np.isfinite(start) else ""
     return (
