@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import jdt
-from experiments import class_influence
+from experiments import class_influence, influence_setup
 from jdt.train import engine
 
 REFERENCE = "matmul"
@@ -29,9 +29,9 @@ def run(plan: str, folder: pathlib.Path, models: int, epochs: float) -> jdt.stor
     config = dataclasses.replace(
         class_influence.DEMO, out=folder, num_models=models, plan=plan, block_size=8, recipe=recipe
     )
-    task, choice = class_influence.load_task(config)
+    task, choice = influence_setup.load_task(config)
     writer = jdt.store.create_or_open(
-        folder, config=class_influence.identity(config, task), provenance={"plan": choice.record()},
+        folder, config=influence_setup.identity(config, task), provenance={"plan": choice.record()},
         schema=task.schema(), overwrite=True,
     )  # fmt: skip
     jdt.pipeline.train_missing_blocks(task, writer, writer.missing_blocks())

@@ -24,7 +24,7 @@ import tyro
 from rich.table import Table
 
 import jdt
-from experiments import class_influence
+from experiments import class_influence, influence_run, influence_setup
 from experiments.quality_curves import Curve, HeldOut, draw, gain_over, measure, models_to_reach
 
 HELD_OUT_DESIGN = "fixed-size"
@@ -33,7 +33,7 @@ MEASURE = "difference"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(class_influence.Config):
+class Config(influence_setup.Config):
     """The flags of class_influence, for every design in turn."""
 
     design: tyro.conf.Suppress[jdt.masks.DesignKind] = HELD_OUT_DESIGN
@@ -51,7 +51,7 @@ class Config(class_influence.Config):
     """Bootstrap resamples of parts of the run and of held-out models."""
 
 
-def _from(base: class_influence.Config, **changes: object) -> Config:
+def _from(base: influence_setup.Config, **changes: object) -> Config:
     return Config(**{**vars(base), "design": HELD_OUT_DESIGN, **changes})  # pyright: ignore[reportArgumentType]
 
 
@@ -219,8 +219,8 @@ def main(config: Config) -> None:
     for kind in dict.fromkeys((HELD_OUT_DESIGN, *config.designs)):
         say(f"{kind}:", style="bold")
         one = run_config(config, kind)
-        task, choice = class_influence.load_task(one)
-        done &= class_influence.train_run(one, task, choice, hosts, say)[1]
+        task, choice = influence_setup.load_task(one)
+        done &= influence_run.train_run(one, task, choice, hosts, say)[1]
     if not done:
         say("other processes still train: when they are done, the same command again makes the figures.")
         return

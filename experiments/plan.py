@@ -17,11 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 import jdt
-from experiments import class_influence
+from experiments import class_influence, influence_report, influence_run, influence_setup
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(class_influence.Config):
+class Config(influence_setup.Config):
     """Every knob of experiments.class_influence, and what is asked about it."""
 
     deadline: float | None = None
@@ -51,23 +51,23 @@ def main(config: Config) -> None:
         say(comparison(run), markup=False)
         return
     busy, start = os.getloadavg()[0], time.perf_counter()
-    task, choice = class_influence.load_task(config)
+    task, choice = influence_setup.load_task(config)
     loading = time.perf_counter() - start - choice.seconds
-    identity = class_influence.identity(config, task)
+    identity = influence_setup.identity(config, task)
     if run is not None and (changes := jdt.config.difference(run.config, identity)):
         raise jdt.UserError(
             f"{config.out} holds a run with another config: {'; '.join(changes)}; pass another --out, or --overwrite "
             "to plan as if it were not there."
         )
     num_blocks = len(task.schema().blocks())
-    class_influence.describe(task, choice, list(range(num_blocks)), say)
+    influence_run.describe(task, choice, list(range(num_blocks)), say)
     forecast = jdt.pipeline.make_forecast(
         task,
         choice,
         missing_blocks=num_blocks if run is None or complete else num_blocks - len(run.records()),
         loading_seconds=loading,
         output=config.output,
-        truth=class_influence.planted_truth(config, task),
+        truth=influence_report.planted_truth(config, task),
         estimators=jdt.estimators.named(config.estimators),
         config_fingerprint=jdt.config.fingerprint(identity),
         budget=config.budget,

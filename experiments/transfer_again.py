@@ -18,8 +18,9 @@ from collections.abc import Callable
 from typing import Literal
 
 import jdt
-from experiments import class_influence
-from experiments.class_influence import conclude, digits_truth, load_target, publish
+from experiments import influence_setup
+from experiments.influence_report import conclude, digits_truth, publish
+from experiments.influence_setup import load_target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +149,10 @@ def load(config: Config) -> jdt.pipeline.AddedTarget:
     )
 
 
-def settings(config: Config, run: jdt.store.Run) -> class_influence.Config:
+def settings(config: Config, run: jdt.store.Run) -> influence_setup.Config:
     """How the run cuts images and transfers, as the experiment that made it has it."""
     try:
-        return class_influence.Config(
+        return influence_setup.Config(
             out=config.run,
             views=run.config.get("views", "whole"),
             transfer=config.transfer or run.modes,  # pyright: ignore[reportArgumentType]

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jdt import analyses as analyses
     from jdt import checks as checks
     from jdt import cli as cli
     from jdt import config as config
@@ -50,6 +51,7 @@ __all__ = [
     "Lasso",
     "Ridge",
     "UserError",
+    "analyses",
     "checks",
     "cli",
     "config",

@@ -10,8 +10,6 @@ COMPILED = pytest.StashKey[tempfile.TemporaryDirectory]()
 # Before JAX is imported. `JAX_PLATFORMS=cuda make test` overrides it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Where lines break depends on the terminal and on the length of temporary paths: with this width they do not.
-os.environ["COLUMNS"] = "1000"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,6 +34,17 @@ def private_cache(tmp_path_factory):
         folder = tmp_path_factory.mktemp("jdt_cache")
         patch.setenv("JDT_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def wide_lines() -> Iterator[None]:
+    """Let no printed line break, which depends on the terminal and on the length of temporary paths."""
+    from jdt import cli
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "1000")
+        patch.setattr(cli.console, "width", 1000)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,6 +10,7 @@ from jdt.masks.designs import KINDS as KINDS
 from jdt.masks.designs import PAIRED as PAIRED
 from jdt.masks.designs import Design as Design
 from jdt.masks.designs import DesignKind as DesignKind
+from jdt.masks.designs import Listed as Listed
 from jdt.masks.designs import check_num_models as check_num_models
 from jdt.masks.designs import sample as sample
 from jdt.masks.units import OUTSIDE as OUTSIDE

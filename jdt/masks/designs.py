@@ -89,9 +89,54 @@ class Design:
             kept = min(kept, len(ordered) - kept)
         return int(ordered[:kept].sum())
 
+    def typical_subset(self, unit_sizes: Int[np.ndarray, " units"]) -> float:
+        """Examples that a row holds on average, which is what an epoch is a pass over (decision 2)."""
+        share = self.fraction if self.kind == "bernoulli" else self.kept(len(unit_sizes)) / len(unit_sizes)
+        return share * float(unit_sizes.sum())
 
-def check_num_models(design: Design, num_models: int) -> None:
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Listed:
+    """Subsets that are listed one by one, as a counterfactual asks for them.
+
+    Attributes:
+      masks: bool `[models, units]`: the row of each model.
+      randomness_ids: int `[models]`: from which its initialisation, order and augmentation derive. Models that share
+        one differ in their subset alone, so that their outputs can be compared in pairs.
+      seed: Root seed, 0 to 2**31 - 1.
+    """
+
+    masks: Bool[np.ndarray, "models units"]
+    randomness_ids: Int[np.ndarray, " models"]
+    seed: int = 0
+    kind: Literal["listed"] = "listed"
+    is_paired: Literal[False] = False
+
+    def __post_init__(self) -> None:
+        if empty := np.flatnonzero(~self.masks.any(axis=1)).tolist():
+            raise checks.UserError(f"listed subset {empty[0]} keeps no unit, but a model needs data: leave it out.")
+        if not 0 <= self.seed < 2**31:
+            raise checks.UserError(f"seed is {self.seed}, but it must lie between 0 and 2147483647 (31 bits).")
+
+    def randomness_id(self, model_id: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+        """Id from which a model's initialisation, order and augmentation derive."""
+        return self.randomness_ids[model_id]
+
+    def smallest_subset(self, unit_sizes: Int[np.ndarray, " units"]) -> int:
+        """Fewest examples that a row holds."""
+        return int((self.masks @ unit_sizes).min())
+
+    def typical_subset(self, unit_sizes: Int[np.ndarray, " units"]) -> float:
+        """Examples of the largest row: all models take as many steps as the one with most data does in its epochs."""
+        return float((self.masks @ unit_sizes).max())
+
+
+def check_num_models(design: Design | Listed, num_models: int) -> None:
     """Raise `UserError` unless the design can be drawn with this many models."""
+    if isinstance(design, Listed):
+        if num_models != len(design.masks):
+            raise checks.UserError(f"num-models is {num_models}, but {len(design.masks)} subsets are listed.")
+        return
     if num_models < 2:
         raise checks.UserError(
             f"num-models is {num_models}, but an effect is a difference between models: use at least 2 "
@@ -104,7 +149,9 @@ def check_num_models(design: Design, num_models: int) -> None:
         )
 
 
-def sample(design: Design, model_ids: Int[np.ndarray, " models"], num_units: int) -> Bool[np.ndarray, "models units"]:
+def sample(
+    design: Design | Listed, model_ids: Int[np.ndarray, " models"], num_units: int
+) -> Bool[np.ndarray, "models units"]:
     """Draw the mask rows of the given models.
 
     Args:
@@ -116,7 +163,7 @@ def sample(design: Design, model_ids: Int[np.ndarray, " models"], num_units: int
       bool `[models, units]`: entry (m, u) says whether model `model_ids[m]` keeps unit u.
 
     Raises:
-      UserError: If there are fewer than 2 units.
+      UserError: If there are fewer than 2 units, or the listed rows have another number of them.
 
     >>> sample(Design("fixed-size", 0.5, seed=3), np.arange(4), 6).sum(axis=1).tolist()
     [3, 3, 3, 3]
@@ -127,6 +174,10 @@ def sample(design: Design, model_ids: Int[np.ndarray, " models"], num_units: int
     if num_units < 2:
         raise checks.UserError(f"there is {num_units} unit, but subsets need at least 2 units to choose from.")
     model_ids = np.asarray(model_ids)
+    if isinstance(design, Listed):
+        if design.masks.shape[1] != num_units:
+            raise checks.UserError(f"listed subsets are of {design.masks.shape[1]} units, but there are {num_units}.")
+        return design.masks[model_ids]
     ids = design.randomness_id(model_ids)
     root, rows = key_for(design.seed, "mask"), jnp.asarray(ids)
     if design.kind in ("balanced", "balanced-pairs"):

@@ -12,7 +12,7 @@ import numpy as np
 from jdt import checks, store
 from jdt.data import Dataset, StreamedImages, overlap
 from jdt.devices import BYTES_A_GIB, host_memory, memory_limit
-from jdt.masks import Design, Units, check_num_models
+from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
 from jdt.transfer import FixedFeature, FullNetwork, tuned_ensemble
@@ -98,7 +98,7 @@ class Transfers(Protocol):
         ...
 
     @property
-    def design(self) -> Design:
+    def design(self) -> Design | Listed:
         """How subsets were drawn; its seed is the seed of everything."""
         ...
 
@@ -164,7 +164,7 @@ class Task:
     source_test: Dataset | None
     units: Units
     targets: tuple[TargetData, ...]
-    design: Design
+    design: Design | Listed
     num_models: int
     block_size: int
     network: Network
@@ -220,15 +220,12 @@ class Task:
     def ensemble(self) -> Ensemble:
         """What all models share, as the engine wants it."""
         sizes = self.units.sizes
-        share = self.design.kept(len(self.units)) / len(self.units)
-        if self.design.kind == "bernoulli":
-            share = self.design.fraction
         return Ensemble(
             network=self.network,
             recipe=self.recipe,
             plan=self.plan,
             image_shape=self.source.image_shape,
-            mean_subset_size=share * float(sizes.sum()),
+            mean_subset_size=self.design.typical_subset(sizes),
             smallest_subset=self.design.smallest_subset(sizes),
             precision=self.precision,
             num_devices=self.num_devices,

@@ -19,10 +19,10 @@ FLAGS = ("--preset", "smoke", "--recipe.epochs", "0.1", "--plan", "matmul", "--b
 TRAIN_ALONE = """
 import sys
 import jdt
-from experiments import class_influence
+from experiments import class_influence, influence_run, influence_setup
 
 def main(config):
-    class_influence.train_run(config, *class_influence.load_task(config), jdt.hosts.ALONE, jdt.cli.console.print)
+    influence_run.train_run(config, *influence_setup.load_task(config), jdt.hosts.ALONE, jdt.cli.console.print)
 
 sys.exit(jdt.cli.main(main, class_influence.PRESETS, default="smoke", description=""))
 """

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import jdt
-from experiments import class_influence, paper_recipes, plan
+from experiments import class_influence, influence_setup, paper_recipes, plan
 
 CLASSES = 1000
 
@@ -64,7 +64,7 @@ def world(tmp_path_factory):
 
 def test_the_preset_runs_and_is_planned_on_folders_of_its_structure(world, capfd, tmp_path, monkeypatch):
     monkeypatch.setattr(jdt.report, "write_report", lambda path, _: path)  # Pictures take long to draw.
-    tasks, load = [], class_influence.load_task
+    tasks, load = [], influence_setup.load_task
     monkeypatch.setattr(class_influence, "load_task", lambda config: tasks.append(load(config)) or tasks[-1])
 
     assert command(plan, *world, "--out", tmp_path / "run", "--budget", "0.1") == 0

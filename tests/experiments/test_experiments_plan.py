@@ -5,7 +5,7 @@ import flax.linen as nn
 import pytest
 
 import jdt
-from experiments import class_influence, plan
+from experiments import class_influence, influence_run, influence_setup, plan
 
 
 class Linear(nn.Module):
@@ -34,7 +34,7 @@ def train_blocks(out):
     """Train what is missing in a run and nothing else."""
 
     def only_train(config):
-        class_influence.train_run(config, *class_influence.load_task(config), jdt.hosts.ALONE, lambda *_, **__: None)
+        influence_run.train_run(config, *influence_setup.load_task(config), jdt.hosts.ALONE, lambda *_, **__: None)
 
     argv = [*TINY, "--out", str(out)]
     assert jdt.cli.main(only_train, class_influence.PRESETS, default="demo", description="", argv=argv) == 0

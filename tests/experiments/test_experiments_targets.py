@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import jdt
-from experiments import class_influence, paper_recipes
+from experiments import class_influence, influence_run, influence_setup, paper_recipes
 from experiments.target_recipes import recipes_of
 
 
@@ -29,7 +29,7 @@ TINY = (
 
 def only_begin(config):
     """Make or resume the run and train nothing."""
-    class_influence.open_writer(config, *class_influence.load_task(config))
+    influence_run.open_writer(config, *influence_setup.load_task(config))
 
 
 def begin(*arguments):
@@ -62,9 +62,9 @@ def test_sizes_decays_and_recipes_are_part_of_what_a_run_is(capfd, tmp_path):
 
 
 def test_runs_that_ask_for_none_of_it_are_identified_as_before(tmp_path):
-    config = class_influence.Config(out=tmp_path / "run", model=f"{__name__}:Linear", plan="native", devices=1)
-    task, _ = class_influence.load_task(config)
-    identity = class_influence.identity(config, task)
+    config = influence_setup.Config(out=tmp_path / "run", model=f"{__name__}:Linear", plan="native", devices=1)
+    task, _ = influence_setup.load_task(config)
+    identity = influence_setup.identity(config, task)
     assert set(identity) == {
         "experiment", "source", "source_split", "target", "image_size", "equalize", "model", "transfer", "units",
         "design", "recipe", "head", "precision", "pool_size", "full", "fingerprints",

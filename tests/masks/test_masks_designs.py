@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdt.checks import UserError
-from jdt.masks import KINDS, Design, check_num_models, sample
+from jdt.masks import KINDS, Design, Listed, check_num_models, sample
 
 SEEDS = st.integers(0, 2**31 - 1)
 every_design = pytest.mark.parametrize("kind", KINDS)
@@ -162,3 +162,27 @@ def test_an_odd_number_of_paired_models_is_refused(kind):
         check_num_models(Design(kind), 7)
     check_num_models(Design(kind), 8)
     check_num_models(Design("fixed-size"), 7)
+
+
+def test_listed_rows_are_what_is_listed():
+    masks = np.array([[True, False, True], [False, True, False], [True, True, True]])
+    design = Listed(masks, np.array([7, 7, 9]))
+    assert (sample(design, np.array([2, 0]), 3) == masks[[2, 0]]).all()
+    assert design.randomness_id(np.array([2, 0])).tolist() == [9, 7]
+    sizes = np.array([10, 20, 30])
+    assert (design.smallest_subset(sizes), design.typical_subset(sizes)) == (20, 60)
+    check_num_models(design, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Listed(np.eye(3, dtype=bool)[[0, 1]] & [True, False, True], np.arange(2)), "subset 1 keeps no unit"),
+        (lambda: Listed(np.ones((2, 3), bool), np.arange(2), seed=-1), "seed is -1"),
+        (lambda: check_num_models(Listed(np.ones((2, 3), bool), np.arange(2)), 3), "2 subsets are listed"),
+        (lambda: sample(Listed(np.ones((2, 3), bool), np.arange(2)), np.arange(2), 4), "of 3 units, but there are 4"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(make, words):
+    with pytest.raises(UserError, match=words):
+        make()
