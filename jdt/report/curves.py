@@ -70,7 +70,8 @@ def add_counterfactual(
                 tables[f"{stem}_figures.csv"] = csvs.csv_bytes(csvs.FIGURE_HEADER, csvs.figure_rows(one.figures))
     title = "What happens when units are removed"
     targets = ", ".join(dict.fromkeys(clean(one.target) for one in found))
-    section = Section(name, 300, title, tuple(parts), page_title=f"Removing source units: {targets}",
+    subjects = ", ".join(dict.fromkeys(_title(one) for one in found))
+    section = Section(name, 300, title, tuple(parts), subjects, page_title=f"Removing source units: {targets}",
                       summary=tuple(summary), warnings=tuple(warnings))  # fmt: skip
     return add_section(run, section, pictures=pictures, tables=tables)
 
@@ -248,10 +249,14 @@ def _minus_random(arms: Mapping[str, np.ndarray], arm: str) -> tuple[np.ndarray,
     return mean, mean - reach, mean + reach
 
 
+def _title(one: Counterfactual) -> str:
+    same = one.subject == one.target
+    return f"{clean(one.target)}{'' if same else f': {clean(one.subject)}'}, {mode_words(one.mode)}"
+
+
 def _parts(one: Counterfactual, stem: str, drawn: Picture) -> list[Block]:
     parts: list[Block] = [
-        plate(drawn, f"{stem}", f"{clean(one.subject)}" if one.subject == one.target else
-              f"{clean(one.target)}: {clean(one.subject)}"),
+        plate(drawn, stem, _title(one)),
         _points_table(one, stem),
     ]  # fmt: skip
     if one.figures:

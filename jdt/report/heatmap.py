@@ -14,13 +14,15 @@ from jdt.report.content import Content, TargetFindings
 from jdt.report.figures import Picture, plate
 from jdt.report.select import by_influence, first_estimator, is_known, known_influence, shown_classes
 from jdt.report.thumbnails import embedded
-from jdt.report.words import MINUS, Scale, clean, sign_sentence
+from jdt.report.words import MINUS, Scale, clean, shorten, sign_sentence
 from jdt.types import Float, Int, UInt8
 
 MOST_CELLS, MOST_COLUMNS, FEWEST_ROWS = 12_000, 60, 60
-"""Of one grid: with more the page becomes slow and heavy; the CSV always has all."""
+"""Cells of all grids of a page, columns and rows of one: with more it is slow and heavy; the CSV always has all."""
 MOST_PICTURES = 120
-"""Units of one grid that have pictures: half of them the most helpful, half the most harmful."""
+"""Units that have pictures, in all grids of a page: half of them the most helpful, half the most harmful."""
+# In place of signs where |z| > 2: underlined, a plus would be a plus-minus.
+_TRIANGLES = {"+": "\N{BLACK UP-POINTING TRIANGLE}", "-": "\N{BLACK DOWN-POINTING TRIANGLE}"}
 _IMAGES = 2  # Of one unit or class.
 
 
@@ -31,7 +33,8 @@ def heatmap_block(
     name = first_estimator(findings)
     found = findings.estimators[name]
     columns = shown_classes(found.classes, MOST_COLUMNS)
-    units = _shown_rows(found.task, max(FEWEST_ROWS, MOST_CELLS // max(len(columns), 1)))
+    grids = len(content.targets)
+    units = _shown_rows(found.task, max(FEWEST_ROWS, MOST_CELLS // grids // max(len(columns), 1)))
     grid = np.ix_(units, np.array(columns, int))
     values = known_influence(found.classes)[grid] * scale.factor
     known = np.isfinite(values)
@@ -41,7 +44,8 @@ def heatmap_block(
     z = None if found.classes.z is None else np.where(known, found.classes.z[grid], np.nan)
     names = [found.task.unit_names[u] for u in units]
     # The units at both ends are the ones that readers look at.
-    pictured = {*names[: MOST_PICTURES // 2], *names[-(MOST_PICTURES // 2) :]}
+    most = max(MOST_PICTURES // grids, 10)
+    pictured = {*names[: most // 2], *names[-(most // 2) :]}
     classes = [found.classes.target_names[c] for c in columns]
     return blocks.Heatmap(
         label=f"Influence of source units on target classes of {clean(findings.target)}",
@@ -57,7 +61,7 @@ def heatmap_block(
         decimals=scale.decimals,
         output=scale.output,
         unit_images=_pictures(content.unit_images, [name for name in names if name in pictured], "source unit"),
-        class_images=_pictures(findings.class_images, classes, "target class"),
+        class_images=_pictures(findings.class_images, classes[:most], "target class"),
         caption=_caption(content, findings, scale, len(units), len(columns), name),
         title="Which units move which class",
         figure=dataclasses.replace(plate(figure, stem), links=()),
@@ -80,9 +84,8 @@ def _caption(content: Content, findings: TargetFindings, scale: Scale, rows: int
         f"Influence of each source unit (row) on the {scale.output} of each target class (column), by {name}. "
         f"{sign_sentence(scale, content.relative)} Blue with + helps, red with {MINUS} harms"
     )
-    words += ", bold and underlined where |z| > 2 (about one cell in 20 would be by noise alone)." if (
-        found.classes.z is not None
-    ) else "."  # fmt: skip
+    sure = "bold and underlined" if columns <= blocks.CLASSES_WITH_NUMBERS else "a triangle in place of the sign"
+    words += "." if found.classes.z is None else f", {sure} where |z| > 2 (noise alone: about one cell in 20)."
     if rows < len(found.task.unit_names):
         words += (
             f" Shown are the {rows // 2} most helpful and the {rows - rows // 2} most harmful of "
@@ -125,10 +128,10 @@ def heatmap_view(block: blocks.Heatmap) -> dict[str, Any]:
     return {
         "looks": " ".join(looks),
         "rows": [
-            (unit, block.unit_images.get(unit), Markup(head + row))
+            (unit, shorten(unit, 22), block.unit_images.get(unit), Markup(head + row))
             for unit, head, row in zip(block.units, task, cells, strict=True)
         ],
-        "columns": [(name, block.class_images.get(name)) for name in block.classes],
+        "columns": [(name, shorten(name, 16), block.class_images.get(name)) for name in block.classes],
     }
 
 
@@ -154,7 +157,8 @@ def _cells(
         style += " s" if z is not None and abs(z) > 2 else ""
         rest = "" if low is None or high is None else f' data-r="{low:{digits}} to {high:{digits}}"'
         rest += "" if z is None else f' data-z="{z:+.1f}"'
-        mark = text if numbers else text[0] if text[0] in "+-" else "0"
+        sign = text[0] if text[0] in "+-" else "0"
+        mark = text if numbers else _TRIANGLES.get(sign, sign) if style.endswith(" s") else sign
         rest = rest.replace('"-', f'"{MINUS}').replace(" -", f" {MINUS}")
         html.append(f'<td class="{style}" data-v="{value:g}"{rest}>{mark.replace("-", MINUS)}</td>')
     return "".join(html)
