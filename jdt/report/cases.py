@@ -16,8 +16,10 @@ from jdt.report.words import NBSP, Scale, clean, decimal, scale_of, sign_sentenc
 from jdt.store.files import Place
 from jdt.types import UInt8
 
-MOST_CASES, MOST_MOVERS, MOST_IMAGES = 60, 6, 3
+MOST_CASES, MOST_MOVERS, MOST_IMAGES = 40, 5, 3
 """Shown of all cases, on each side of a case, and of a unit; the CSV has all."""
+MANY_CASES = 20
+"""With more, units have one image fewer: pages must stay small."""
 KINDS = {
     "class": "Target classes", "example": "Target images", "unit": "Source units",
     "subpopulation": "Subpopulations: images that a unit drives although their label is another",
@@ -56,12 +58,13 @@ def add_cases(
     parts: list[Block] = []
     tables = {f"{name}.csv": csvs.csv_bytes(_HEADER, _csv_rows(cases))}
     shown = cases[:MOST_CASES]
+    few = MOST_IMAGES if len(shown) <= MANY_CASES else MOST_IMAGES - 1
     for kind in dict.fromkeys(case.kind for case in shown):
         group = [case for case in shown if case.kind == kind]
         scales = {case.output: _scale(case) for case in group}
         note = " ".join(sign_sentence(scale, relative) for scale in scales.values())
         for case in group:
-            strips = Strips((_group(case),), "" if case is not group[0] else KINDS.get(kind, clean(kind)),
+            strips = Strips((_group(case, few),), "" if case is not group[0] else KINDS.get(kind, clean(kind)),
                             note if case is group[0] else "")  # fmt: skip
             parts.append(strips)
             if case.figures:
@@ -80,28 +83,28 @@ def _links(tables: dict[str, bytes]) -> tuple[str, ...]:
     return tuple(f"tables/{file}" for file in tables)
 
 
-def _group(case: Case) -> StripGroup:
+def _group(case: Case, most: int) -> StripGroup:
     scale = _scale(case)
-    subject = Strip(clean(case.title), "target", image=_image(case.images, f"the subject: {clean(case.title)}"))
+    subject = Strip(clean(case.title), "target", image=_image(case.images, f"the subject: {clean(case.title)}", most))
     strips = [subject]
     for role, side in (("helps", case.helps), ("harms", case.harms)):
-        strips += [_strip(mover, role, scale) for mover in side[:MOST_MOVERS]]
+        strips += [_strip(mover, role, scale, most) for mover in side[:MOST_MOVERS]]
     return StripGroup(tuple(strips), clean(case.title), case.text)
 
 
-def _strip(mover: Mover, role: str, scale: Scale) -> Strip:
+def _strip(mover: Mover, role: str, scale: Scale, most: int) -> Strip:
     interval = interval_words(mover.low, mover.high, scale)
     words = [scale.effect(mover.influence) + (f" ({interval})" if interval else "")]
     if mover.z is not None and np.isfinite(mover.z):
         words.append(f"z{NBSP}{decimal(mover.z, 1, signed=True)}")
     words += [mover.note] if mover.note else []
-    count = min(len(mover.images), MOST_IMAGES)
+    count = min(len(mover.images), most)
     alt = f"{'an image' if count == 1 else f'{count} images'} of {clean(mover.name)}"
-    return Strip(clean(mover.name), role, ", ".join(words), _image(mover.images, alt))
+    return Strip(clean(mover.name), role, ", ".join(words), _image(mover.images, alt, most))
 
 
-def _image(images: UInt8[np.ndarray, "count height width channels"], alt: str) -> Image | None:
-    return embedded(images[:MOST_IMAGES], alt) if len(images) else None
+def _image(images: UInt8[np.ndarray, "count height width channels"], alt: str, most: int) -> Image | None:
+    return embedded(images[:most], alt) if len(images) else None
 
 
 def _scale(case: Case) -> Scale:

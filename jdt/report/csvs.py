@@ -26,7 +26,19 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     writer.writerow([_entry(name) for name in header])
-    writer.writerows([_entry(value) for value in row] for row in rows)
+    texts: dict[str, str] = {}  # Names come again and again in tables of a million rows.
+    for row in rows:
+        entries = []
+        for value in row:
+            if type(value) is str:
+                if value not in texts:
+                    texts[value] = _entry(value)
+                entries.append(texts[value])
+            elif value is None or type(value) is int or (type(value) is float and math.isfinite(value)):
+                entries.append(value)
+            else:
+                entries.append(_entry(value))
+        writer.writerow(entries)
     return buffer.getvalue().encode()
 
 

@@ -70,7 +70,8 @@ def add_counterfactual(
                 tables[f"{stem}_figures.csv"] = csvs.csv_bytes(csvs.FIGURE_HEADER, csvs.figure_rows(one.figures))
     title = "What happens when units are removed"
     targets = ", ".join(dict.fromkeys(clean(one.target) for one in found))
-    section = Section(name, 300, title, tuple(parts), page_title=f"Removing source units: {targets}",
+    subjects = ", ".join(dict.fromkeys(_title(one) for one in found))
+    section = Section(name, 300, title, tuple(parts), subjects, page_title=f"Removing source units: {targets}",
                       summary=tuple(summary), warnings=tuple(warnings))  # fmt: skip
     return add_section(run, section, pictures=pictures, tables=tables)
 
@@ -172,16 +173,15 @@ def counterfactual_summary(one: Counterfactual) -> str:
     """What removing units did, in one paragraph, at the last point that the arms share."""
     means = {arm: _mean(values) for arm, values in one.arms.items()}
     words = f"Retrained without some of the {one.num_units:,} source units ({_subject(one)})"
-    shared = np.isfinite(list(means.values())).all(axis=0) & (one.removed > 0)
-    if not shared.any():
-        shared = np.isfinite(list(means.values())).any(axis=0) & (one.removed > 0)
-    if not shared.any():
+    known = {arm: np.isfinite(mean) & (one.removed > 0) for arm, mean in means.items()}
+    last = {arm: int(np.flatnonzero(there)[-1]) for arm, there in known.items() if there.any()}
+    if not last:
         return f"{words}, models were measured at no point."
-    point = int(np.flatnonzero(shared)[-1])
-    parts = [
-        f"{percent(mean[point])} with the {one.removed[point]:,} {arm_words(arm)}"
-        for arm, mean in means.items() if np.isfinite(mean[point])
-    ]  # fmt: skip
+    # The last point that all curves share; a set of hand-picked units is a single point of its own.
+    most = max(int(there.sum()) for there in known.values())
+    shared = np.flatnonzero(np.all([there for there in known.values() if there.sum() == most], axis=0))
+    points = {arm: int(shared[-1]) if len(shared) and known[arm][shared[-1]] else at for arm, at in last.items()}
+    parts = [f"{percent(means[arm][at])} with the {one.removed[at]:,} {arm_words(arm)}" for arm, at in points.items()]
     start = _start(one)
     before = f", {percent(start)} with nothing removed" if np.isfinite(start) else ""
     return (
@@ -249,10 +249,14 @@ def _minus_random(arms: Mapping[str, np.ndarray], arm: str) -> tuple[np.ndarray,
     return mean, mean - reach, mean + reach
 
 
+def _title(one: Counterfactual) -> str:
+    same = one.subject == one.target
+    return f"{clean(one.target)}{'' if same else f': {clean(one.subject)}'}, {mode_words(one.mode)}"
+
+
 def _parts(one: Counterfactual, stem: str, drawn: Picture) -> list[Block]:
     parts: list[Block] = [
-        plate(drawn, f"{stem}", f"{clean(one.subject)}" if one.subject == one.target else
-              f"{clean(one.target)}: {clean(one.subject)}"),
+        plate(drawn, stem, _title(one)),
         _points_table(one, stem),
     ]  # fmt: skip
     if one.figures:

@@ -1,24 +1,28 @@
 """The grid of influences of units on classes: which cells are shown, and how each is written."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from jdt.report import blocks, plots
 from jdt.report.content import Content, TargetFindings
 from jdt.report.figures import Picture, plate
 from jdt.report.select import by_influence, first_estimator, is_known, known_influence, shown_classes
 from jdt.report.thumbnails import embedded
-from jdt.report.words import MINUS, NBSP, UNKNOWN, Scale, clean, decimal, sign_sentence
+from jdt.report.words import MINUS, Scale, clean, shorten, sign_sentence
 from jdt.types import Float, Int, UInt8
 
 MOST_CELLS, MOST_COLUMNS, FEWEST_ROWS = 12_000, 60, 60
-"""Of one grid: with more the page becomes slow and heavy; the CSV always has all."""
+"""Cells of all grids of a page, columns and rows of one: with more it is slow and heavy; the CSV always has all."""
 MOST_PICTURES = 120
-"""Units of one grid that have pictures: half of them the most helpful, half the most harmful."""
+"""Units that have pictures, in all grids of a page: half of them the most helpful, half the most harmful."""
+# In place of signs where |z| > 2: underlined, a plus would be a plus-minus.
+_TRIANGLES = {"+": "\N{BLACK UP-POINTING TRIANGLE}", "-": "\N{BLACK DOWN-POINTING TRIANGLE}"}
 _IMAGES = 2  # Of one unit or class.
 
 
@@ -29,7 +33,8 @@ def heatmap_block(
     name = first_estimator(findings)
     found = findings.estimators[name]
     columns = shown_classes(found.classes, MOST_COLUMNS)
-    units = _shown_rows(found.task, max(FEWEST_ROWS, MOST_CELLS // max(len(columns), 1)))
+    grids = len(content.targets)
+    units = _shown_rows(found.task, max(FEWEST_ROWS, MOST_CELLS // grids // max(len(columns), 1)))
     grid = np.ix_(units, np.array(columns, int))
     values = known_influence(found.classes)[grid] * scale.factor
     known = np.isfinite(values)
@@ -39,7 +44,8 @@ def heatmap_block(
     z = None if found.classes.z is None else np.where(known, found.classes.z[grid], np.nan)
     names = [found.task.unit_names[u] for u in units]
     # The units at both ends are the ones that readers look at.
-    pictured = {*names[: MOST_PICTURES // 2], *names[-(MOST_PICTURES // 2) :]}
+    most = max(MOST_PICTURES // grids, 10)
+    pictured = {*names[: most // 2], *names[-(most // 2) :]}
     classes = [found.classes.target_names[c] for c in columns]
     return blocks.Heatmap(
         label=f"Influence of source units on target classes of {clean(findings.target)}",
@@ -55,7 +61,7 @@ def heatmap_block(
         decimals=scale.decimals,
         output=scale.output,
         unit_images=_pictures(content.unit_images, [name for name in names if name in pictured], "source unit"),
-        class_images=_pictures(findings.class_images, classes, "target class"),
+        class_images=_pictures(findings.class_images, classes[:most], "target class"),
         caption=_caption(content, findings, scale, len(units), len(columns), name),
         title="Which units move which class",
         figure=dataclasses.replace(plate(figure, stem), links=()),
@@ -78,9 +84,8 @@ def _caption(content: Content, findings: TargetFindings, scale: Scale, rows: int
         f"Influence of each source unit (row) on the {scale.output} of each target class (column), by {name}. "
         f"{sign_sentence(scale, content.relative)} Blue with + helps, red with {MINUS} harms"
     )
-    words += ", bold and underlined where |z| > 2 (about one cell in 20 would be by noise alone)." if (
-        found.classes.z is not None
-    ) else "."  # fmt: skip
+    sure = "bold and underlined" if columns <= blocks.CLASSES_WITH_NUMBERS else "a triangle in place of the sign"
+    words += "." if found.classes.z is None else f", {sure} where |z| > 2 (noise alone: about one cell in 20)."
     if rows < len(found.task.unit_names):
         words += (
             f" Shown are the {rows // 2} most helpful and the {rows - rows // 2} most harmful of "
@@ -112,43 +117,48 @@ def _pictures(
 
 
 def heatmap_view(block: blocks.Heatmap) -> dict[str, Any]:
-    """What the template writes: per row the name, the influence on the task and the cells."""
+    """What the template writes: per row its name, its picture and its cells as HTML, which hold numbers alone."""
     numbers = len(block.classes) <= blocks.CLASSES_WITH_NUMBERS
-
-    def cell(value: float | None, low: float | None, high: float | None, z: float | None) -> tuple[str, ...]:
-        """Style, text, value to sort by, value in words, interval and z."""
-        if value is None:
-            return ("x", "?", "", UNKNOWN, "", "")
-        text = decimal(value, block.decimals, signed=True)
-        mark = text if numbers else text[:1] if text[:1] in "+\N{MINUS SIGN}" else "0"
-        interval = "" if low is None or high is None else _interval(low, high, block.decimals)
-        style = _colour(value, block.limit) + (" s" if z is not None and abs(z) > 2 else "")
-        return (style, mark, f"{value:g}", f"{text}{NBSP}{block.unit}", interval, "" if z is None else _z(z))
-
-    def row(index: int) -> list[tuple[str, ...]]:
-        blank = (None,) * len(block.classes)
-        low, high, z = (grid[index] if grid else blank for grid in (block.low, block.high, block.z))
-        return [cell(*one) for one in zip(block.values[index], low, high, z, strict=True)]
-
+    looks = ["grid"] + ["signs"] * (not numbers) + ["level"] * (max(map(len, block.classes), default=0) <= 4)
+    task = [_cells((value,), (), (), (), block, True) for value in block.task]
+    blank: tuple[float | None, ...] = ()
+    grids = [grid or [blank] * len(block.units) for grid in (block.low, block.high, block.z)]
+    rows = zip(block.values, grids[0], grids[1], grids[2], strict=True)
+    cells = [_cells(values, low, high, z, block, numbers) for values, low, high, z in rows]
     return {
-        "numbers": numbers,
+        "looks": " ".join(looks),
         "rows": [
-            (unit, block.unit_images.get(unit), cell(block.task[i], None, None, None), row(i))
-            for i, unit in enumerate(block.units)
+            (unit, shorten(unit, 22), block.unit_images.get(unit), Markup(head + row))
+            for unit, head, row in zip(block.units, task, cells, strict=True)
         ],
-        "columns": [(name, block.class_images.get(name)) for name in block.classes],
+        "columns": [(name, shorten(name, 16), block.class_images.get(name)) for name in block.classes],
     }
 
 
-def _interval(low: float, high: float, decimals: int) -> str:
-    return f"{decimal(low, decimals, signed=True)} to {decimal(high, decimals, signed=True)}"
-
-
-def _z(z: float) -> str:
-    return decimal(z, 1, signed=True)
-
-
-def _colour(value: float, limit: float) -> str:
-    """The class of a cell's colour: p1 to p9 where it helps, n1 to n9 where it harms, o near zero."""
-    step = min(round(9 * abs(value) / limit), 9)
-    return "o" if step == 0 else f"{'p' if value > 0 else 'n'}{step}"
+def _cells(
+    values: tuple[float | None, ...],
+    lows: tuple[float | None, ...],
+    highs: tuple[float | None, ...],
+    zs: tuple[float | None, ...],
+    block: blocks.Heatmap,
+    numbers: bool,
+) -> str:
+    """The cells of a row: class `p1` to `p9` where a unit helps, `n1` to `n9` where it harms, `s` where |z| > 2."""
+    # One function for a row, not one for a cell: there are ten thousand cells.
+    digits, html = f"+.{block.decimals}f", []
+    zero = f"{0:{digits}}", f"{-0.0:{digits}}"
+    for value, low, high, z in itertools.zip_longest(values, lows, highs, zs):
+        if value is None:
+            html.append('<td class="x">?</td>')
+            continue
+        step, text = min(round(9 * abs(value) / block.limit), 9), f"{value:{digits}}"
+        text = text[1:] if text in zero else text
+        style = f"{'p' if value > 0 else 'n'}{step}" if step else "o"
+        style += " s" if z is not None and abs(z) > 2 else ""
+        rest = "" if low is None or high is None else f' data-r="{low:{digits}} to {high:{digits}}"'
+        rest += "" if z is None else f' data-z="{z:+.1f}"'
+        sign = text[0] if text[0] in "+-" else "0"
+        mark = text if numbers else _TRIANGLES.get(sign, sign) if style.endswith(" s") else sign
+        rest = rest.replace('"-', f'"{MINUS}').replace(" -", f" {MINUS}")
+        html.append(f'<td class="{style}" data-v="{value:g}"{rest}>{mark.replace("-", MINUS)}</td>')
+    return "".join(html)

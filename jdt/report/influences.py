@@ -88,8 +88,9 @@ def _target_section(content: Content, findings: TargetFindings, drawn: tuple[Pic
 
     parts: list[Block] = [Tiles(tuple(_tiles(findings)))]
     if findings.truth:
+        answer = f"{_capital(findings.truth.question)} {summary.truth_sentence(findings.truth)}"
         parts += [
-            Text(f"{findings.truth.question} {summary.truth_sentence(findings.truth)}", "Was the planted truth found?"),
+            Text(answer, "Was the planted truth found?"),
             Text("AUROC 1 would be a perfect ranking and 0.5 is chance; with rows of the masks permuted nothing can be "
                  "found, so the control should stay near 0.5.", small=True),
         ]  # fmt: skip
@@ -116,6 +117,10 @@ def _target_section(content: Content, findings: TargetFindings, drawn: tuple[Pic
         f"{PREFIX}-{number}", 100 + number, clean(findings.target), tuple(parts), mode,
         summary=(summary.target_summary(findings, content.relative),),
     )  # fmt: skip
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _tiles(findings: TargetFindings) -> list[Tile]:

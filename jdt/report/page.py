@@ -160,7 +160,9 @@ def _environment() -> jinja2.Environment:
 
 def _printable(value: Any) -> Any:
     """Text of any origin without control characters, which no page may hold."""
-    return tidy(value) if type(value) is str else value  # Markup is what was escaped already.
+    return (
+        tidy(value) if type(value) is str and not value.isprintable() else value
+    )  # Markup is what was escaped already.
 
 
 @functools.cache

@@ -9,9 +9,11 @@ from jdt.report.content import Figure
 from jdt.report.summary import with_interval
 from jdt.report.words import ABSENT, UNKNOWN, Scale, clean, decimal
 
+MANY_FIGURES = 12
+
 
 def figure_table(figures: Mapping[str, Figure], *, label: str, title: str = "", link: str = "") -> Table:
-    """Key figures with what they are; `link` is their CSV."""
+    """Key figures with what they are, shown after a click where they are many; `link` is their CSV."""
     rows = tuple(
         (
             Cell(clean(name)),
@@ -26,7 +28,8 @@ def figure_table(figures: Mapping[str, Figure], *, label: str, title: str = "", 
         Column("figure"), Column("value (95 % interval)"), Column("unit"), Column("n", number=True),
         Column("what it is", key=False),
     )  # fmt: skip
-    return Table(label, columns, (Rows(rows),), title, links=(link,) if link else ())
+    folded = f"{len(rows)} key figures" if len(rows) > MANY_FIGURES else ""
+    return Table(label, columns, (Rows(rows),), title, links=(link,) if link else (), folded=folded)
 
 
 def effect_cells(

@@ -7,6 +7,7 @@ so that a file which was damaged, or made to do harm, is refused and never acted
 import base64
 import dataclasses
 import json
+import math
 import re
 import types
 import typing
@@ -40,6 +41,7 @@ _KINDS = {kind.__name__.lower(): kind for kind in typing.get_args(Block)}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 _LINK = re.compile(r"(figures|tables)/[A-Za-z0-9][A-Za-z0-9._-]*\.(png|svg|csv)")
 _MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "webp": b"RIFF"}
+_NUMBERS = {float, int, type(None)}
 _CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, " ")
 
 
@@ -131,8 +133,10 @@ def tidy(text: str) -> str:
 
 def _plain(value: Any) -> Any:
     """Dataclasses as dictionaries, blocks with their kind; numbers that are not finite as null."""
+    if value is None or type(value) in (bool, int):
+        return value
     if isinstance(value, str):
-        return tidy(value)
+        return value if value.isprintable() else tidy(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value).__name__.lower()
         fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -140,6 +144,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {tidy(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
+        if {*map(type, value)} <= _NUMBERS:  # Grids of numbers are large.
+            return [entry if entry is not None and math.isfinite(entry) else None for entry in value]
         return [_plain(item) for item in value]
     return jsonable(value)
 
@@ -160,6 +166,8 @@ def _as(kind: Any, value: Any, where: str = "it") -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise _UnfitError(f"{where} is no list")
+        if inner[0] == float | None and {*map(type, value)} <= _NUMBERS:
+            return tuple([None if entry is None else float(entry) for entry in value])
         items = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         if len(items) != len(value):
             raise _UnfitError(f"{where} has {len(value)} entries in place of {len(items)}")
@@ -174,7 +182,7 @@ def _as(kind: Any, value: Any, where: str = "it") -> Any:
         return float(value) if abs(value) < 1e300 else 0.0
     if type(value) is not kind:
         raise _UnfitError(f"{where} is {str(value)!r:.40} where {kind.__name__} is expected")
-    return tidy(value) if isinstance(value, str) else value
+    return tidy(value) if isinstance(value, str) and not value.isprintable() else value
 
 
 def _as_dataclass(kind: Any, value: Any, where: str) -> Any:

@@ -97,7 +97,7 @@ def class_strips(content: Content, findings: TargetFindings, scale: Scale) -> St
     classes = findings.estimators[first_estimator(findings)].classes
     picture = _cached_pictures(content.unit_images)
     groups = []
-    chosen = shown_classes(classes, STRIP_CLASSES)
+    chosen = shown_classes(classes, max(3, min(STRIP_CLASSES, 3 * STRIP_CLASSES // len(content.targets))))
     for column in chosen:
         name = classes.target_names[column]
         strips = [

@@ -130,7 +130,9 @@ def make_counterfactual(*, points=(0, 3, 6, 12), seeds=5, units=30):
 
     def arm(slope):
         moved = removed[:, None] > 0
-        return (0.6 + slope * removed[:, None] + of_seed + rng.normal(0, 0.002, (len(points), seeds)) * moved).astype(float)
+        return (0.6 + slope * removed[:, None] + of_seed + rng.normal(0, 0.002, (len(points), seeds)) * moved).astype(
+            float
+        )
 
     arms = {"bottom": arm(0.003), "top": arm(-0.008), "random": arm(-0.002)}
     arms["hand-picked"] = np.where(removed[:, None] == 6, arm(-0.004), np.nan)

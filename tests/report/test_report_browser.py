@@ -1,5 +1,6 @@
 """Laws of the page in a real browser: it renders, sorts, says what a cell holds, and asks for nothing."""
 
+import itertools
 import os
 import re
 import shutil
@@ -17,7 +18,9 @@ def browser():
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None and not REQUIRED:
         pytest.skip(f"no browser: install one of {', '.join(NAMES)}")
-    sync_api = pytest.importorskip("playwright.sync_api") if not REQUIRED else __import__("playwright.sync_api").sync_api
+    sync_api = (
+        pytest.importorskip("playwright.sync_api") if not REQUIRED else __import__("playwright.sync_api").sync_api
+    )
     with sync_api.sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         started = playwright.chromium.launch(executable_path=path, args=arguments)
@@ -64,7 +67,7 @@ def test_it_renders_without_complaint_at_any_width(opened, study, width, scheme)
     assert all(size > 0 and len(alt) > 10 for size, alt in images)
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))")
     assert levels[0] == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     paper, ink = (
         np.mean([int(x) for x in re.findall(r"\d+", page.evaluate(f"getComputedStyle(document.body).{what}"))[:3]])
         for what in ("backgroundColor", "color")
