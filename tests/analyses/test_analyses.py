@@ -91,8 +91,7 @@ def test_planted_truth_is_found_by_every_estimator(name):
             assert ((effects.low <= effects.influence) & (effects.influence <= effects.high)).all()
 
 
-@pytest.mark.parametrize("kind", ["antithetic", "fixed-size"])
-@pytest.mark.parametrize("estimator", [Ridge(), DifferenceOfMeans()], ids=lambda e: e.name)
+@pytest.mark.parametrize(("estimator", "kind"), [(Ridge(), "antithetic"), (DifferenceOfMeans(), "fixed-size")])
 def test_permuted_masks_find_nothing_beyond_the_false_discovery_rate(estimator, kind):
     worlds, level = 40, 0.1
     found = dict.fromkeys(("subpopulations", "failures", "leakage", "misleading"), 0)
@@ -117,20 +116,22 @@ def test_permuted_masks_find_nothing_beyond_the_false_discovery_rate(estimator, 
 class TestSuspects:
     """Units are 30 source images; target image j is a copy of source image j where it has one."""
 
-    def case(self, estimator, *, harmful=False):
+    def case(self, *, harmful, has_errors):
         effect = np.zeros((30, 8))
         effect[[0, 1, 2], [0, 1, 2]] = -3.0 if harmful else 3.0
         rng = np.random.default_rng(0)
         masks = design_rows("bernoulli", 300, 30, 0)
-        found = estimator.fit(masks, outputs_of(masks, effect, rng, noise=0.5))
+        found = DifferenceOfMeans().fit(masks, outputs_of(masks, effect, rng, noise=0.5))
+        if not has_errors:
+            found = dataclasses.replace(found, standard_error=None, z=None, degrees_of_freedom=None)
         # Target 1 has no copy in the source, whatever the models say; target 5 has one that does nothing.
         similar, alike = np.array([0, 9, 2, 11, 12, 5, 13, 14]), np.array([1.0, 0.3, 0.95, 0.2, 0.2, 0.97, 0.1, 0.1])
         return found, similar, alike
 
-    @pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+    @pytest.mark.parametrize("has_errors", [True, False])
     @pytest.mark.parametrize("harmful", [False, True])
-    def test_influence_and_similarity_agree_or_disagree(self, estimator, harmful):
-        found, similar, alike = self.case(estimator, harmful=harmful)
+    def test_influence_and_similarity_agree_or_disagree(self, has_errors, harmful):
+        found, similar, alike = self.case(harmful=harmful, has_errors=has_errors)
         influential = analyses.strongest(found, harmful=harmful)
         assert influential.effects.units[:3].tolist() == [0, 1, 2]
         assert (influential.rank == 1).all()

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jdt import data, masks, pipeline, store
+from jdt import masks, pipeline, store
 from jdt.checks import UserError
 from jdt.estimators import DifferenceOfMeans
 
@@ -123,7 +123,7 @@ def test_saved_influences_are_read_in_parts(tmp_path):
 
 def test_a_run_in_progress_is_asked_with_what_is_complete(tmp_path):
     run = write_run(tmp_path / "run", written=6)
-    evidence = pipeline.gather_evidence(run)
+    evidence = pipeline.gather_evidence(run, estimator="difference")
     assert evidence.num_models == 48
     assert evidence.note == (
         "the run is in progress: 48 of 96 models are complete; influences are estimated anew from 48 models, and not "
@@ -183,11 +183,3 @@ def test_without_images_and_without_labels_everything_else_is_answered(tmp_path)
     assert inspector.of_example(7).harms[0].name == "unit 20"
     with pytest.raises(UserError, match="units of this run are groups: make a run with --units examples"):
         pipeline.copies(inspector)
-
-
-def test_images_of_a_task(make_task):
-    task = make_task()
-    shown = pipeline.gallery_of(task)
-    assert shown.of_unit(1, 3).shape == (3, 6, 6, 1)
-    assert shown.targets["target"] is task.targets[0].test.images
-    assert isinstance(task.source, data.Dataset)
