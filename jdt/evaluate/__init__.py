@@ -18,6 +18,13 @@ from jdt.evaluate.baselines import similarity_scores as similarity_scores
 from jdt.evaluate.controls import auroc as auroc
 from jdt.evaluate.controls import permutation_control as permutation_control
 from jdt.evaluate.controls import permuted_masks as permuted_masks
+from jdt.evaluate.detection import PairDetection as PairDetection
+from jdt.evaluate.detection import Share as Share
+from jdt.evaluate.detection import UnitDetection as UnitDetection
+from jdt.evaluate.detection import detect_harmful_unit as detect_harmful_unit
+from jdt.evaluate.detection import detect_pairs as detect_pairs
+from jdt.evaluate.detection import extreme_count as extreme_count
+from jdt.evaluate.detection import share_of as share_of
 from jdt.evaluate.lds import LDS as LDS
 from jdt.evaluate.lds import lds as lds
 from jdt.evaluate.lds import lds_intervals as lds_intervals

@@ -23,6 +23,10 @@ from jdt.report.content import Suspects as Suspects
 from jdt.report.content import TargetFindings as TargetFindings
 from jdt.report.curves import add_counterfactual as add_counterfactual
 from jdt.report.figures import write_figures as write_figures
+from jdt.report.grids import case_grid as case_grid
+from jdt.report.grids import case_table as case_table
+from jdt.report.grids import suspects_grid as suspects_grid
+from jdt.report.grids import suspects_table as suspects_table
 from jdt.report.page import add_section as add_section
 from jdt.report.page import renew_report as renew_report
 from jdt.report.page import write_report as write_report

@@ -1,0 +1,25 @@
+"""Known truth put into source data, so that finding it again has a score: `Planted` says where it is.
+
+Every function gives a new dataset and where the truth lies in it. With `is_control` the same places keep the images
+(or labels) that they had: what is "found" there is what the search finds where nothing is.
+
+>>> import numpy as np
+>>> from jdt.data import from_arrays
+>>> images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+>>> source = from_arrays("source", images[:4], [0, 0, 1, 1], ["beagle", "tabby"])
+>>> target = from_arrays("target", images[4:], [0, 1], ["dog", "cat"])
+>>> fits = {"dog": ["beagle"], "cat": ["tabby"]}
+>>> data, planted = leaked_copies(source, target, 1, fits=fits, seed=0, changes=["flip"])
+>>> bool((data.images[planted.source[0]] == target.images[planted.target[0], :, ::-1]).all())
+True
+"""
+
+from jdt.plant.base import Kind as Kind
+from jdt.plant.base import Planted as Planted
+from jdt.plant.changes import CHANGES as CHANGES
+from jdt.plant.changes import Change as Change
+from jdt.plant.changes import changed as changed
+from jdt.plant.copies import leaked_copies as leaked_copies
+from jdt.plant.copies import misleading_copies as misleading_copies
+from jdt.plant.wrong import harmful_unit as harmful_unit
+from jdt.plant.wrong import mislabelled_unit as mislabelled_unit
