@@ -60,7 +60,7 @@ def pick(
       influences: Of any level.
       units: Rows.
       targets: Columns, one for each row.
-      q: q-values, as `tested` gives them.
+      q: q-values, as `q_values_of` gives them.
       level: Of the intervals.
 
     Raises:
@@ -81,7 +81,7 @@ def pick(
     )
 
 
-def tested(influences: Influences) -> Float[np.ndarray, "units targets"] | None:
+def q_values_of(influences: Influences) -> Float[np.ndarray, "units targets"] | None:
     """q-values of all influences, asked together; None where the estimator gives no standard errors."""
     return None if influences.z is None else significance(influences).q
 
@@ -116,7 +116,7 @@ def movers(
       influences: Of any level.
       target: Column.
       count: How many each way at most; only those that help are in the first, only those that harm in the second.
-      q: q-values, as `tested` gives them.
+      q: q-values, as `q_values_of` gives them.
 
     Raises:
       UserError: If there is no such target, or `count` is below 1.

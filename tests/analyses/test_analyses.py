@@ -76,7 +76,7 @@ def test_planted_truth_is_found_by_every_estimator(name):
     np.testing.assert_allclose(failed.without - failed.expected, -failed.blamed.influence, rtol=1e-5)
     np.testing.assert_allclose(failed.expected, found.predict(np.ones((1, UNITS), bool))[0, [7]], rtol=1e-4)
     # What moves an image, and what a unit moves.
-    q = analyses.tested(found)
+    q = analyses.q_values_of(found)
     assert (q is not None) == has_errors
     helps, harms = analyses.movers(found, 7, 3, q=q)
     assert harms.units[0] == 5
