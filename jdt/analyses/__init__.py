@@ -1,4 +1,7 @@
-"""Analyses: what influences are good for, as pure functions of arrays.
+"""Analyses: what influences are good for, as pure functions of arrays (arXiv 2207.05739).
+
+Counterfactual curves; which images a source unit drives although they are labelled otherwise, which unit is to blame
+for a failure, which source images leak into a target image or mislead it; perceptual similarity of images.
 
 >>> import numpy as np
 >>> images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -14,7 +17,35 @@ from jdt.analyses.counterfactual import halves as halves
 from jdt.analyses.counterfactual import mean_interval as mean_interval
 from jdt.analyses.counterfactual import removal_orders as removal_orders
 from jdt.analyses.counterfactual import removals as removals
+from jdt.analyses.effects import Effects as Effects
+from jdt.analyses.effects import moved as moved
+from jdt.analyses.effects import movers as movers
+from jdt.analyses.effects import pick as pick
+from jdt.analyses.effects import tested as tested
+from jdt.analyses.failures import Failures as Failures
+from jdt.analyses.failures import Mending as Mending
+from jdt.analyses.failures import Mistakes as Mistakes
+from jdt.analyses.failures import Outcomes as Outcomes
+from jdt.analyses.failures import Retrain as Retrain
+from jdt.analyses.failures import failures as failures
+from jdt.analyses.failures import mended as mended
+from jdt.analyses.failures import mistakes as mistakes
+from jdt.analyses.failures import verify_failures as verify_failures
+from jdt.analyses.related import Relatedness as Relatedness
+from jdt.analyses.related import related_masks as related_masks
+from jdt.analyses.related import relatedness as relatedness
 from jdt.analyses.similarity import SURELY_A_COPY as SURELY_A_COPY
 from jdt.analyses.similarity import Copies as Copies
 from jdt.analyses.similarity import nearest_copies as nearest_copies
 from jdt.analyses.similarity import similarity_of as similarity_of
+from jdt.analyses.subpopulations import Subpopulation as Subpopulation
+from jdt.analyses.subpopulations import natural_matches as natural_matches
+from jdt.analyses.subpopulations import subpopulations as subpopulations
+from jdt.analyses.suspects import VERDICTS as VERDICTS
+from jdt.analyses.suspects import Paired as Paired
+from jdt.analyses.suspects import Suspicions as Suspicions
+from jdt.analyses.suspects import join as join
+from jdt.analyses.suspects import leakage as leakage
+from jdt.analyses.suspects import misleading as misleading
+from jdt.analyses.suspects import paired_with as paired_with
+from jdt.analyses.suspects import strongest as strongest

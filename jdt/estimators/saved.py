@@ -9,6 +9,7 @@ import numpy as np
 from jdt import checks
 from jdt.estimators.influences import GRIDS, Influences
 from jdt.store import Group, Place, is_group, open_run, read_group, run_path, safe_name, saved_groups, write_group
+from jdt.types import Int
 
 Level = Literal["example", "class", "task"]
 _PREFIX: dict[Level, str] = {"example": "", "class": "class_", "task": "task_"}
@@ -70,8 +71,10 @@ def load_influences(
     output: str | None = None,
     estimator: str = "ridge",
     level: Level = "example",
+    units: Int[np.ndarray, " some_units"] | None = None,
+    examples: Int[np.ndarray, " some_examples"] | None = None,
 ) -> Influences:
-    """Read saved influences, with unit and class names.
+    """Read saved influences, with unit and class names; of the other levels nothing is read.
 
     Args:
       path: A run directory, or one `ESTIMATOR.zarr` inside it.
@@ -80,21 +83,35 @@ def load_influences(
       output: `confidence` or `margin`; by default the one that the run's report shows.
       estimator: Name of the estimator, e.g. `ridge` or `difference`.
       level: `example` (one column a target test image), `class` (mean output of each target class) or `task`.
+      units: Rows to read; all of them when None.
+      examples: Columns to read at the level `example`; all of them when None. The array itself stays on the disk.
 
     Returns:
       The influences: `.influence`, `.standard_error`, `.z`, `.top()`, `.interval()`, `.to_xarray()`, `.to_npz()`.
 
     Raises:
-      UserError: If the run has no such influences (what exists is listed), or they are damaged.
+      UserError: If the run has no such influences (what exists is listed), no such unit or example, or they are
+        damaged.
     """
     checks.require_known("level", level, get_args(Level))
     place = run_path(path)
     if place.suffix != ".zarr":
         place = _find(place, target, mode, output, estimator)
-    group = read_group(place)
     prefix = _PREFIX[level]
+    others_start = tuple(start for start in _PREFIX.values() if start not in ("", prefix))
+
+    def belongs(name: str) -> bool:
+        return name.startswith(prefix) and not name.startswith(others_start)
+
+    parts = {"unit": units, _TARGET_AXIS[level]: examples if level == "example" else None}
+    at = {axis: np.asarray(entries, np.int64) for axis, entries in parts.items() if entries is not None}
+    group = read_group(place, only=belongs, at=at)
+    if units is not None and "unit_name" in group.strings:
+        names = tuple(group.strings["unit_name"][u] for u in at["unit"])
+        group = group._replace(strings={**group.strings, "unit_name": names})
     if f"{prefix}influence" not in group.arrays:
-        there = [name for name, start in _PREFIX.items() if f"{start}influence" in group.arrays]
+        saved = read_group(place, only=lambda name: name.endswith("influence")).arrays
+        there = [name for name, start in _PREFIX.items() if f"{start}influence" in saved]
         raise checks.UserError(f"{place} has no influences at level {level!r}; it has: {', '.join(there)}.")
     influence = group.arrays[f"{prefix}influence"]
     core: dict[str, Any] = {name: group.arrays.get(prefix + name) for name in (*GRIDS, "intercept")}
@@ -103,18 +120,15 @@ def load_influences(
     if fault := _misfit(group, core):
         raise checks.UserError(f"{place} is damaged: {fault}: estimate it again.")
     columns = {
-        "example": tuple(str(i) for i in range(influence.shape[1])),
+        "example": tuple(str(i) for i in at.get("example", range(influence.shape[1]))),
         "class": group.strings["class_name"],
         "task": (str(group.attributes.get("target", "task")),),
     }[level]
     if len(columns) != influence.shape[1]:
         raise checks.UserError(f"{place} is damaged: {influence.shape[1]} columns with {len(columns)} names.")
     others = {
-        name.removeprefix(prefix): value
-        for name, value in group.arrays.items()
-        if name.startswith(prefix) and value.shape == influence.shape[1:]
-        and (level != "example" or not name.startswith(("class_", "task_")))
-    }  # fmt: skip
+        name.removeprefix(prefix): value for name, value in group.arrays.items() if value.shape == influence.shape[1:]
+    }
     return Influences(
         **core,
         unit_names=group.strings["unit_name"],

@@ -5,6 +5,9 @@ from jdt.pipeline.again import added_target as added_target
 from jdt.pipeline.again import transfer_missing_blocks as transfer_missing_blocks
 from jdt.pipeline.blocks import random_accuracy as random_accuracy
 from jdt.pipeline.blocks import train_missing_blocks as train_missing_blocks
+from jdt.pipeline.cases import Inspector as Inspector
+from jdt.pipeline.evidence import Evidence as Evidence
+from jdt.pipeline.evidence import gather_evidence as gather_evidence
 from jdt.pipeline.findings import Truth as Truth
 from jdt.pipeline.findings import estimate_target as estimate_target
 from jdt.pipeline.findings import feature_gap_warning as feature_gap_warning
@@ -23,6 +26,8 @@ from jdt.pipeline.forecast import save_forecast as save_forecast
 from jdt.pipeline.forecast import saved_forecast as saved_forecast
 from jdt.pipeline.forecast import size as size
 from jdt.pipeline.forecast import span as span
+from jdt.pipeline.gallery import Gallery as Gallery
+from jdt.pipeline.gallery import gallery_of as gallery_of
 from jdt.pipeline.measuring import BUDGET_SECONDS as BUDGET_SECONDS
 from jdt.pipeline.measuring import make_forecast as make_forecast
 from jdt.pipeline.rows import OUTPUTS as OUTPUTS
@@ -36,6 +41,8 @@ from jdt.pipeline.source_models import described_source_model as described_sourc
 from jdt.pipeline.source_models import source_model as source_model
 from jdt.pipeline.stopping import UntilReliability as UntilReliability
 from jdt.pipeline.stopping import verdict as verdict
+from jdt.pipeline.suspecting import copies as copies
+from jdt.pipeline.suspecting import suspects as suspects
 from jdt.pipeline.task import Mode as Mode
 from jdt.pipeline.task import TargetData as TargetData
 from jdt.pipeline.task import Task as Task

@@ -1,12 +1,16 @@
-"""Reports: one self-contained HTML page, its figures as PNG files, and the table that ends a run.
+"""Reports: one self-contained HTML page, its figures as PNG and SVG, its tables as CSV, and the table on the terminal.
 
-A page is drawn from `Content` and from nothing else; it needs no network, prints well and reads on a phone.
+A page needs no network, prints well and reads on a phone. It is made of sections, which commands add at their own time:
+the page of the influences is drawn from `Content`, what other studies of the run found from dataclasses of their own.
 
     path = jdt.report.write_report(pathlib.Path("runs/demo/report.html"), content)
     jdt.report.write_figures(path.parent / "figures", content)   # write_report has done this already
+    jdt.report.add_counterfactual("runs/demo", curves)   # likewise add_cases, add_suspects: the page has all of them
     rich.print(jdt.report.findings_table(content.targets[0]))
 """
 
+from jdt.report.blocks import Section as Section
+from jdt.report.cases import add_cases as add_cases
 from jdt.report.content import Case as Case
 from jdt.report.content import Content as Content
 from jdt.report.content import Counterfactual as Counterfactual
@@ -17,12 +21,20 @@ from jdt.report.content import PlantedTruth as PlantedTruth
 from jdt.report.content import Suspect as Suspect
 from jdt.report.content import Suspects as Suspects
 from jdt.report.content import TargetFindings as TargetFindings
+from jdt.report.curves import add_counterfactual as add_counterfactual
 from jdt.report.figures import write_figures as write_figures
+from jdt.report.grids import case_grid as case_grid
+from jdt.report.grids import case_table as case_table
+from jdt.report.grids import suspects_grid as suspects_grid
+from jdt.report.grids import suspects_table as suspects_table
+from jdt.report.page import add_section as add_section
+from jdt.report.page import renew_report as renew_report
 from jdt.report.page import write_report as write_report
 from jdt.report.plots import KIND_COLOURS as KIND_COLOURS
 from jdt.report.plots import drawing as drawing
 from jdt.report.plots import png_bytes as png_bytes
 from jdt.report.summary import evidence_words as evidence_words
+from jdt.report.suspects import add_suspects as add_suspects
 from jdt.report.terminal import findings_table as findings_table
 from jdt.report.thumbnails import sample_images as sample_images
 from jdt.report.thumbnails import strip_png as strip_png

@@ -227,6 +227,7 @@ class Suspect:
       rank: Place of this source image among all, 1 for the most helpful (leakage) or most harmful (misleading).
       similarity: Perceptual similarity of the two images, from 0 to 1.
       verdict: What influence and similarity say together, e.g. "both: a copy".
+      lead: Of the first in rank: how far its influence is beyond that of the next; None of others.
     """
 
     source: str
@@ -240,6 +241,7 @@ class Suspect:
     rank: int
     similarity: float
     verdict: str
+    lead: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,12 +1,14 @@
-"""The figures of a report as PNG bytes with what they show in words, and as files."""
+"""The figures of a report as PNG and SVG bytes with what they show in words, and as files."""
 
+import base64
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
-from jdt.report import plots
+from jdt.report import blocks, plots
 from jdt.report.content import Content, TargetFindings
 from jdt.report.select import (
     by_influence,
@@ -28,7 +30,7 @@ class Picture:
 
     Attributes:
       name: Safe part of a file name: "influence", "ranking", "accuracy" or "reliability".
-      png: The image.
+      png, svg: The image.
       alt: What the picture shows, for readers who cannot see it.
       caption: How to read it.
       width, height: In pixels.
@@ -36,6 +38,7 @@ class Picture:
 
     name: str
     png: bytes
+    svg: bytes
     alt: str
     caption: str
     width: int
@@ -52,15 +55,15 @@ def target_pictures(findings: TargetFindings) -> tuple[Picture, ...]:
     scale = target_scale(findings)
     with plots.drawing():
         return (
-            _picture("influence", plots.draw_heatmap(findings, scale), *_heatmap_words(findings, scale)),
-            _picture("ranking", plots.draw_ranking(findings, scale), *_ranking_words(findings, scale)),
-            _picture("accuracy", plots.draw_accuracy(findings), *_accuracy_words(findings)),
-            _picture("reliability", plots.draw_reliability(findings), *_reliability_words(findings)),
+            picture("influence", plots.draw_heatmap(findings, scale), *_heatmap_words(findings, scale)),
+            picture("ranking", plots.draw_ranking(findings, scale), *_ranking_words(findings, scale)),
+            picture("accuracy", plots.draw_accuracy(findings), *_accuracy_words(findings)),
+            picture("reliability", plots.draw_reliability(findings), *_reliability_words(findings)),
         )
 
 
 def write_figures(folder: str | os.PathLike[str], content: Content) -> list[Place]:
-    """Write every figure of a report as a PNG file.
+    """Write every figure of a report as a PNG and an SVG file.
 
     Args:
       folder: Where to; made where missing.
@@ -78,25 +81,54 @@ def write_figures(folder: str | os.PathLike[str], content: Content) -> list[Plac
 def save_pictures(folder: Place, content: Content, pictures: list[tuple[Picture, ...]]) -> list[Place]:
     """Write figures that have been drawn already."""
     paths = []
-    with explained(f"writing {folder}"):
-        for i, (findings, drawn) in enumerate(zip(content.targets, pictures, strict=True), start=1):
-            for picture in drawn:
-                # Numbered, so that names which differ only in unsafe characters stay apart.
-                stem = f"{i}_{_safe(findings.target)}_{_safe(findings.mode)}_{picture.name}"
-                paths.append(folder / f"{stem}.png")
-                write_bytes(paths[-1], picture.png)
+    for i, (findings, drawn) in enumerate(zip(content.targets, pictures, strict=True), start=1):
+        paths += save_files(
+            folder,
+            {
+                f"{target_stem(i, findings)}_{picture.name}.{kind}": file
+                for picture in drawn
+                for kind, file in (("png", picture.png), ("svg", picture.svg))
+            },
+        )
     return paths
 
 
-def _safe(name: str) -> str:
+def save_files(folder: Place, files: Mapping[str, bytes]) -> list[Place]:
+    """Write files by their names.
+
+    Raises:
+      UserError: Where the disk is full or the folder cannot be written.
+    """
+    with explained(f"writing {folder}"):
+        for name, file in files.items():
+            write_bytes(folder / name, file)
+    return [folder / name for name in files]
+
+
+def target_stem(number: int, findings: TargetFindings) -> str:
+    """What the names of a target's files begin with, e.g. `1_cifar10_fixed`; `number` counts targets from 1."""
+    # Numbered, so that names which differ only in unsafe characters stay apart.
+    return f"{number}_{safe_stem(findings.target)}_{safe_stem(findings.mode)}"
+
+
+def safe_stem(name: str) -> str:
+    """A name as part of a file name."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_.")[:60] or "x"
 
 
-def _picture(name: str, figure: plots.Figure, alt: str, caption: str) -> Picture:
-    png = plots.png_bytes(figure)
+def picture(name: str, figure: plots.Figure, alt: str, caption: str) -> Picture:
+    """A drawing with its words; call it inside `drawing`."""
+    png, svg = plots.both_bytes(figure)
     # Width and height stand at fixed places of the PNG header.
     width, height = (int.from_bytes(png[start : start + 4], "big") for start in (16, 20))
-    return Picture(name, png, alt, caption, width, height)
+    return Picture(name, png, svg, alt, caption, width, height)
+
+
+def plate(drawn: Picture, stem: str, title: str = "") -> blocks.Plate:
+    """A figure for the page, which links to its files `figures/STEM_NAME.png` and `.svg`."""
+    image = blocks.Image(drawn.alt, "png", base64.b64encode(drawn.png).decode("ascii"), drawn.width, drawn.height)
+    links = tuple(f"figures/{stem}_{drawn.name}.{kind}" for kind in ("png", "svg"))
+    return blocks.Plate(drawn.name, image, drawn.caption, title, links)
 
 
 def _heatmap_words(findings: TargetFindings, scale: Scale) -> tuple[str, str]:

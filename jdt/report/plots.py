@@ -44,6 +44,8 @@ def drawing() -> Iterator[None]:
         "axes.spines.right": False,
         "xtick.color": INK,
         "ytick.color": INK,
+        "svg.fonttype": "none",  # Text stays text: it can be searched, and files stay small.
+        "svg.hashsalt": "jdt",
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
@@ -57,6 +59,16 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def both_bytes(figure: Figure) -> tuple[bytes, bytes]:
+    """A figure as PNG and as SVG; equal figures give equal bytes. Its layout is computed once."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
+    return png_bytes(figure), buffer.getvalue()
+
+
 def draw_heatmap(findings: TargetFindings, scale: Scale) -> Figure:
     """Class-level influence, units by classes, units in the order of their influence on the task."""
     estimator = findings.estimators[first_estimator(findings)]
@@ -65,7 +77,7 @@ def draw_heatmap(findings: TargetFindings, scale: Scale) -> Figure:
     grid = np.ix_(units, columns)
     values = known_influence(estimator.classes)[grid] * scale.factor
     z = np.zeros_like(values) if estimator.classes.z is None else estimator.classes.z[grid]
-    limit, clipped = _colour_limit(values)
+    limit, clipped = colour_limit(values)
 
     size = (2.6 + max(0.46 if len(columns) <= 12 else 0.24, 4.4 / len(columns)) * len(columns), 1.9 + 0.2 * len(units))
     figure = Figure(figsize=size, layout="constrained")
@@ -101,7 +113,7 @@ def draw_heatmap(findings: TargetFindings, scale: Scale) -> Figure:
     return figure
 
 
-def _colour_limit(values: np.ndarray) -> tuple[float, bool]:
+def colour_limit(values: np.ndarray) -> tuple[float, bool]:
     """End of the colour scale, and whether cells lie beyond it: one extreme cell must not bleach all others."""
     sizes = np.abs(values[np.isfinite(values)])
     if not sizes.size or sizes.max() == 0:

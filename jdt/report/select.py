@@ -64,7 +64,8 @@ def extremes(influences: Influences, column: int, count: int) -> tuple[list[int]
 
     With few units each side has at most half of them, so that no unit is called both helpful and harmful.
     """
-    order = [int(u) for u in by_influence(influences, column) if is_known(influences, column)[u]]
+    known = is_known(influences, column)
+    order = [int(u) for u in by_influence(influences, column) if known[u]]
     helpful = order[: min(count, (len(order) + 1) // 2)]
     # Ascending again rather than reversed: ties then come in unit order, as in `Influences.top`.
     values = influences.influence[:, column]

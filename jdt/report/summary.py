@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jdt.report.content import Content, EstimatorFindings, Figure, PlantedTruth, TargetFindings
+from jdt.report.content import EstimatorFindings, Figure, PlantedTruth, TargetFindings
 from jdt.report.figures import target_scale
 from jdt.report.select import Effect, effects, extremes, finite, first_estimator
 from jdt.report.words import (
@@ -16,16 +16,12 @@ from jdt.report.words import (
     figure_number,
     mode_words,
     percent,
+    sign_sentence,
 )
 
 
-def summary_paragraphs(content: Content) -> list[str]:
-    """A paragraph for each target: how well the models do, what helps and harms, whether the truth was found."""
-    return [target_summary(findings) for findings in content.targets]
-
-
-def target_summary(findings: TargetFindings) -> str:
-    """What was found for one target, in one paragraph."""
+def target_summary(findings: TargetFindings, relative: bool) -> str:
+    """What was found for one target, in one paragraph: how well the models do, what helps and harms, how reliable."""
     name = first_estimator(findings)
     task, scale = findings.estimators[name].task, target_scale(findings)
     rows = effects(task, 0)
@@ -39,8 +35,13 @@ def target_summary(findings: TargetFindings) -> str:
     if harmful:
         worst = rows[harmful[0]]
         sentences.append(f"{_unit_words(worst, scale)} {'harms it most' if worst.influence < 0 else 'helps it least'}.")
-    if not helpful:
+    if helpful:
+        sentences.append(sign_sentence(scale, relative))
+    else:
         sentences.append("The models cannot tell the influence of any unit.")
+    if np.isfinite(value := findings.estimators[name].reliability.value):
+        needed = models_needed_words(findings.estimators[name])
+        sentences.append(f"Split-half reliability is {decimal(value, 2)} (1 is perfect, 0 is chance); {needed}.")
     if findings.truth:
         sentences.append(f"Was the planted truth found? {truth_sentence(findings.truth)}")
     return " ".join(sentences)

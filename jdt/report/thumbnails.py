@@ -1,5 +1,6 @@
 """Small pictures: a few images of every group, and images side by side as one PNG."""
 
+import base64
 import io
 from collections.abc import Sequence
 
@@ -8,9 +9,13 @@ from PIL import Image
 
 from jdt import checks
 from jdt.data import ImageArray
+from jdt.report.blocks import Image as Embedded
 from jdt.types import Int, UInt8
 
+LARGEST_SIDE = 96
+"""Pixels of the longer side of a picture on the page."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_PLAIN_PIXELS = 48 * 48  # Larger pictures are compressed with loss: pages must stay small.
 
 
 def sample_images(
@@ -79,6 +84,34 @@ def strip_png(
     Raises:
       UserError: If there are no images, or they have another number of channels.
     """
+    buffer = io.BytesIO()
+    _strip(images, at_least, at_most, gap).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def embedded(images: UInt8[np.ndarray, "count height width channels"], alt: str) -> Embedded:
+    """Images side by side for the page: small ones pixel by pixel (the page enlarges them), large ones shrunk.
+
+    Args:
+      images: Grey, RGB or RGBA.
+      alt: What they show.
+
+    Raises:
+      UserError: As `strip_png`.
+    """
+    strip = _strip(np.asarray(images), 1, LARGEST_SIDE, 1)
+    plain, buffer = strip.height * strip.height <= _PLAIN_PIXELS, io.BytesIO()
+    if plain:
+        strip.save(buffer, "PNG")
+    else:
+        strip.save(buffer, "WEBP", quality=70, method=2)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Embedded(alt, "png" if plain else "webp", data, strip.width, strip.height)
+
+
+def _strip(
+    images: UInt8[np.ndarray, "count height width channels"], at_least: int, at_most: int, gap: int
+) -> Image.Image:
     if images.ndim != 4 or not images.size or images.shape[-1] not in _MODES:
         raise checks.UserError(f"images have shape {images.shape}, but [count, height, width, 1, 3 or 4] is needed.")
     tiles = [_resized(image, at_least, at_most) for image in images]
@@ -86,9 +119,7 @@ def strip_png(
     strip = Image.new("RGBA", (len(tiles) * (width + gap) - gap, height), (0, 0, 0, 0))
     for i, tile in enumerate(tiles):
         strip.paste(tile, (i * (width + gap), 0))
-    buffer = io.BytesIO()
-    strip.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return strip
 
 
 def _resized(image: UInt8[np.ndarray, "height width channels"], at_least: int, at_most: int) -> Image.Image:

@@ -68,6 +68,14 @@ def scale_of(output: str, sizes: Float[np.ndarray, "units targets"]) -> Scale:
     return dataclasses.replace(scale, decimals=int(np.clip(1 - math.floor(math.log10(np.median(shown))), 1, 5)))
 
 
+def sign_sentence(scale: Scale, relative: bool) -> str:
+    """What sign and size of an influence mean, in one sentence: it stands wherever such numbers first appear."""
+    against = " by that much more than including an average unit does" if relative else ""
+    meaning = f"{'raises' if relative else 'raises by that much'} the {scale.output}{against}"
+    unit = scale.unit_words if scale.unit == scale.unit_words else f"{scale.unit} = {scale.unit_words}"
+    return f"Positive numbers: including the unit {meaning}; negative ones: it lowers it ({unit})."
+
+
 def decimal(value: float, decimals: int, *, signed: bool = False) -> str:
     """A number with a true minus sign, without a negative zero; "unknown" where it is not finite.
 

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from jdt.store.files import (
 )
 from jdt.store.schema import CODECS, MAX_EXAMPLES_PER_CHUNK, safe_name
 from jdt.store.strings import array_metadata, group_bytes, metadata_bytes, read_strings, string_files
+from jdt.types import Int
 
 _CHECKSUMS = "jdt_checksums"
 _DEPTH = 4
@@ -70,14 +71,26 @@ def write_group(
         _write_files(path, arrays, strings, attributes)
 
 
-def read_group(path: str | os.PathLike[str]) -> Group:
-    """Read what `write_group` wrote.
+def read_group(
+    path: str | os.PathLike[str],
+    *,
+    only: Callable[[str], bool] | None = None,
+    at: Mapping[str, Int[np.ndarray, " some"]] | None = None,
+) -> Group:
+    """Read what `write_group` wrote, or a part of it.
+
+    Args:
+      path: The group.
+      only: Says by name which numeric arrays to read; all of them when None.
+      at: Dimension -> which entries along it, of every array that has this dimension. Of such arrays the chunks that
+        hold these entries are decoded, a few at a time, and each is checked by its CRC-32C; whole arrays are also
+        compared with the checksum of all their values.
 
     Returns:
-      `(arrays, strings, attributes)`.
+      `(arrays, strings, attributes)`; strings are always all of them.
 
     Raises:
-      UserError: Where there is no such group, or a file in it is damaged.
+      UserError: Where there is no such group, a file in it is damaged, or it has no such entry.
     """
     path = run_path(path)
     try:
@@ -89,7 +102,8 @@ def read_group(path: str | os.PathLike[str]) -> Group:
     checksums, coordinates = attributes.pop(_CHECKSUMS, None), str(attributes.pop("coordinates", "")).split()
     if not isinstance(checksums, dict) or not all(map(_is_name, checksums)):
         raise UserError(f"{path} was not written by jdt, or is damaged: its zarr.json has no checksums.")
-    arrays = {name: _read_array(path, name, value) for name, value in checksums.items() if name not in coordinates}
+    wanted = [name for name in checksums if name not in coordinates and (only is None or only(name))]
+    arrays = {name: _read_array(path, name, checksums[name], at or {}) for name in wanted}
     strings = {name: _read_names(path, name, value) for name, value in checksums.items() if name in coordinates}
     return Group(arrays, strings, attributes)
 
@@ -216,13 +230,26 @@ def _described(path: Place) -> dict[str, Any]:
     return found
 
 
-def _read_array(group: Place, name: str, expected: str) -> np.ndarray:
+def _read_array(group: Place, name: str, expected: str, at: Mapping[str, Int[np.ndarray, " some"]]) -> np.ndarray:
     metadata = _described(group / name)
+    part = tuple(
+        _entries(at[dim], size, dim) if dim in at else slice(None)
+        for dim, size in zip(metadata["dimension_names"], metadata["shape"], strict=True)
+    )
+    is_whole = all(isinstance(where, slice) for where in part)
     with explained(f"reading {group / name}"):
         try:
-            values = open_array(group / name, metadata, writable=False).result().read().result()
+            array = open_array(group / name, metadata, writable=False).result()
+            values = (array if is_whole else array.oindex[part]).read().result()
         except ValueError as error:
             raise UserError(f"the array {group / name} is damaged ({one_line(error)}): {_REMEDY}.") from error
-    if checksum(values) != expected:
+    if is_whole and checksum(values) != expected:
         raise UserError(f"the array {group / name} is damaged: its values are not those that were written: {_REMEDY}.")
     return values
+
+
+def _entries(entries: Int[np.ndarray, " some"], size: int, dim: str) -> Int[np.ndarray, " some"]:
+    entries = np.asarray(entries, np.int64)
+    if outside := entries[(entries < 0) | (entries >= size)].tolist():
+        raise UserError(f"{dim} {outside[0]} is asked for, but there are {size:,}, numbered from 0 to {size - 1}.")
+    return entries

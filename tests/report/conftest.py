@@ -1,9 +1,10 @@
 """Contents and pages that the tests of this folder share."""
 
+import numpy as np
 import pytest
-from report_examples import make_content
+from report_examples import make_case, make_content, make_counterfactual, make_suspects
 
-from jdt.report import write_report
+from jdt.report import add_cases, add_counterfactual, add_suspects, write_report
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +27,15 @@ def content():
 @pytest.fixture(scope="session")
 def page(written, content):
     return written(content)
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory, content):
+    """A folder with the page of the influences and sections of all kinds."""
+    folder = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(0)
+    write_report(folder / "report.html", content)
+    add_counterfactual(folder, [make_counterfactual()])
+    add_cases(folder, [make_case(rng), make_case(rng, "failure", "image 17", note="taken for dog")], text="Two cases.")
+    add_suspects(folder, [make_suspects(rng)])
+    return folder

@@ -6,7 +6,18 @@ import numpy as np
 
 from jdt.estimators import Influences
 from jdt.evaluate import ReliabilityCurve
-from jdt.report import Content, EstimatorFindings, Figure, PlantedTruth, TargetFindings
+from jdt.report import (
+    Case,
+    Content,
+    Counterfactual,
+    EstimatorFindings,
+    Figure,
+    Mover,
+    PlantedTruth,
+    Suspect,
+    Suspects,
+    TargetFindings,
+)
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NOUNS = ("tabby", "collie", "tractor", "goldfish", "lighthouse", "sports car", "barn", "monarch", "teapot", "pier")
@@ -110,3 +121,48 @@ def with_influences(target, change):
         for name, e in target.estimators.items()
     }
     return dataclasses.replace(target, estimators=found)
+
+
+def make_counterfactual(*, points=(0, 3, 6, 12), seeds=5, units=30):
+    rng = np.random.default_rng(0)
+    removed = np.array(points)
+    of_seed = rng.normal(0, 0.02, seeds)
+
+    def arm(slope):
+        moved = removed[:, None] > 0
+        return (0.6 + slope * removed[:, None] + of_seed + rng.normal(0, 0.002, (len(points), seeds)) * moved).astype(
+            float
+        )
+
+    arms = {"bottom": arm(0.003), "top": arm(-0.008), "random": arm(-0.002)}
+    arms["hand-picked"] = np.where(removed[:, None] == 6, arm(-0.004), np.nan)
+    return Counterfactual(
+        target="cifar10_32", mode="fixed", subject="cifar10_32", ranked_by="ridge influence on confidence",
+        num_units=units, removed=removed, arms=arms, optimistic={"bottom": arms["bottom"] + 0.01}, images=(5000, 4000),
+        figures={"bottom_minus_random": figure(0.06, 0.05, 0.07, seeds, "accuracy")},
+        order=tuple(f"{NOUNS[u % 10]} {u:03d}" for u in range(units)),
+    )  # fmt: skip
+
+
+def make_case(rng, kind="class", title="cat", *, movers=3, count=3, side=32, note=""):
+    def mover(place, sign):
+        value = sign * 0.012 / place
+        images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        return Mover(f"{NOUNS[place % 10]} {place}", images, value, value - 0.004, value + 0.004, sign * 3.1, note)
+
+    sides = (tuple(mover(place, sign) for place in range(1, movers + 1)) for sign in (1, -1))
+    images = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return Case(kind, title, "What is seen here.", images, *sides, "confidence", {"drop": figure(0.02, 0.01, 0.03)})
+
+
+def make_suspects(rng, *, rows=4, side=32, kind="leakage"):
+    def suspect(place):
+        images = rng.integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+        value = 2.5 - 0.1 * place
+        return Suspect(
+            f"source {place} (tabby)", f"test {place}: cat", *images, value, value - 0.3, value + 0.3, 14.0, place,
+            0.99 - 0.01 * place, "both: a copy",
+        )  # fmt: skip
+
+    found = {"found": figure(0.85, 0.8, 0.9, 40, "share of planted copies")}
+    return Suspects(kind, "Found by influence.", "margin", tuple(map(suspect, range(1, rows + 1))), found)

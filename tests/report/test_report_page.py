@@ -7,6 +7,7 @@ import html.parser
 import io
 import itertools
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ class Reader(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "link", "img", "br", "line", "circle"}:
+        if tag not in {"meta", "link", "img", "br", "line", "circle", "input"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -40,7 +41,7 @@ class Reader(html.parser.HTMLParser):
             self.wrong.append(tag)
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & {*self.open}:
             self.words.append(data)
 
 
@@ -64,9 +65,12 @@ def test_page_needs_nothing_else(page):
     text, path = page
     reader = read(text)
     assert not re.search(r"https?://|//\w+\.|@import|url\(", text)
-    assert "script" not in {tag for tag, _ in reader.tags}
-    assert all(attrs["src"].startswith("data:image/png;base64,") for tag, attrs in reader.tags if tag == "img")
-    assert all(attrs["href"][:1] in "#d" for _, attrs in reader.tags if "href" in attrs)
+    assert [tag for tag, _ in reader.tags].count("script") == 1
+    assert all(re.match(r"data:image/(png|webp);base64,", attrs["src"]) for tag, attrs in reader.tags if tag == "img")
+    links = [attrs["href"] for _, attrs in reader.tags if "href" in attrs]
+    files = [link for link in links if link[:1] != "#" and link != "data:,"]
+    assert len(files) == 14
+    assert all((path.parent / file).is_file() for file in files)
     assert [p.name for p in path.parent.iterdir() if p.name.startswith(".")] == []
 
 
@@ -95,7 +99,8 @@ def test_every_image_is_a_picture(page):
         sizes.append(image.size)
         if "width" in attrs:
             assert image.size == (int(attrs["width"]), int(attrs["height"]))
-    assert len(sizes) == 4 + 10 * 5
+    # Four figures, five strips a class, and those of the grid.
+    assert len(sizes) == 4 + 10 * 5 + 30 + 10
 
 
 def poisoned(value):
@@ -116,13 +121,14 @@ def test_every_string_of_a_content_is_escaped(written):
     hostile = poisoned(dataclasses.replace(content, provenance=plan))
     text, path = written(hostile)
     reader = read(text)
-    assert "<script" not in text
+    assert text.count("<script") == text.count("</script") == 1
     assert not [c for c in text if ord(c) < 32 and c != "\n"]
     assert reader.wrong == []
     assert reader.open == []
     attributes = (
-        "alt aria-hidden aria-label aria-labelledby charset class colspan content cx height href id lang name r rel "
-        "role scope src tabindex title viewbox width x1 x2 y1 y2"
+        "alt aria-hidden aria-label aria-labelledby autocomplete charset class colspan content cx data-decimals "
+        "data-key data-name data-output data-r data-unit data-v data-z height hidden href http-equiv id lang name r "
+        "rel role scope src tabindex title type viewbox width x1 x2 y1 y2"
     )
     assert {name for _, attrs in reader.tags for name in attrs} <= set(attributes.split())
     assert words(text).count(EVIL) > 100
@@ -138,7 +144,9 @@ def test_every_string_of_a_content_is_escaped(written):
     ]  # fmt: skip
     page = words(text)
     assert [name for name in shown if name.removesuffix("\0\x1b[2J\ud800") not in page] == []
-    assert all(p.parent == path.parent / "figures" for p in (path.parent / "figures").iterdir())
+    folders = ("figures", "tables", "sections")
+    assert {p.name for p in path.parent.iterdir()} == {"report.html", *folders}
+    assert all(p.is_file() for folder in folders for p in (path.parent / folder).iterdir())
     lines = io.StringIO()
     rich.console.Console(file=lines, width=200).print(findings_table(target))
     lines.getvalue().encode()
@@ -189,7 +197,7 @@ def test_table_has_the_top_units_of_every_class(page, content):
         classes = content.targets[0].estimators["ridge"].classes
         helpful, harmful = (classes.top(target_class, 3, harmful=side) for side in (False, True))
         assert units == [r.unit for r in helpful] + [r.unit for r in harmful][::-1]
-        shown = html.unescape(re.search(r'class="number helps">([^<]*)<', rows).group(1))
+        shown = html.unescape(re.search(r'class="number helps"[^>]*>([^<]*)<', rows).group(1))
         number, error = (float(x) for x in re.findall(r"[\d.]+", shown))
         assert number == pytest.approx(100 * helpful[0].influence, abs=0.0051)
         assert error == pytest.approx(100 * helpful[0].standard_error, abs=0.0051)
@@ -257,7 +265,7 @@ def test_two_targets_with_odd_pictures(written):
     odd = {name: image[:1, :9, :9, :1] for name, image in content.unit_images.items()}
     text, path = written(dataclasses.replace(content, unit_images=odd))
     assert read(text).wrong == []
-    assert len(list((path.parent / "figures").iterdir())) == 8
+    assert len(list((path.parent / "figures").iterdir())) == 2 * 8
 
 
 def test_a_large_report_stays_small(written):
@@ -281,12 +289,17 @@ def test_many_classes_are_cut_and_counted(written):
 def test_figures_are_files_and_reproducible(tmp_path, content):
     paths = write_figures(tmp_path / "figures", content)
     names = ("influence", "ranking", "accuracy", "reliability")
-    assert [p.name for p in paths] == [f"1_cifar10_32_fixed_{name}.png" for name in names]
+    assert [p.name for p in paths] == [f"1_cifar10_32_fixed_{name}.{kind}" for name in names for kind in ("png", "svg")]
     before = [p.read_bytes() for p in paths]
-    for path in paths:
+    for path in paths[1::2]:
+        drawing = ElementTree.parse(path).getroot()
+        assert drawing.tag.endswith("}svg")
+        assert len(["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]) > 5
+        assert b"date" not in path.read_bytes()
+    for path in paths[::2]:
         pixels = np.asarray(Image.open(path).convert("RGB"))
         assert min(pixels.shape[:2]) > 250
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+        assert len(np.unique(pixels.astype(np.int32) @ [1, 256, 65536])) > 50
     assert [p.read_bytes() for p in write_figures(tmp_path / "figures", content)] == before
 
 

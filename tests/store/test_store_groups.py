@@ -83,3 +83,33 @@ def test_bad_input_is_refused_and_leaves_what_was_there(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
         write_group(tmp_path / "file" / "ridge.zarr", arrays, strings=strings, attributes={})
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=4), st.lists(st.integers(0, 8999), max_size=5))
+def test_a_part_is_that_part_of_the_whole(tmp_path_factory, units, examples):
+    path = tmp_path_factory.mktemp("g") / "ridge.zarr"
+    arrays, strings = influences(6, 9000)
+    write_group(path, arrays, strings=strings, attributes={})
+    at = {"unit": np.array(units, np.int64), "example": np.array(examples, np.int64)}
+    read = read_group(path, only=lambda name: name != "kept", at=at).arrays
+    assert read.keys() == arrays.keys() - {"kept"}
+    np.testing.assert_array_equal(read["influence"], arrays["influence"][0][np.ix_(units, examples)])
+    np.testing.assert_array_equal(read["intercept"], arrays["intercept"][0][examples])
+    np.testing.assert_array_equal(read["penalty"], arrays["penalty"][0])
+
+
+def test_an_entry_that_is_not_there_is_refused_and_a_damaged_chunk_found(tmp_path):
+    arrays, strings = influences(6, 9000)
+    write_group(tmp_path / "ridge.zarr", arrays, strings=strings, attributes={})
+    with pytest.raises(UserError, match="example 9000 is asked for, but there are 9,000, numbered from 0 to 8999"):
+        read_group(tmp_path / "ridge.zarr", at={"example": np.array([3, 9000])})
+    chunk = tmp_path / "ridge.zarr" / "influence" / "c" / "0" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        read_group(tmp_path / "ridge.zarr", at={"example": np.array([3])})
+    # What is in other chunks is still there.
+    last = read_group(tmp_path / "ridge.zarr", at={"example": np.array([8999])}).arrays
+    np.testing.assert_array_equal(last["influence"], arrays["influence"][0][:, [8999]])
