@@ -87,17 +87,21 @@ def q_values_of(influences: Influences) -> Float[np.ndarray, "units targets"] | 
 
 
 def p_of_extremes(
-    influences: Influences, units: Int[np.ndarray, " picked"], targets: Int[np.ndarray, " picked"]
+    influences: Influences,
+    units: Int[np.ndarray, " picked"],
+    targets: Int[np.ndarray, " picked"],
+    looked_at: int | None = None,
 ) -> Float[np.ndarray, " picked"] | None:
     """p-values of units that were picked as the most extreme of all: each times the number of units (Bonferroni).
 
-    At most 1, and 1 where the models cannot tell; None where the estimator gives no standard errors.
+    `looked_at` is that number where it is not all of them: 1 for units that were picked for another reason. At most 1,
+    and 1 where the models cannot tell; None where the estimator gives no standard errors.
     """
     z, error, degrees = influences.z, influences.standard_error, influences.degrees_of_freedom
     if z is None or error is None or degrees is None:
         return None
     each = p_values(z[units, targets][None], np.broadcast_to(degrees, error.shape)[units, targets][None])[0]
-    return np.minimum(np.where(np.isfinite(error[units, targets]), each * len(z), 1.0), 1.0)
+    return np.minimum(np.where(np.isfinite(error[units, targets]), each * (looked_at or len(z)), 1.0), 1.0)
 
 
 def known(influences: Influences) -> Float[np.ndarray, "units targets"]:
