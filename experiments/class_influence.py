@@ -86,7 +86,7 @@ def report(config: Config, task: jdt.pipeline.Task, say: Callable[..., None], st
     findings, warnings, page = publish(
         run, task.targets, task.modes, say,
         title=f"{config.source} → {', '.join(config.target)}", output=config.output, unit_images=unit_images,
-        truth=planted_truth(config, task), estimators=jdt.estimators.named(config.estimators),
+        truth=planted_truth(config, task), estimators=jdt.estimators.named(config.estimators), task=task,
     )  # fmt: skip
     conclude(findings, warnings, say)
     if config.until_reliability is not None:

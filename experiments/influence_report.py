@@ -7,11 +7,14 @@ from typing import Literal
 import numpy as np
 
 import jdt
+from experiments import planting
 from experiments.influence_setup import Config
 
 
 def planted_truth(config: Config, task: jdt.pipeline.Task) -> jdt.pipeline.Truth | None:
-    """The embedded digits know which source classes help: upright ones, more than scrambled ones."""
+    """What was planted; else, the embedded digits know which source classes help: upright more than scrambled ones."""
+    if task.planted:
+        return planting.truth_of(task.planted, task.units)
     return digits_truth(config.source, config.units, task.units.names)
 
 
@@ -38,8 +41,12 @@ def publish(
     unit_images: Mapping[str, np.ndarray],
     truth: jdt.pipeline.Truth | None,
     estimators: Sequence[jdt.estimators.Estimator],
+    task: jdt.pipeline.Task | None = None,
 ) -> tuple[list[jdt.report.TargetFindings], list[str], jdt.store.Place]:
-    """Estimate the influences on targets, and write summary and report into the run; also returns the page's place."""
+    """Estimate the influences on targets, and write summary and report into the run; also returns the page's place.
+
+    With the run's task, what was planted in its source is looked for as well.
+    """
     findings, warnings = [], [words + "." for target in targets if (words := target.overlap_words())]
     for target, mode in itertools.product(targets, modes):
         with jdt.cli.console.status(f"estimating influences on {target.name}, {mode} transfer"):
@@ -65,6 +72,9 @@ def publish(
     if (compared := jdt.pipeline.compared(run)) is not None:
         figures |= compared.figures()
         say(str(compared), markup=False)
+    for one in planting.find(run, task, output, estimators) if task is not None else []:
+        figures |= {f"{one.name}/{name}": figure for name, figure in one.figures.items()}
+        say(one.words, markup=False)
     jdt.store.write_json(run.path / "summary.json", jdt.pipeline.summary_of(findings, figures))
     page = jdt.report.write_report(
         run.path / "report.html",

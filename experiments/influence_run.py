@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jdt
+from experiments import planting
 from experiments.influence_setup import Config, identity, planned, source_model
 
 
@@ -84,6 +85,8 @@ def train_run(
       UserError: If it holds a run that may not be resumed.
     """
     writer, task, choice = open_writer(config, task, choice, described)
+    if task.planted:
+        planting.save(config.out, task.planted)
     for damage in writer.damaged:
         say(f"damaged: {damage}; the block is trained again.", markup=False)
     missing = writer.missing_blocks()

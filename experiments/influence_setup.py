@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 import jdt
+from experiments import planting
 from experiments.paper_recipes import PAPER_EVALUATION, paper_target, still_view
 from experiments.target_recipes import recipes_of
 
@@ -25,6 +26,10 @@ class Config:
     """Split that source models train on."""
     source_test_split: str | None = None
     """Split that source models are tested on; by default test, else validation."""
+    source_groups: pathlib.Path | None = None
+    """Group the source's classes anew, and leave out those in no group: a JSON file of new class -> classes."""
+    source_per_group: int | None = None
+    """With --source-groups: so many training images of each, drawn at random; by default all."""
     target: tuple[str, ...] = ("jdt_digits",)
     """Target datasets."""
     target_test_split: str | None = None
@@ -39,6 +44,14 @@ class Config:
     """How images are cut: the whole centre; or by targets' names after experiments/paper_recipes.py."""
     units: str = "classes"
     """What a mask switches: classes, groups:FILE (JSON of group -> class names), or examples."""
+    plant: tuple[str, ...] = ()
+    """Truth to plant in the source and find again: leak:COUNT, misleading:COUNT, harmful:UNIT, mislabelled:UNIT."""
+    plant_fits: pathlib.Path | None = None
+    """Which source classes fit a target class, for planted copies: JSON of target class -> source classes."""
+    plant_changes: tuple[jdt.plant.Change, ...] = jdt.plant.CHANGES
+    """What is done to planted copies, in turn."""
+    plant_control: bool = False
+    """Leave what is there in the places where truth would be planted: what is found then is no truth."""
     equalize: bool = False
     """Subsample all units to the size of the smallest one."""
     allow_overlap: bool = False
@@ -228,7 +241,22 @@ def make_task(config: Config) -> jdt.pipeline.Task:
 
     view = PAPER_EVALUATION if config.views == "paper" else jdt.data.View()
     source = load(config.source, config.source_split, view, streamed=config.streamed or config.recipe.is_cut)
+    source_test = load(config.source, config.source_test_split or held_out(config.source), view)
+    if config.source_groups is not None:
+        groups = jdt.masks.read_groups(config.source_groups)
+        source = jdt.data.regrouped(source, groups, per_group=config.source_per_group, seed=config.seed)
+        source_test = jdt.data.regrouped(source_test, groups)
+    elif config.source_per_group is not None:
+        raise jdt.UserError("--source-per-group says how many images a group has: pass --source-groups as well.")
     units = jdt.masks.parse(config.units, np.asarray(source.labels), source.class_names)
+    units = jdt.masks.equalized(units, config.seed) if config.equalize else units
+    targets = tuple(target for name in config.target for target in targets_of(name))
+    planted: tuple[jdt.plant.Planted, ...] = ()
+    if config.plant:
+        source, planted = planting.plant(
+            config.plant, source, units, targets[0], fits=config.plant_fits, changes=config.plant_changes,
+            is_control=config.plant_control, seed=config.seed,
+        )  # fmt: skip
     network = jdt.models.make(
         config.model,
         len(source.class_names),
@@ -240,9 +268,9 @@ def make_task(config: Config) -> jdt.pipeline.Task:
         start = jdt.models.load_variables(config.start_from, network, source.image_shape, head=False)
     return jdt.pipeline.Task(
         source=source,
-        source_test=load(config.source, config.source_test_split or held_out(config.source), view),
-        units=jdt.masks.equalized(units, config.seed) if config.equalize else units,
-        targets=tuple(target for name in config.target for target in targets_of(name)),
+        source_test=source_test,
+        units=units,
+        targets=targets,
         design=design,
         num_models=config.num_models,
         block_size=config.block_size or 2,
@@ -258,6 +286,7 @@ def make_task(config: Config) -> jdt.pipeline.Task:
         baseline_models=config.baseline_models,
         allow_overlap=config.allow_overlap,
         start=start,
+        planted=planted,
     )
 
 
@@ -305,7 +334,7 @@ def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
         raise jdt.UserError(f"{run.path} says in a way of its own how it was made ({error}).") from error
     paths = {
         name: pathlib.Path(value)
-        for name in ("data_dir", "start_from")
+        for name in ("data_dir", "start_from", "source_groups", "plant_fits")
         if isinstance(value := getattr(config, name), str)
     }
     given = {name: value for name, value in changes.items() if value is not None}
@@ -357,6 +386,7 @@ def identity(config: Config, task: jdt.pipeline.Task) -> dict:
         **chosen,
         **{name: values for name, values in used.items() if values},
         **({"target_settings": own} if any(own.values()) else {}),
+        **({"planted": [jdt.config.fingerprint(one) for one in task.planted]} if task.planted else {}),
         "units": config.units.partition(":")[0],
         "design": jdt.config.to_plain(task.design),
         "recipe": jdt.config.to_plain(task.recipe),

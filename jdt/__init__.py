@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jdt import models as models
     from jdt import outputs as outputs
     from jdt import pipeline as pipeline
+    from jdt import plant as plant
     from jdt import report as report
     from jdt import runs as runs
     from jdt import store as store
@@ -69,6 +70,7 @@ __all__ = [
     "open_run",
     "outputs",
     "pipeline",
+    "plant",
     "report",
     "runs",
     "store",

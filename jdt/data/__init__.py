@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jdt.data.loading import load as load
     from jdt.data.loading import split_names as split_names
     from jdt.data.overlapping import overlap as overlap
+    from jdt.data.regrouping import regrouped as regrouped
     from jdt.data.views import Look as Look
     from jdt.data.views import View as View
     from jdt.data.views import crop_key as crop_key
@@ -48,6 +49,7 @@ _HOMES = {
     "load": "jdt.data.loading",
     "split_names": "jdt.data.loading",
     "overlap": "jdt.data.overlapping",
+    "regrouped": "jdt.data.regrouping",
     "Look": "jdt.data.views",
     "View": "jdt.data.views",
     "crop_key": "jdt.data.views",
@@ -70,6 +72,7 @@ __all__ = [
     "overlap",
     "random_crop_flip",
     "read_chunks",
+    "regrouped",
     "split_names",
 ]
 

@@ -14,6 +14,7 @@ from jdt.data import Dataset, StreamedImages, overlap
 from jdt.devices import BYTES_A_GIB, host_memory, memory_limit
 from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
+from jdt.plant import Planted
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
 from jdt.transfer import FixedFeature, FullNetwork, tuned_ensemble
 from jdt.types import Int
@@ -158,6 +159,7 @@ class Task:
       baseline_models: How many untrained models are transferred too, which say what the source is worth at all.
       start: Variables of one model that every source model starts from, under a head of its own; None to start at
         random.
+      planted: Truth that was planted in the source, and where.
     """
 
     source: Dataset
@@ -179,6 +181,7 @@ class Task:
     allow_overlap: bool = False
     baseline_models: int = 4
     start: Variables | None = None
+    planted: tuple[Planted, ...] = ()
 
     def __post_init__(self) -> None:
         checks.require_at_least("baseline-models", self.baseline_models, 0)
