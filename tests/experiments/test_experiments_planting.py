@@ -36,6 +36,7 @@ def config(tmp_path, **changes):
         num_models=4,
         estimators=("difference",),
         plan="native",
+        baseline_models=0,
         model=f"{__name__}:Linear",
         devices=1,
         plant_fits=fits,
