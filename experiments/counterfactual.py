@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import itertools
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -24,8 +25,8 @@ from rich.table import Table
 
 import jdt
 from experiments import influence_setup
-from experiments.influence_run import train_run
-from experiments.influence_setup import identity, planned, settings_of, task_of
+from experiments.influence_run import retrain
+from experiments.influence_setup import identity, settings_of, task_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,26 +234,21 @@ def main(config: Config) -> None:
     out = config.out or run.path / "counterfactuals" / jdt.store.safe_name(name)
     machine = {field: getattr(config, field) for field in ("overwrite", "checkpoint_minutes", "block_size", "plan")}
     settings = dataclasses.replace(settings, out=out, **machine)
-    saved = None if config.overwrite else jdt.store.saved_run(out)
-    task, choice = planned(
-        dataclasses.replace(
-            task,
-            design=jdt.masks.Listed(plan.masks, plan.randomness_ids, int(run.config["design"]["seed"])),
-            num_models=len(plan.masks),
-            targets=tuple(target for target in task.targets if target.name == question.target),
-            modes=(question.mode,),
-            baseline_models=0,
-        ),
-        run.provenance["plan"]["name"] if config.plan == "auto" else config.plan,
-        config.block_size or (saved.layout.block_size if saved else None),
-    )
-    done = train_run(settings, task, choice, hosts, say, described)[1]
+    listed = jdt.masks.Listed(plan.masks, plan.randomness_ids, int(run.config["design"]["seed"]))
+    done = retrain(run, task, settings, listed, question.target, question.mode, described, hosts, say)
     if not done:
         say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
         return
     found = findings(question, plan, jdt.open_run(out))
     publish(found, out, say)
+    page = jdt.report.add_counterfactual(run.path, [found], name=f"counterfactual-{section_name(name)}")
+    say(f"report: {page}", markup=False, soft_wrap=True)
     say(f"{time.perf_counter() - start:.0f} s in all.")
+
+
+def section_name(name: str) -> str:
+    """Name of the part of the page that one question has."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:60]
 
 
 def findings(question: Question, plan: jdt.analyses.Removals, retrained: jdt.store.Run) -> jdt.report.Counterfactual:

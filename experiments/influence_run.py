@@ -116,6 +116,49 @@ def train_run(
     return writer, stopped or not writer.unrecorded_blocks()
 
 
+def retrain(
+    run: jdt.store.Run,
+    task: jdt.pipeline.Task,
+    config: Config,
+    listed: jdt.masks.Listed,
+    target: str,
+    mode: jdt.pipeline.Mode,
+    described: Mapping[str, Any],
+    hosts: jdt.hosts.Hosts,
+    say: Callable[..., None],
+) -> bool:
+    """Train models of a run's kind on listed subsets of its source, as a run of their own, which resumes.
+
+    Args:
+      run: The run.
+      task: What it was made of, from `task_of`.
+      config: Its flags, with the place of the new run in `out`.
+      listed: The subsets.
+      target: The only target.
+      mode: The only transfer mode.
+      described: What decides the numbers.
+      hosts: The processes that share the models.
+      say: Prints.
+
+    Returns:
+      Whether nothing more is to be trained.
+    """
+    saved = None if config.overwrite else jdt.store.saved_run(config.out)
+    task, choice = planned(
+        dataclasses.replace(
+            task,
+            design=listed,
+            num_models=len(listed.masks),
+            targets=tuple(one for one in task.targets if one.name == target),
+            modes=(mode,),
+            baseline_models=0,
+        ),
+        run.provenance["plan"]["name"] if config.plan == "auto" else config.plan,
+        config.block_size or (saved.layout.block_size if saved else None),
+    )
+    return train_run(config, task, choice, hosts, say, described)[1]
+
+
 def describe(task: jdt.pipeline.Task, choice: jdt.train.Choice, missing: list[int], say: Callable[..., None]) -> None:
     """Say in a few lines what is about to happen."""
     ensemble, plan = task.ensemble, choice.plan

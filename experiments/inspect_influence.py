@@ -21,8 +21,8 @@ import numpy as np
 
 import jdt
 from experiments import influence_setup
-from experiments.influence_run import train_run
-from experiments.influence_setup import identity, planned, settings_of, task_of
+from experiments.influence_run import retrain as train_listed
+from experiments.influence_setup import identity, settings_of, task_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,20 +208,10 @@ def verified(
         }  # fmt: skip
         name = f"failures-{evidence.target}-{evidence.mode}-{jdt.config.fingerprint(described)[:8]}"
         out = jdt.store.run_path(config.run) / "counterfactuals" / jdt.store.safe_name(name)
-        saved = jdt.store.saved_run(out)
-        retraining, choice = planned(
-            dataclasses.replace(
-                task,
-                design=jdt.masks.Listed(masks, randomness, int(run.config["design"]["seed"])),
-                num_models=len(masks),
-                targets=tuple(target for target in task.targets if target.name == evidence.target),
-                modes=(evidence.mode,),
-                baseline_models=0,
-            ),
-            run.provenance["plan"]["name"],
-            saved.layout.block_size if saved else None,
-        )
-        train_run(dataclasses.replace(settings, out=out), retraining, choice, jdt.hosts.ALONE, say, described)
+        listed = jdt.masks.Listed(masks, randomness, int(run.config["design"]["seed"]))
+        mode: jdt.pipeline.Mode = "full" if evidence.mode == "full" else "fixed"
+        own = dataclasses.replace(settings, out=out)
+        train_listed(run, task, own, listed, evidence.target, mode, described, jdt.hosts.ALONE, say)
         trained = jdt.open_run(out)
         return jdt.analyses.Outcomes(
             trained.outputs(evidence.target, evidence.mode, "confidence"),

@@ -5,7 +5,6 @@
 """
 
 import numpy as np
-from scipy import stats
 
 from jdt.types import Bool, Float, Int
 
@@ -43,6 +42,8 @@ def binary_auroc(
     >>> binary_auroc(np.array([[0.1, 0.4, 0.4, 0.9]]), np.array([0, 0, 1, 1])).tolist()
     [0.875]
     """
+    from scipy import stats  # Takes half a second, which every start of a program would wait for.
+
     positive = np.asarray(labels) == 1
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives * negatives:

@@ -21,7 +21,7 @@ from jdt.analyses.effects import Effects as Effects
 from jdt.analyses.effects import moved as moved
 from jdt.analyses.effects import movers as movers
 from jdt.analyses.effects import pick as pick
-from jdt.analyses.effects import tested as tested
+from jdt.analyses.effects import q_values_of as q_values_of
 from jdt.analyses.failures import Failures as Failures
 from jdt.analyses.failures import Mending as Mending
 from jdt.analyses.failures import Mistakes as Mistakes

@@ -60,7 +60,7 @@ def pick(
       influences: Of any level.
       units: Rows.
       targets: Columns, one for each row.
-      q: q-values, as `tested` gives them.
+      q: q-values, as `q_values_of` gives them.
       level: Of the intervals.
 
     Raises:
@@ -81,23 +81,27 @@ def pick(
     )
 
 
-def tested(influences: Influences) -> Float[np.ndarray, "units targets"] | None:
+def q_values_of(influences: Influences) -> Float[np.ndarray, "units targets"] | None:
     """q-values of all influences, asked together; None where the estimator gives no standard errors."""
     return None if influences.z is None else significance(influences).q
 
 
 def p_of_extremes(
-    influences: Influences, units: Int[np.ndarray, " picked"], targets: Int[np.ndarray, " picked"]
+    influences: Influences,
+    units: Int[np.ndarray, " picked"],
+    targets: Int[np.ndarray, " picked"],
+    looked_at: int | None = None,
 ) -> Float[np.ndarray, " picked"] | None:
     """p-values of units that were picked as the most extreme of all: each times the number of units (Bonferroni).
 
-    At most 1, and 1 where the models cannot tell; None where the estimator gives no standard errors.
+    `looked_at` is that number where it is not all of them: 1 for units that were picked for another reason. At most 1,
+    and 1 where the models cannot tell; None where the estimator gives no standard errors.
     """
     z, error, degrees = influences.z, influences.standard_error, influences.degrees_of_freedom
     if z is None or error is None or degrees is None:
         return None
     each = p_values(z[units, targets][None], np.broadcast_to(degrees, error.shape)[units, targets][None])[0]
-    return np.minimum(np.where(np.isfinite(error[units, targets]), each * len(z), 1.0), 1.0)
+    return np.minimum(np.where(np.isfinite(error[units, targets]), each * (looked_at or len(z)), 1.0), 1.0)
 
 
 def known(influences: Influences) -> Float[np.ndarray, "units targets"]:
@@ -116,7 +120,7 @@ def movers(
       influences: Of any level.
       target: Column.
       count: How many each way at most; only those that help are in the first, only those that harm in the second.
-      q: q-values, as `tested` gives them.
+      q: q-values, as `q_values_of` gives them.
 
     Raises:
       UserError: If there is no such target, or `count` is below 1.

@@ -32,12 +32,14 @@ class Paired:
         as positive where harm is ranked. Behind the first, how far it is behind the one before: never positive.
       p: float `[pairs]`: of its influence, having looked at all source examples (Bonferroni); None where the
         estimator gives no standard errors.
+      p_alone: float `[pairs]`: of its influence by itself, for source examples that were chosen for another reason.
     """
 
     effects: Effects
     rank: Int[np.ndarray, " pairs"]
     lead: Float[np.ndarray, " pairs"]
     p: Float[np.ndarray, " pairs"] | None
+    p_alone: Float[np.ndarray, " pairs"] | None
 
 
 def strongest(influences: Influences, *, harmful: bool = False) -> Paired:
@@ -76,6 +78,7 @@ def paired_with(influences: Influences, units: Int[np.ndarray, " targets"], *, h
         rank=rank,
         lead=np.where(rank == 1, own - next_behind, own - last_ahead),
         p=p_of_extremes(influences, units, columns),
+        p_alone=p_of_extremes(influences, units, columns, looked_at=1),
     )
 
 
@@ -92,12 +95,13 @@ def join(parts: Sequence[Paired]) -> Paired:
         dataclasses.replace(part.effects, targets=part.effects.targets + start)
         for part, start in zip(parts, starts, strict=True)
     )
-    p = [part.p for part in parts if part.p is not None]
+    p, alone = ([v for part in parts if (v := getattr(part, name)) is not None] for name in ("p", "p_alone"))
     return Paired(
         effects=_stacked(*moved),
         rank=np.concatenate([part.rank for part in parts]),
         lead=np.concatenate([part.lead for part in parts]),
         p=np.concatenate(p) if len(p) == len(parts) else None,
+        p_alone=np.concatenate(alone) if len(alone) == len(parts) else None,
     )
 
 
@@ -140,9 +144,10 @@ def leakage(
     Influence suspects the most helpful source image of a target image if that influence is beyond noise: its p-value,
     times the number of source images, is below `level` after Benjamini and Hochberg over the target images. Of an
     estimator without standard errors: if it helps at all (a LASSO selects), and more than twice as much as the next.
-    Similarity suspects the most similar source image if it is `least_similarity` or more. Both are shown where they
-    disagree: an influence without similarity is a helpful image, or noise; similarity without influence is a copy that
-    models do not need, or one that the models at hand are too few to notice.
+    Similarity suspects the most similar source image if it is `least_similarity` or more. Its influence was no
+    reason to choose it and is asked alone: beyond noise among the pairs that look alike. Both are shown where
+    they disagree: an influence without similarity is a helpful image, or noise; similarity without influence is a copy
+    that models do not need, or one that the models at hand are too few to notice.
 
     Args:
       influential: The most helpful source example of each target example (`strongest`).
@@ -195,12 +200,19 @@ def _judged(
     q = None if influential.p is None else q_values(influential.p)
     # The most similar source example is a candidate of its own where it is another one than the most influential.
     other = np.flatnonzero(influential.effects.units != similar.effects.units)
+    same = influential.effects.units == similar.effects.units
+    first = _by_influence(influential, q, level, harmful)
+    second, q_alike = np.zeros(len(same), bool), None
+    if q is not None and similar.p_alone is not None:
+        q_alike = q_values(np.where(similarity[1] >= least_similarity, similar.p_alone, np.nan))
+        second = (q_alike < level) & ((similar.effects.influence < 0) == harmful)
+        q = np.where(same, np.fmin(q, q_alike), q)
     effects = _stacked(
         dataclasses.replace(influential.effects, q=q),
-        dataclasses.replace(similar.effects.take(other), q=None if q is None else np.full(len(other), np.nan)),
+        dataclasses.replace(similar.effects, q=q_alike).take(other),
     )
     alike = np.concatenate([similarity[0], similarity[1][other]])
-    by_influence = np.concatenate([_by_influence(influential, q, level, harmful), np.zeros(len(other), bool)])
+    by_influence = np.concatenate([first | (second & same), second[other]])
     by_similarity = (alike >= least_similarity) & ((effects.influence < 0) if harmful else True)
     verdict = np.where(by_influence & by_similarity, 0, np.where(by_influence, 1, 2))
     strength = np.where(by_influence, np.abs(effects.influence), alike)

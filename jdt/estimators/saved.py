@@ -107,6 +107,8 @@ def load_influences(
     at = {axis: np.asarray(entries, np.int64) for axis, entries in parts.items() if entries is not None}
     group = read_group(place, only=belongs, at=at)
     if units is not None and "unit_name" in group.strings:
+        if at["unit"].max(initial=-1) >= len(group.strings["unit_name"]):
+            raise checks.UserError(f"{place} is damaged: it does not name every unit: estimate it again.")
         names = tuple(group.strings["unit_name"][u] for u in at["unit"])
         group = group._replace(strings={**group.strings, "unit_name": names})
     if f"{prefix}influence" not in group.arrays:

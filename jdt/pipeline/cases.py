@@ -18,8 +18,8 @@ from jdt.analyses import (
     moved,
     movers,
     natural_matches,
+    q_values_of,
     subpopulations,
-    tested,
 )
 from jdt.estimators import Influences
 from jdt.masks import OUTSIDE
@@ -186,7 +186,7 @@ class Inspector:
                 f"target class {name!r} has no test image, so nothing has an influence on it: choose another class."
             )
         classes = self.evidence.level("class")
-        helps, harms = movers(classes, classes.target_names.index(name), self.count, q=tested(classes))
+        helps, harms = movers(classes, classes.target_names.index(name), self.count, q=q_values_of(classes))
         shown = members[np.unique(np.linspace(0, len(members) - 1, min(self.count, len(members))).astype(int))]
         return Case(
             kind="class",
@@ -207,7 +207,7 @@ class Inspector:
         """
         self._require_example(example)
         found = self.evidence.examples(only=np.array([example]))
-        helps, harms = movers(found, 0, self.count, q=tested(found))
+        helps, harms = movers(found, 0, self.count, q=q_values_of(found))
         words = self.taken_words(example)
         return Case(
             kind="example",
@@ -223,7 +223,7 @@ class Inspector:
     def of_unit(self, unit: int) -> Case:
         """The test images that a source unit moves most, both ways."""
         found = self.evidence.examples(units=np.array([unit]))
-        q = tested(found)
+        q = q_values_of(found)
         helps, harms = moved(found, 0, self.count, q=q)
         text = f"Test images whose {_of(self.evidence.output)} including this {self._unit_word} moves most."
         if self.class_names:

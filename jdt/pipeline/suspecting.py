@@ -135,6 +135,7 @@ def _suspects_words(kind: str, told: Suspicions, level: float, least_similarity:
     by = f"beyond noise (q < {level:g})" if told.effects.q is not None else "more than twice as much as the next"
     return (
         f"For each test image, the source image that {what} ({by}), and the one that looks most like it (similarity of "
-        f"{least_similarity:g} or more). {told.count('both')} pairs are suspected by both, "
-        f"{told.count('influence only')} by influence only, {told.count('similarity only')} by similarity only."
+        f"{least_similarity:g} or more), whose influence is judged among such pairs alone. {told.count('both')} pairs "
+        f"are suspected by both, {told.count('influence only')} by influence only, {told.count('similarity only')} by "
+        "similarity only."
     )

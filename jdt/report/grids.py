@@ -30,8 +30,8 @@ def case_table(case: Case) -> Table:
                           escape(clean(mover.note) if mover.note else ""))  # fmt: skip
     for name, figure in case.figures.items():
         low, high = figure.low, figure.high
-        between = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"
-        table.add_row("", escape(name), "", "", "", escape(f"{figure.value:.3g}{between}: {figure.text}"))
+        between = "" if low is None or high is None else f" ({low:.3g} to {high:.3g}):"
+        table.add_row("", escape(name), "", "", "", escape(f"{figure.value:.3g}{between} {figure.text}"))
     return table
 
 

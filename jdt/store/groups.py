@@ -220,7 +220,11 @@ def _described(path: Place) -> dict[str, Any]:
     shape, kind, dims = (found.get(key) for key in ("shape", "data_type", "dimension_names"))
     dtype = _TYPES.get(kind) if isinstance(kind, str) else None
     sizes = shape if isinstance(shape, list) and all(type(n) is int and 0 <= n < _LONGEST for n in shape) else None
-    if dtype is None or sizes is None or not isinstance(dims, list) or found != _metadata(sizes, dtype, dims):
+    names = dims if isinstance(dims, list) and all(isinstance(dim, str) for dim in dims) else None
+    if (
+        dtype is None or sizes is None or names is None or len(names) != len(sizes)
+        or found != _metadata(sizes, dtype, names)
+    ):  # fmt: skip
         raise UserError(f"the array {path} is damaged: its zarr.json is not as it was written: {_REMEDY}.")
     chunks = _chunk_shape(sizes)
     for i in range(math.ceil(sizes[-1] / chunks[-1]) if sizes and math.prod(sizes) else len(sizes) == 0):

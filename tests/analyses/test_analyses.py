@@ -76,7 +76,7 @@ def test_planted_truth_is_found_by_every_estimator(name):
     np.testing.assert_allclose(failed.without - failed.expected, -failed.blamed.influence, rtol=1e-5)
     np.testing.assert_allclose(failed.expected, found.predict(np.ones((1, UNITS), bool))[0, [7]], rtol=1e-4)
     # What moves an image, and what a unit moves.
-    q = analyses.tested(found)
+    q = analyses.q_values_of(found)
     assert (q is not None) == has_errors
     helps, harms = analyses.movers(found, 7, 3, q=q)
     assert harms.units[0] == 5
@@ -94,7 +94,7 @@ def test_planted_truth_is_found_by_every_estimator(name):
 @pytest.mark.parametrize(("estimator", "kind"), [(Ridge(), "antithetic"), (DifferenceOfMeans(), "fixed-size")])
 def test_permuted_masks_find_nothing_beyond_the_false_discovery_rate(estimator, kind):
     worlds, level = 40, 0.1
-    found = dict.fromkeys(("subpopulations", "failures", "leakage", "misleading"), 0)
+    found = dict.fromkeys(("subpopulations", "failures", "leakage", "misleading", "both"), 0)
     for seed in range(worlds):
         masks, outputs = world(kind, seed, noise=2.0)
         masks = permuted_masks(masks, np.random.default_rng([seed, 1]), paired=kind == "antithetic")
@@ -108,6 +108,8 @@ def test_permuted_masks_find_nothing_beyond_the_false_discovery_rate(estimator, 
             first = analyses.strongest(examples, harmful=harmful)
             nowhere = np.zeros(len(LABELS))
             found[name] += bool(len(judge(first, first, (nowhere, nowhere), level=level)))
+        some = analyses.paired_with(examples, np.arange(len(LABELS)) % UNITS)
+        found["both"] += bool(analyses.leakage(some, some, (nowhere + 1, nowhere + 1), level=level).count("both"))
     # Where nothing is, a false discovery rate is the chance of finding anything at all.
     bound = level + 3 * np.sqrt(level * (1 - level) / worlds)
     assert {name: count / worlds for name, count in found.items() if count / worlds > bound} == {}
@@ -119,7 +121,7 @@ class TestSuspects:
     def case(self, *, harmful, has_errors):
         effect = np.zeros((30, 8))
         effect[[0, 1, 2], [0, 1, 2]] = -3.0 if harmful else 3.0
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(1)
         masks = design_rows("bernoulli", 300, 30, 0)
         found = DifferenceOfMeans().fit(masks, outputs_of(masks, effect, rng, noise=0.5))
         if not has_errors:

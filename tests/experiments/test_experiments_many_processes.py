@@ -97,7 +97,8 @@ def test_four_processes_of_a_job_make_the_run_of_one_although_one_is_killed(alon
     assert (out / "summary.json").exists()
     assert jdt.load_influences(out, level="class").num_models == 24
     left = {path.name for path in out.iterdir()}
-    assert left == {"blocks", "figures", "influences", "report.html", "run.json", "store.zarr", "summary.json"}
+    shown = {"figures", "report.html", "sections", "tables"}
+    assert left == {"blocks", "influences", "run.json", "store.zarr", "summary.json", *shown}
     assert jdt.store.check_run(out).is_sound
 
 

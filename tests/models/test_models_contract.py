@@ -53,8 +53,11 @@ class LeaksAcrossTheBatch(PatchMixer):
         return nn.Dense(self.num_classes, name="head")(features), features
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (16, 16, 3), (7, 5, 3)])
-@pytest.mark.parametrize("module", [models.SmallCNN(5, width=4), PatchMixer(5)])
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [(models.SmallCNN(5, width=4), (7, 5, 3)), (PatchMixer(5), (16, 16, 3)), (PatchMixer(5), (8, 8, 1))],
+    ids=["small_cnn odd", "foreign", "foreign grey"],
+)
 def test_a_sound_model_passes(module, shape):
     models.check_contract(models.Network(module), shape, 5)
 

@@ -54,11 +54,11 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(make_task, open_writer):
 def test_any_number_of_devices_gives_the_same_store(make_task, open_writer):
     alone = make_task("fixed-size", num_models=6, block_size=6)
     reference, _ = finish(alone, open_writer(alone, "1"))
-    for num_devices in (2, 8):
-        task = make_task("fixed-size", num_models=6, block_size=6, num_devices=num_devices)
-        run, _ = finish(task, open_writer(task, str(num_devices)))
-        for name, value in everything(reference).items():
-            np.testing.assert_array_equal(everything(run)[name], value, err_msg=f"{name} on {num_devices} devices")
+    # The most there are, two of them filled up; other numbers are tested with the engine.
+    task = make_task("fixed-size", num_models=6, block_size=6, num_devices=8)
+    run, _ = finish(task, open_writer(task, "8"))
+    for name, value in everything(reference).items():
+        np.testing.assert_array_equal(everything(run)[name], value, err_msg=name)
 
 
 def test_a_shorter_last_block_is_like_any_other(make_task, open_writer):

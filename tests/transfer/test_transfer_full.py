@@ -1,5 +1,6 @@
 import dataclasses
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -18,9 +19,21 @@ def dots(name, classes, seed, count=60):
     return data.from_arrays(name, images, labels, [str(c) for c in range(classes)])
 
 
+class Layered(nn.Module):
+    """A network with statistics that compiles in no time."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        x = nn.Dense(16, name="dense")(images.reshape(len(images), -1))
+        features = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x))
+        return nn.Dense(self.num_classes, name="head")(features), features
+
+
 @pytest.fixture(scope="module")
 def ensemble():
-    network = models.Network(models.SmallCNN(5, width=4))
+    network = models.Network(Layered(5))
     recipe = train.Recipe(epochs=2, batch_size=8, learning_rate=0.05)
     return train.Ensemble(network, recipe, train.PLANS["matmul"], SHAPE, 30.0, 30, num_devices=2)
 
