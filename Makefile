@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-solvers clean
+.PHONY: help setup demo study test check bench bench-solvers clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -14,6 +14,10 @@ setup: $(INSTALLED) ## Create .venv and install jdt with its development tools.
 
 demo: $(INSTALLED) ## Influence of 30 source classes on handwritten digits, into runs/demo; again: resumes.
 	$(BIN)/python -m experiments.class_influence --out runs/demo
+
+study: demo ## The demo's influences put to use: units removed and models retrained, classes, images and failures looked into.
+	$(BIN)/python -m experiments.counterfactual --run runs/demo --removed 0.2 0.4 0.6
+	$(BIN)/python -m experiments.inspect_influence --run runs/demo --classes 3 8 --subpopulations 3 --failures 3 --verify 2
 
 test: $(INSTALLED) ## Run all tests.
 	$(BIN)/python -m pytest tests -n auto --dist loadfile

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 COMPILED = pytest.StashKey[tempfile.TemporaryDirectory]()
+FAST = {"experiments", "pipeline"}
+"""Tests of these folders compile with few optimisations; all others compile as users do."""
 # Before JAX is imported. `JAX_PLATFORMS=cuda make test` overrides it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -48,9 +50,19 @@ def wide_lines() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_programs() -> Iterator[None]:
-    """Drop a file's compiled programs after it: each holds memory maps, and a process may have 65,530 on Linux."""
-    yield
+def compiled_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile fast where tests are about what happens around the programs; drop a file's programs after it.
+
+    Each program holds memory maps, and a process may have 65,530 on Linux.
+    """
     import jax
 
+    fast = request.path.parent.name in FAST
+    with pytest.MonkeyPatch.context() as patch:
+        if fast:
+            patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # For the processes that tests start.
+            jax.config.update("jax_disable_most_optimizations", True)
+        yield
+    if fast:
+        jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()

@@ -3,15 +3,25 @@
 import dataclasses
 import json
 
+import flax.linen as nn
 import numpy as np
 import pytest
 
 import jdt
 from experiments import class_influence, counterfactual, influence_run, influence_setup
 
+
+class Linear(nn.Module):
+    """Compiles in no time."""
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        return nn.relu(nn.Dense(16)(images.reshape(len(images), -1)))
+
+
 TINY = (
     "--preset", "smoke", "--devices", "2", "--plan", "matmul", "--num-models", "4", "--recipe.epochs", "0.1",
-    "--baseline-models", "0",
+    "--baseline-models", "0", "--model", f"{__name__}:Linear",
 )  # fmt: skip
 
 
