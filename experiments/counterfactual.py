@@ -59,6 +59,8 @@ class Config:
     """Where prepared TFDS datasets are; by default where the run had them."""
     units: str | None = None
     """groups:FILE, where the file is no longer where the run had it."""
+    model: str | None = None
+    """The model of the run, where it is a class of your own: package.module:ClassName."""
     plan: str = "auto"
     """How models share the devices: auto (as the run did) or a name: see jdt.train.PLANS."""
     devices: int | None = None
@@ -226,7 +228,7 @@ def main(config: Config) -> None:
         say(f"the run is in progress: {len(run.complete)} of its {run.num_models} models are complete, and rank.")
     plan = make_plan(config, question)
     like = influence_setup.Config(out=config.run, devices=config.devices, memory_budget=config.memory_budget)
-    settings = settings_of(run, like, data_dir=config.data_dir, units=config.units)
+    settings = settings_of(run, like, data_dir=config.data_dir, units=config.units, model=config.model)
     task = task_of(run, settings)
     described = describe(question, plan, identity(settings, task))
     parts = [question.target, question.mode, *([config.target_class] if config.target_class else [])]

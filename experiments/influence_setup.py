@@ -318,7 +318,8 @@ def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
       **changes: Fields that differ; those that are None do not, so that a run's own data folder is the default.
 
     Raises:
-      UserError: If the run is from before runs said it, or says it in another way.
+      UserError: If the run is from before runs said it, or says it in another way, or names a class of its own as its
+        model and the caller does not name the same: importing it runs code that the run's author chose.
     """
     saved = dict(run.provenance.get("settings") or {})
     if not saved:
@@ -338,6 +339,13 @@ def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
         if isinstance(value := getattr(config, name), str)
     }
     given = {name: value for name, value in changes.items() if value is not None}
+    if config.model not in jdt.models.ZOO and given.get("model") is None:
+        raise jdt.UserError(
+            f"the run says that its models are {config.model!r}, and importing that runs its code: if you know where "
+            f"the run comes from, pass --model {config.model}."
+        )
+    if given.get("model", config.model) != config.model:
+        raise jdt.UserError(f"--model is {given['model']}, but the run was made with {config.model}: leave it out.")
     return dataclasses.replace(config, **paths, **{"precision": run.config.get("precision", config.precision), **given})
 
 

@@ -69,6 +69,8 @@ class Config:
     """Where prepared TFDS datasets are; by default where the run had them."""
     groups: pathlib.Path | None = None
     """The file of --units groups:FILE, where it is no longer where the run had it."""
+    model: str | None = None
+    """The model of the run, where it is a class of your own: package.module:ClassName."""
     devices: int | None = None
     """Local devices that --verify uses; by default all of them."""
 
@@ -149,10 +151,10 @@ def opened(
     units = None if config.groups is None else f"groups:{config.groups}"
     like = influence_setup.Config(out=config.run, devices=config.devices)
     try:
-        settings = settings_of(run, like, data_dir=config.data_dir, units=units)
+        settings = settings_of(run, like, data_dir=config.data_dir, units=units, model=config.model)
         return task_of(run, settings), settings
     except jdt.UserError as error:
-        if config.data_dir is not None or config.groups is not None or config.verify:
+        if config.verify or any(x is not None for x in (config.data_dir, config.groups, config.model)):
             raise
         say(f"without images: {error}", markup=False, soft_wrap=True)
         return None, None

@@ -45,7 +45,8 @@ def studied(tmp_path_factory):
 
 
 def ask(studied, *arguments):
-    return run_main(counterfactual, "--run", studied, "--devices", "2", "--plan", "matmul", *arguments)
+    common = ("--devices", "2", "--plan", "matmul", "--model", f"{__name__}:Linear")
+    return run_main(counterfactual, "--run", studied, *common, *arguments)
 
 
 def retrained(studied):
@@ -125,6 +126,15 @@ def test_other_data_than_the_run_had_are_refused(studied, capfd, tmp_path):
     groups.write_text(json.dumps({"a": ["upright 1"], "b": ["upright 2"]}))
     assert ask(studied, "--units", f"groups:{groups}") == 2
     assert "is not what is there now" in capfd.readouterr().err
+
+
+def test_code_that_a_run_names_is_imported_only_when_asked_for(studied):
+    run, like = jdt.open_run(studied), influence_setup.Config(out=studied)
+    with pytest.raises(jdt.UserError, match="importing that runs its code"):
+        influence_setup.settings_of(run, like)
+    with pytest.raises(jdt.UserError, match="the run was made with"):
+        influence_setup.settings_of(run, like, model="resnet9")
+    assert influence_setup.settings_of(run, like, model=f"{__name__}:Linear").num_models == 4
 
 
 def test_a_run_that_does_not_say_how_it_was_made_is_refused(studied):
