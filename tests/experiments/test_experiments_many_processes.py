@@ -15,14 +15,18 @@ import jdt
 
 ROOT = pathlib.Path(__file__).parents[2]
 FLAGS = ("--preset", "smoke", "--recipe.epochs", "0.1", "--plan", "matmul", "--block-size", "2")
-# What `main` does up to the report.
+FLAGS += ("--estimators", "ridge", "--baseline-models", "2")  # Fewer programs to compile.
+# What `main` does up to the report, first for fewer models.
 TRAIN_ALONE = """
+import dataclasses
 import sys
 import jdt
 from experiments import class_influence, influence_run, influence_setup
 
 def main(config):
-    influence_run.train_run(config, *influence_setup.load_task(config), jdt.hosts.ALONE, jdt.cli.console.print)
+    for num_models in (8, config.num_models):
+        grown = dataclasses.replace(config, num_models=num_models)
+        influence_run.train_run(grown, *influence_setup.load_task(grown), jdt.hosts.ALONE, jdt.cli.console.print)
 
 sys.exit(jdt.cli.main(main, class_influence.PRESETS, default="smoke", description=""))
 """
@@ -66,12 +70,11 @@ def wait_for_records(out, count, process):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The store of a run by one process, in two starts: 8 models, then 24."""
+    """The store of a run by one process, that grows from 8 models to 24."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    for num_models in (8, 24):
-        process = start(out, num_models, program=("-c", TRAIN_ALONE))
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    process = start(out, 24, program=("-c", TRAIN_ALONE))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     assert num_records(out) == 12
     return store_bytes(out)
 
