@@ -1,0 +1,199 @@
+"""The notebook of docs/, executed on a run that is made here, and as it is committed.
+
+Cells are plain Python, so they are executed one after the other in this process rather than in a Jupyter kernel: that
+takes 30 packages less (nbclient, ipykernel and what these need), no second start of JAX, and warnings are seen.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import flax.linen as nn
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+import jdt
+from experiments import class_influence, counterfactual, influence_run, influence_setup
+
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "read_a_run.ipynb"
+TINY = ("--preset", "smoke", "--devices", "2", "--plan", "matmul", "--num-models", "16", "--recipe.epochs", "0.2",
+        "--baseline-models", "0", "--model", f"{__name__}:Linear")  # fmt: skip
+
+
+class Linear(nn.Module):
+    """Compiles in no time."""
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        return nn.relu(nn.Dense(16)(images.reshape(len(images), -1)))
+
+
+def cells():
+    """Sources of the code cells."""
+    found = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in found if cell["cell_type"] == "code"]
+
+
+def execute(some, names):
+    """Execute cells where `names` are known; what each printed, and its figures. Any warning is an error."""
+    printed, figures = [], []
+    for number, source in enumerate(some):
+        with contextlib.redirect_stdout(io.StringIO()) as text, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            exec(compile(source, f"<code cell {number}>", "exec"), names)
+            for figure in map(pyplot.figure, pyplot.get_fignums()):
+                figure.canvas.draw()
+                figures.append(figure)
+        pyplot.close("all")
+        printed.append(text.getvalue())
+    return printed, figures
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run without a page, and a counterfactual of it."""
+
+    def only_train(config):
+        task, choice = influence_setup.load_task(config)
+        influence_run.train_run(config, task, choice, jdt.hosts.ALONE, jdt.cli.console.print)
+
+    out = str(tmp_path_factory.mktemp("made") / "run")
+    argv = [*TINY, "--out", out]
+    assert jdt.cli.main(only_train, class_influence.PRESETS, default="demo", description="", argv=argv) == 0
+    argv = [
+        "--run",
+        out,
+        "--devices",
+        "2",
+        "--plan",
+        "matmul",
+        "--removed",
+        "5",
+        "--seeds",
+        "2",
+        "--arms",
+        "bottom",
+        "top",
+    ]
+    assert jdt.cli.main(counterfactual.main, counterfactual.PRESETS, default="demo", description="", argv=argv) == 0
+    return Path(out)
+
+
+@pytest.fixture(autouse=True)
+def drawing(monkeypatch):
+    backend = matplotlib.get_backend()
+    pyplot.switch_backend("agg")
+    with matplotlib.rc_context():
+        yield
+    pyplot.close("all")
+    pyplot.switch_backend(backend)
+
+
+@pytest.fixture(scope="module")
+def read(made):
+    """The notebook, executed on it: the names that it defined, what cells printed, figures."""
+    names: dict = {"__name__": "__main__"}
+    with pytest.MonkeyPatch.context() as patch, matplotlib.rc_context():
+        patch.setenv("RUN", str(made))
+        pyplot.switch_backend("agg")
+        printed, figures = execute(cells(), names)
+    return names, printed, figures
+
+
+def test_classes_are_answered_as_an_estimate_of_ones_own_says(made, read):
+    _, printed, _ = read
+    run = jdt.open_run(made)
+    labels, confidence = run.target("jdt_digits").labels, run.outputs("jdt_digits", output="confidence")
+    by_class = np.stack([confidence[:, labels == c].mean(axis=1) for c in range(10)], axis=1)
+    found = jdt.Ridge().fit(run.mask(), by_class, paired=True)
+    low, high = (100 * ends for ends in found.interval())
+    lines = printed[1].splitlines()[1:21]
+    for c in range(10):
+        for line, u in zip(
+            lines[2 * c : 2 * c + 2], (found.influence[:, c].argmax(), found.influence[:, c].argmin()), strict=True
+        ):
+            assert line.startswith(f"{c} ")
+            assert f" {run.unit_names[u]} " in line
+            assert f"{low[u, c]:+.1f} to {high[u, c]:+.1f}" in line
+    expected, *_ = jdt.evaluate.split_half(jdt.Ridge(), run.mask(), by_class, paired=True)
+    assert f"reliability of 16 models {expected:.2f}" in printed[3]
+
+
+def test_the_image_is_a_failure_and_its_models_are_counted(made, read):
+    names, printed, figures = read
+    run = jdt.open_run(made)
+    example, unit = names["example"], names["blamed"]
+    labels = run.target("jdt_digits").labels
+    right = (run.outputs("jdt_digits", output="prediction") == labels)[:, example]
+    assert right.mean() < 0.5
+    assert f"test image {example} ({labels[example]}), taken for" in printed[4]
+    assert f"To blame: {run.unit_names[unit]}, -" in printed[4]
+    for word, those in (("with", run.mask()[:, unit]), ("without", ~run.mask()[:, unit])):
+        assert f"{word} {run.unit_names[unit]}: {right[those].mean():.0%} of 8 models are right" in printed[5]
+    confidence = run.outputs("jdt_digits", output="confidence")[:, example]
+    dots = [line.get_ydata() for line in figures[2].axes[2].get_lines()]
+    np.testing.assert_array_equal(dots[0], confidence[run.mask()[:, unit]])
+    np.testing.assert_array_equal(dots[2], confidence[~run.mask()[:, unit]])
+    # A look at the models and the datamodel's change tell the same story.
+    assert names["without"] > names["whole"]
+
+
+def test_curves_are_those_of_the_stored_predictions(made, read):
+    _, printed, figures = read
+    (folder,) = (made / "counterfactuals").iterdir()
+    retrained = jdt.open_run(folder)
+    labels = retrained.target("jdt_digits").labels
+    report = jdt.analyses.halves(labels, 0).report
+    accuracy = (retrained.outputs("jdt_digits", output="prediction") == labels)[:, report].mean(axis=1).reshape(2, 3)
+    (axes,) = figures[-1].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["bottom", "top"]
+    for container, models in zip(axes.containers, ([0, 1], [0, 2]), strict=True):
+        line, _, (bars,) = container
+        np.testing.assert_allclose(np.diff(line.get_xdata()), [5])
+        np.testing.assert_allclose(line.get_ydata(), accuracy[:, models].mean(axis=0))
+        change = accuracy[:, models[1]] - accuracy[:, 0]
+        _, low, high = jdt.analyses.mean_interval(change)
+        ends = np.sort(bars.get_segments()[1][:, 1])
+        np.testing.assert_allclose(ends, accuracy[:, 0].mean() + np.array([low, high]))
+    for name, figure in json.loads((folder / "summary.json").read_text()).items():
+        (line,) = [line for line in printed[-1].splitlines() if line.startswith(f"  {name} ")]
+        assert (
+            f"{100 * figure['value']:+.1f} ({100 * figure['low']:+.1f} to {100 * figure['high']:+.1f}), n = 2" in line
+        )
+
+
+def test_it_says_which_command_makes_what_is_not_there(made, read, tmp_path, monkeypatch):
+    names, *_ = read
+    shutil.copytree(made, tmp_path / "run", ignore=shutil.ignore_patterns("counterfactuals"))
+    (printed, *_), figures = execute(
+        cells()[-3:], {**names, "run": jdt.open_run(tmp_path / "run"), "RUN": tmp_path / "run"}
+    )
+    assert "0 finished counterfactuals" in printed
+    assert f"python -m experiments.counterfactual --run {tmp_path / 'run'}" in printed
+    assert figures == []
+    monkeypatch.setenv("RUN", str(tmp_path / "nowhere"))
+    with pytest.raises(jdt.UserError, match=r"no run in .*nowhere: `make demo`"):
+        execute(cells()[:1], {})
+
+
+def test_what_is_committed_is_a_clean_execution():
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert len(text.encode()) < 300_000
+    assert [place for place in ("/tmp/", "/home/", "/root/", "/Users/", str(Path.home())) if place in text] == []
+    notebook = json.loads(text)
+    assert notebook["nbformat"] == 4
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "in order, from a new kernel"
+    assert [cell for cell in notebook["cells"] if cell["metadata"]] == []
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert {(output["output_type"], output.get("name")) for output in outputs} == {
+        ("stream", "stdout"),
+        ("display_data", None),
+    }
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
