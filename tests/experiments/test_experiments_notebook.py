@@ -18,10 +18,10 @@ import pytest
 from matplotlib import pyplot
 
 import jdt
-from experiments import class_influence, counterfactual, influence_run, influence_setup
+from experiments import class_influence, counterfactual, influence_run, influence_setup, inspect_influence
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "read_a_run.ipynb"
-TINY = ("--preset", "smoke", "--devices", "2", "--plan", "matmul", "--num-models", "16", "--recipe.epochs", "0.2",
+TINY = ("--preset", "smoke", "--devices", "1", "--plan", "matmul", "--num-models", "8", "--recipe.epochs", "0.2",
         "--baseline-models", "0", "--model", f"{__name__}:Linear")  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def execute(some, names):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run without a page, and a counterfactual of it."""
+    """A run, of which a counterfactual was asked and whose worst failure was verified."""
 
     def only_train(config):
         task, choice = influence_setup.load_task(config)
@@ -65,27 +65,18 @@ def made(tmp_path_factory):
     out = str(tmp_path_factory.mktemp("made") / "run")
     argv = [*TINY, "--out", out]
     assert jdt.cli.main(only_train, class_influence.PRESETS, default="demo", description="", argv=argv) == 0
-    argv = [
-        "--run",
-        out,
-        "--devices",
-        "2",
-        "--plan",
-        "matmul",
-        "--removed",
-        "5",
-        "--seeds",
-        "2",
-        "--arms",
-        "bottom",
-        "top",
-    ]
-    assert jdt.cli.main(counterfactual.main, counterfactual.PRESETS, default="demo", description="", argv=argv) == 0
+    asked = {
+        counterfactual: ("--plan", "matmul", "--removed", "5", "--arms", "bottom", "top"),
+        inspect_influence: ("--failures", "1", "--verify", "1", "--no-images"),
+    }
+    for module, flags in asked.items():
+        argv = ["--run", out, "--devices", "1", "--seeds", "2", *flags]
+        assert jdt.cli.main(module.main, module.PRESETS, default="demo", description="", argv=argv) == 0
     return Path(out)
 
 
 @pytest.fixture(autouse=True)
-def drawing(monkeypatch):
+def drawing():
     backend = matplotlib.get_backend()
     pyplot.switch_backend("agg")
     with matplotlib.rc_context():
@@ -112,16 +103,14 @@ def test_classes_are_answered_as_an_estimate_of_ones_own_says(made, read):
     by_class = np.stack([confidence[:, labels == c].mean(axis=1) for c in range(10)], axis=1)
     found = jdt.Ridge().fit(run.mask(), by_class, paired=True)
     low, high = (100 * ends for ends in found.interval())
-    lines = printed[1].splitlines()[1:21]
-    for c in range(10):
-        for line, u in zip(
-            lines[2 * c : 2 * c + 2], (found.influence[:, c].argmax(), found.influence[:, c].argmin()), strict=True
-        ):
-            assert line.startswith(f"{c} ")
-            assert f" {run.unit_names[u]} " in line
-            assert f"{low[u, c]:+.1f} to {high[u, c]:+.1f}" in line
+    extremes = np.stack([found.influence.max(axis=0), found.influence.min(axis=0)], axis=1).ravel()
+    for place, (line, extreme) in enumerate(zip(printed[1].splitlines()[1:21], extremes, strict=True)):
+        u = run.unit_names.index(line[19:39].strip())  # One of equals.
+        assert line.split()[:2] == [str(place // 2), ("helps", "harms")[place % 2]]
+        assert found.influence[u, place // 2] == pytest.approx(extreme, abs=1e-6)
+        assert f"{low[u, place // 2]:+.1f} to {high[u, place // 2]:+.1f}" in line
     expected, *_ = jdt.evaluate.split_half(jdt.Ridge(), run.mask(), by_class, paired=True)
-    assert f"reliability of 16 models {expected:.2f}" in printed[3]
+    assert f"reliability of 8 models {expected:.2f}" in printed[3]
 
 
 def test_the_image_is_a_failure_and_its_models_are_counted(made, read):
@@ -134,18 +123,22 @@ def test_the_image_is_a_failure_and_its_models_are_counted(made, read):
     assert f"test image {example} ({labels[example]}), taken for" in printed[4]
     assert f"To blame: {run.unit_names[unit]}, -" in printed[4]
     for word, those in (("with", run.mask()[:, unit]), ("without", ~run.mask()[:, unit])):
-        assert f"{word} {run.unit_names[unit]}: {right[those].mean():.0%} of 8 models are right" in printed[5]
+        assert f"{word} {run.unit_names[unit]}: {right[those].mean():.0%} of 4 models are right" in printed[5]
     confidence = run.outputs("jdt_digits", output="confidence")[:, example]
     dots = [line.get_ydata() for line in figures[2].axes[2].get_lines()]
     np.testing.assert_array_equal(dots[0], confidence[run.mask()[:, unit]])
     np.testing.assert_array_equal(dots[2], confidence[~run.mask()[:, unit]])
-    # A look at the models and the datamodel's change tell the same story.
-    assert names["without"] > names["whole"]
+    (folder,) = (made / "counterfactuals").glob("failures-*")
+    said = jdt.open_run(folder).outputs("jdt_digits", output="confidence")[:, example]
+    mean, low, high = 100 * np.array(jdt.analyses.mean_interval(said[2:] - said[:2]))
+    assert f"change {mean:+.1f} points (95 % {low:+.1f} to {high:+.1f}, 2 seeds)" in printed[6]
+    expected = -100 * jdt.Ridge().fit(run.mask(), confidence[:, None], paired=True).influence[unit, 0]
+    assert f"the datamodel expects {expected:+.1f}" in printed[6]
 
 
 def test_curves_are_those_of_the_stored_predictions(made, read):
     _, printed, figures = read
-    (folder,) = (made / "counterfactuals").iterdir()
+    (folder,) = (made / "counterfactuals").glob("jdt_digits-fixed-*")
     retrained = jdt.open_run(folder)
     labels = retrained.target("jdt_digits").labels
     report = jdt.analyses.halves(labels, 0).report
@@ -154,7 +147,7 @@ def test_curves_are_those_of_the_stored_predictions(made, read):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["bottom", "top"]
     for container, models in zip(axes.containers, ([0, 1], [0, 2]), strict=True):
         line, _, (bars,) = container
-        np.testing.assert_allclose(np.diff(line.get_xdata()), [5])
+        np.testing.assert_allclose(line.get_xdata(), [0, 5], atol=0.2)
         np.testing.assert_allclose(line.get_ydata(), accuracy[:, models].mean(axis=0))
         change = accuracy[:, models[1]] - accuracy[:, 0]
         _, low, high = jdt.analyses.mean_interval(change)
@@ -162,19 +155,18 @@ def test_curves_are_those_of_the_stored_predictions(made, read):
         np.testing.assert_allclose(ends, accuracy[:, 0].mean() + np.array([low, high]))
     for name, figure in json.loads((folder / "summary.json").read_text()).items():
         (line,) = [line for line in printed[-1].splitlines() if line.startswith(f"  {name} ")]
-        assert (
-            f"{100 * figure['value']:+.1f} ({100 * figure['low']:+.1f} to {100 * figure['high']:+.1f}), n = 2" in line
-        )
+        value, low, high = (100 * figure[key] for key in ("value", "low", "high"))
+        assert f"{value:+.1f} ({low:+.1f} to {high:+.1f}), n = 2" in line
 
 
 def test_it_says_which_command_makes_what_is_not_there(made, read, tmp_path, monkeypatch):
     names, *_ = read
     shutil.copytree(made, tmp_path / "run", ignore=shutil.ignore_patterns("counterfactuals"))
-    (printed, *_), figures = execute(
-        cells()[-3:], {**names, "run": jdt.open_run(tmp_path / "run"), "RUN": tmp_path / "run"}
-    )
-    assert "0 finished counterfactuals" in printed
-    assert f"python -m experiments.counterfactual --run {tmp_path / 'run'}" in printed
+    names = {**names, "run": jdt.open_run(tmp_path / "run"), "RUN": tmp_path / "run"}
+    (verified, curves, *_), figures = execute(cells()[6:], names)
+    assert f"not verified yet: python -m experiments.inspect_influence --run {tmp_path / 'run'}" in verified
+    assert "0 finished counterfactuals" in curves
+    assert f"python -m experiments.counterfactual --run {tmp_path / 'run'}" in curves
     assert figures == []
     monkeypatch.setenv("RUN", str(tmp_path / "nowhere"))
     with pytest.raises(jdt.UserError, match=r"no run in .*nowhere: `make demo`"):
@@ -192,8 +184,6 @@ def test_what_is_committed_is_a_clean_execution():
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "in order, from a new kernel"
     assert [cell for cell in notebook["cells"] if cell["metadata"]] == []
     outputs = [output for cell in code for output in cell["outputs"]]
-    assert {(output["output_type"], output.get("name")) for output in outputs} == {
-        ("stream", "stdout"),
-        ("display_data", None),
-    }
+    kinds = {(output["output_type"], output.get("name")) for output in outputs}
+    assert kinds == {("stream", "stdout"), ("display_data", None)}, "no error, no warning, nothing else"
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
