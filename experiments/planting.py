@@ -155,8 +155,8 @@ def _pairs(name: str, planted: jdt.plant.Planted, units: jdt.masks.Units, influe
     )
     end, control = ("bottom" if seek_harm else "top"), (", control" if planted.is_control else "")
     what = f"{'misleading' if seek_harm else 'leaked'} copies{control}"
-    first = _share(scored.first, f"{what}, whose influence on the image they copy is the {end} one of all units")
-    extreme = _share(scored.extreme, f"{what}, among the {end} {MISLEADING_SHARE:.0%} of units for the image they copy")
+    first = _share(scored.first, f"{what}, whose influence on their target image is the {end} one of all units")
+    extreme = _share(scored.extreme, f"{what}, among the {end} {MISLEADING_SHARE:.0%} of units for their target image")
     ranks = jdt.report.Figure(
         float(np.median(scored.ranks)), None, None, len(scored.ranks), "rank",
         f"median rank of {what} among {scored.num_units} units, from the {end}",

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 import jdt
-from experiments import class_influence, fit_datamodels, inspect_influence, plan, transfer_again, verify
+from experiments import (
+    class_influence,
+    counterfactual,
+    example_influence,
+    fit_datamodels,
+    inspect_influence,
+    plan,
+    results,
+    transfer_again,
+    verify,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -71,7 +81,10 @@ def test_python_snippets_parse_and_name_what_exists(page):
 def test_flags_of_the_experiments_exist(page):
     named = set(re.findall(r"(?<![\w-])--(?:no-)?([a-z][a-z.-]*[a-z])", page.read_text(encoding="utf-8")))
     others = {"preset", "help", "check", "format-check", "fix"}
-    modules = (class_influence, fit_datamodels, inspect_influence, plan, transfer_again, verify)
+    modules = (
+        class_influence, counterfactual, example_influence, fit_datamodels, inspect_influence, plan, results,
+        transfer_again, verify,
+    )  # fmt: skip
     there = set().union(*(flags(module.Config) for module in modules))
     for script in (ROOT / "tpu_setup").glob("*.sh"):  # Those of the scripts, and of the programs that they call.
         there |= set(re.findall(r"(?<![\w-])--([a-z][a-z-]*[a-z])", script.read_text(encoding="utf-8")))

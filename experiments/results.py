@@ -1,0 +1,211 @@
+"""Write down what finished runs found, as Markdown: commands, commits, devices, seconds, figures with intervals.
+
+Question  What came out, by which command, and could it be noise? Reliability is given at several numbers of models and
+          beside masks whose rows were exchanged, where nothing is to be found.
+Source    arXiv 2207.05739 (source-data influence for transfer learning); its checks A2 to A4 in small.
+Run       python -m experiments.results --runs runs/demo --out docs/results.md
+Smoke     python -m experiments.results --preset smoke
+Related   python -m experiments.results --runs runs/real --related benchmarks/related/cifar10_from_groups.json
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import jdt
+
+SHUFFLES = 20
+"""Negative controls: how often rows of the masks are exchanged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every knob of the experiment."""
+
+    runs: tuple[jdt.cli.RunPath, ...]
+    """Finished runs, in the order of the page; what was retrained for them is found inside them."""
+    out: pathlib.Path = pathlib.Path("docs/results.md")
+    """The page."""
+    related: tuple[pathlib.Path, ...] = ()
+    """JSON files of target class -> source units that mean the same, written down before any run; each is used for
+    the runs that have all of its units."""
+
+
+PRESETS = {
+    "demo": Config(runs=(pathlib.Path("runs/demo"),)),
+    "smoke": Config(runs=(pathlib.Path("runs/smoke"),), out=pathlib.Path("runs/smoke/results.md")),
+    "paper": Config(runs=(pathlib.Path("runs/paper"),)),
+}
+
+
+def main(config: Config) -> None:
+    """Write the page."""
+    related = [read_related(path) for path in config.related]
+    parts = [
+        "# Results",
+        "Written by `python -m experiments.results` from the runs themselves; intervals are 95 %. How each figure is "
+        "made is in the [glossary](glossary.md).",
+    ]
+    for place in config.runs:
+        run = jdt.open_run(place)
+        with jdt.cli.console.status(f"reading {place}"):
+            parts += list(describe(run, related))
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    jdt.store.write_bytes(config.out, ("\n\n".join(parts) + "\n").encode())
+    jdt.cli.console.print(f"results: {config.out}", markup=False, soft_wrap=True)
+
+
+def read_related(path: pathlib.Path) -> dict[str, list[str]]:
+    """Read target class -> units.
+
+    Raises:
+      UserError: If the file cannot be read or has another form.
+    """
+    try:
+        related = json.loads(path.expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise jdt.UserError(f"cannot read --related {str(path)!r}: {error}.") from error
+    if not isinstance(related, dict) or not all(isinstance(names, list) for names in related.values()):
+        raise jdt.UserError(f'--related {str(path)!r} must map target classes to lists of units: {{"dog": ["dogs"]}}.')
+    return related
+
+
+def describe(run: jdt.store.Run, related: Sequence[Mapping[str, Sequence[str]]]) -> Iterator[str]:
+    """All paragraphs about one run."""
+    config = run.config
+    yield f"## {config.get('source', run.path.name)} → {', '.join(run.layout.num_examples)}"
+    yield from _how(run)
+    yield from _key_figures(run.path)
+    output = str(run.provenance.get("output", "confidence"))
+    for target in run.layout.num_examples:
+        for mode in run.modes:
+            yield from _reliability(run, target, mode, output)
+            names = run.target(target).class_names
+            for one in related:
+                fits = {unit for units in one.values() for unit in units} <= set(run.unit_names)
+                if fits and set(one) <= set(names):
+                    yield from _related(run, target, mode, output, one)
+    for place in sorted(jdt.store.names_in(run.path / "counterfactuals")):
+        yield from _counterfactual(jdt.open_run(run.path / "counterfactuals" / place))
+
+
+def _how(run: jdt.store.Run) -> Iterator[str]:
+    about = run.provenance
+    seconds = sum(record["seconds"] for record in run.records())
+    yield f"```\n{without_folders(str(about.get('command', 'command unknown')))}\n```"
+    yield (
+        f"{len(run.complete)} of {run.num_models} models, {run.layout.num_units} units; {about.get('device')}, "
+        f"{seconds:,.0f} s of training and transfer in all; commit {str(about.get('commit'))[:10]}, jax "
+        f"{about.get('versions', {}).get('jax')}."
+    )
+
+
+def without_folders(command: str) -> str:
+    """A command without the folders of the machine that it ran on.
+
+    >>> without_folders("python -m x --out /home/me/runs/demo --units 'groups:/data/a b.json' --fraction 0.5")
+    "python -m x --out demo --units 'groups:a b.json' --fraction 0.5"
+    """
+    return re.sub(r"(^|[\s:='\"])(/[^/\s'\"]+)*/(?=[^/\s])", r"\1", command)
+
+
+def _key_figures(folder: jdt.store.Place) -> Iterator[str]:
+    if "summary.json" not in jdt.store.names_in(folder):
+        return
+    summary: Mapping[str, Mapping[str, Any]] = json.loads((folder / "summary.json").read_text())
+    rows = [
+        (name, _with_interval(one["value"], one["low"], one["high"]), str(one["unit"]), f"{one['n']:,}", one["text"])
+        for name, one in summary.items()
+    ]
+    yield table(("figure", "value (95 % interval)", "unit", "n", "what it is"), rows)
+
+
+def _reliability(run: jdt.store.Run, target: str, mode: str, output: str) -> Iterator[str]:
+    """Split-half reliability at several numbers of models, and with rows of the masks exchanged."""
+    rows = jdt.pipeline.usable_rows(run, target, mode)
+    if output not in rows.outputs or len(rows.masks) < 16:
+        return
+    outputs, ridge = rows.outputs[output], jdt.Ridge()
+    labelled, draw = run.target(target), np.random.default_rng(0)
+    levels = {"whole task": jdt.evaluate.aggregate(outputs, jdt.evaluate.whole_task(outputs.shape[1]))}
+    if labelled.class_names:
+        classes = jdt.evaluate.by_class(labelled.labels, labelled.class_names)
+        levels["target classes"] = jdt.evaluate.aggregate(outputs, classes)
+    lines = []
+    for level, values in levels.items():
+        curve = jdt.evaluate.reliability_curve(ridge, rows.masks, values, paired=rows.paired)
+        shuffled = [
+            jdt.evaluate.split_half(
+                ridge, jdt.evaluate.permuted_masks(rows.masks, draw, paired=rows.paired), values,
+                paired=rows.paired, repeats=1, seed=shuffle,
+            )[0]
+            for shuffle in range(SHUFFLES)
+        ]  # fmt: skip
+        for size, mean, low, high in zip(curve.sizes, curve.mean, curve.low, curve.high, strict=True):
+            if np.isfinite(mean):
+                lines.append((level, f"{size}", _with_interval(mean, low, high)))
+        low, high = np.quantile(shuffled, [0.025, 0.975])
+        lines.append((level, f"{len(rows.masks)}, rows exchanged", _with_interval(float(np.mean(shuffled)), low, high)))
+    yield f"Split-half reliability of ridge influences on {output} of {target} ({mode}), range over splits:"
+    yield table(("influence on", "models", "reliability"), lines)
+
+
+def _related(
+    run: jdt.store.Run, target: str, mode: str, output: str, related: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """Where the units stand that mean the same as a class."""
+    found = jdt.load_influences(run.path, target=target, mode=mode, output=output, level="class")
+    masks = jdt.analyses.related_masks(related, found.target_names, found.unit_names)
+    result = jdt.analyses.relatedness(found.influence, masks, found.target_names)
+    rows = []
+    for name, rank, auroc in zip(result.classes, result.best_rank, result.auroc, strict=True):
+        column = found.target_names.index(name)
+        mine = np.flatnonzero(masks[column])
+        best = int(mine[np.argmax(found.influence[mine, column])])
+        z = "" if found.z is None else f"{found.z[best, column]:.1f}"
+        rows.append((name, found.unit_names[best], f"{rank} of {len(found.unit_names)}", z, f"{auroc:.2f}"))
+    yield (
+        f"Units that mean the same as a class of {target} ({mode}), by a list made beforehand: pooled AUROC "
+        f"{result.pooled_auroc:.3f}, permutation p = {result.p:.4f} (mean of permutations {result.expected:.3f})."
+    )
+    yield table(("target class", "best related unit", "rank", "z", "AUROC against the rest"), rows)
+
+
+def _counterfactual(run: jdt.store.Run) -> Iterator[str]:
+    """Accuracy of models that were trained without some units."""
+    asked = run.config
+    if asked.get("experiment") != "counterfactual":
+        return
+    place = f"{', '.join(run.layout.num_examples)}, {', '.join(run.modes)} transfer"
+    yield f"### Units removed and models retrained: {place}"
+    yield from _how(run)
+    yield from _key_figures(run.path)
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "unknown"
+    interval = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"
+    return f"{value:.3g}{interval}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""A Markdown table.
+
+    >>> table(("a", "b"), [("1", "x|y")]).splitlines()[-1]
+    '| 1 | x\\|y |'
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(jdt.cli.main(main, PRESETS, default="demo", description=(__doc__ or "").split("\n")[0]))
