@@ -5,8 +5,10 @@ takes 30 packages less (nbclient, ipykernel and what these need), no second star
 """
 
 import contextlib
+import dataclasses
 import io
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -21,7 +23,7 @@ import jdt
 from experiments import class_influence, counterfactual, influence_run, influence_setup, inspect_influence
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "read_a_run.ipynb"
-TINY = ("--preset", "smoke", "--devices", "1", "--plan", "matmul", "--num-models", "8", "--recipe.epochs", "0.2",
+TINY = ("--preset", "smoke", "--devices", "2", "--plan", "matmul", "--num-models", "8", "--recipe.epochs", "0.1",
         "--baseline-models", "0", "--model", f"{__name__}:Linear")  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def made(tmp_path_factory):
         inspect_influence: ("--failures", "1", "--verify", "1", "--no-images"),
     }
     for module, flags in asked.items():
-        argv = ["--run", out, "--devices", "1", "--seeds", "2", *flags]
+        argv = ["--run", out, "--devices", "2", "--seeds", "2", *flags]
         assert jdt.cli.main(module.main, module.PRESETS, default="demo", description="", argv=argv) == 0
     return Path(out)
 
@@ -183,6 +185,13 @@ def test_what_is_committed_is_a_clean_execution():
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "in order, from a new kernel"
     assert [cell for cell in notebook["cells"] if cell["metadata"]] == []
+    words = "".join("".join(cell["source"]) for cell in notebook["cells"])
+    for link in re.findall(r"\]\(([^)#:]+)\)", words):
+        assert (NOTEBOOK.parent / link).exists(), link
+    programs = {"counterfactual": counterfactual, "inspect_influence": inspect_influence}
+    for program, rest in re.findall(r"python -m experiments\.(\w+)([^`\"]*)", words):
+        known = {field.name for field in dataclasses.fields(programs[program].Config)}
+        assert set(re.findall(r"--([a-z]+)", rest)) <= known
     outputs = [output for cell in code for output in cell["outputs"]]
     kinds = {(output["output_type"], output.get("name")) for output in outputs}
     assert kinds == {("stream", "stdout"), ("display_data", None)}, "no error, no warning, nothing else"
