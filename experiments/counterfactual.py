@@ -17,7 +17,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +35,7 @@ class Config:
 
     run: jdt.cli.RunPath
     """The run whose influences rank the units; it may still be in progress."""
-    out: pathlib.Path | None = None
+    out: jdt.cli.RunPath | None = None
     """Where retrained models are kept; by default a folder of their own in RUN/counterfactuals."""
     target: str | None = None
     """Which target; may be left out when the run has one."""
@@ -94,7 +94,7 @@ class Question:
       run: The run.
       target: Name of the target.
       mode: Transfer mode.
-      subject: What units are ranked for, in words: the whole target, or one class.
+      target_class: The class that units are ranked for; None for the whole target.
       output: Which output ranks them.
       estimator: By which estimator.
       halves: Test images that rank, and that report; of one class where one is asked for.
@@ -105,12 +105,17 @@ class Question:
     run: jdt.store.Run
     target: str
     mode: jdt.pipeline.Mode
-    subject: str
+    target_class: str | None
     output: str
     estimator: str
     halves: jdt.analyses.Halves
     influence: np.ndarray
     num_models: int
+
+    @property
+    def subject(self) -> str:
+        """What units are ranked for, in words."""
+        return "the whole target" if self.target_class is None else f"class {self.target_class}"
 
 
 def ask(config: Config) -> Question:
@@ -120,6 +125,13 @@ def ask(config: Config) -> Question:
       UserError: If the run has no such target, mode, class or output, or no estimator has this name.
     """
     run = jdt.open_run(config.run)
+    if run.config["design"]["kind"] == "listed":
+        raise jdt.UserError(
+            f"{run.path} holds retrained models, whose subsets are chosen: influences need those drawn at random, so "
+            "pass the run that it was made for."
+        )
+    if not len(run.complete):
+        raise jdt.UserError(f"{run.path} has no complete model yet: wait for some, and run this again.")
     estimator = jdt.estimators.named((config.estimator,))[0]
     own = list(run.layout.num_examples)
     if config.target is None and len(own) > 1:
@@ -136,7 +148,7 @@ def ask(config: Config) -> Question:
         raise jdt.UserError(f"{run.path} has no {mode} transfer: pass --mode, one of {', '.join(run.modes)}.")
     output = config.output or str(run.provenance.get("output", "confidence"))
     labelled = run.target(target)
-    parts, subject = jdt.analyses.halves(labelled.labels, int(run.config["design"]["seed"])), "the whole target"
+    parts = jdt.analyses.halves(labelled.labels, int(run.config["design"]["seed"]))
     if config.target_class is not None:
         jdt.checks.require_known("target class", config.target_class, labelled.class_names)
         inside = labelled.labels == labelled.class_names.index(config.target_class)
@@ -146,13 +158,12 @@ def ask(config: Config) -> Question:
                 "reports: choose a class with at least 2."
             )
         parts = jdt.analyses.Halves(parts.score & inside, parts.report & inside)
-        subject = f"class {config.target_class}"
     rows = jdt.pipeline.usable_rows(run, target, mode)
     if output not in rows.outputs:
         jdt.checks.require_known("output", output, list(rows.outputs))
     ranked = rows.outputs[output][:, parts.score].mean(axis=1, keepdims=True, dtype=np.float64)
     influence = estimator.fit(rows.masks, ranked, paired=rows.paired).influence[:, 0]
-    return Question(run, target, mode, subject, output, estimator.name, parts, influence, len(rows.masks))
+    return Question(run, target, mode, config.target_class, output, estimator.name, parts, influence, len(rows.masks))
 
 
 def read_names(path: pathlib.Path, unit_names: tuple[str, ...]) -> np.ndarray:
@@ -197,9 +208,14 @@ def make_plan(config: Config, question: Question) -> jdt.analyses.Removals:
     )  # fmt: skip
 
 
-def describe(question: Question, plan: jdt.analyses.Removals, own: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    question: Question, plan: jdt.analyses.Removals, own: dict[str, Any], task: jdt.pipeline.Task
+) -> dict[str, Any]:
     """What decides the numbers of a counterfactual run, but not how many seeds it has: it grows by them."""
     first = plan.seed_index == 0
+    # A small subset makes the batches of all models small, also one of a seed that is added later.
+    smallest = int((plan.masks @ task.units.sizes).min())
+    small = {"smallest_subset": smallest} if smallest < task.recipe.batch_size else {}
     return {
         **own,
         "experiment": "counterfactual",
@@ -208,14 +224,45 @@ def describe(question: Question, plan: jdt.analyses.Removals, own: dict[str, Any
         "design": {"kind": "listed", "seed": int(own["design"]["seed"])},
         "arms": list(plan.arms),
         "removed": plan.removed.tolist(),
+        **({} if question.target_class is None else {"target_class": question.target_class}),
+        **small,
         "subsets": hashlib.sha256(np.packbits(plan.masks[first], axis=1).tobytes()).hexdigest()[:16],
     }
+
+
+def destination(
+    config: Config, question: Question, plan: jdt.analyses.Removals, described: Mapping[str, Any]
+) -> tuple[str, jdt.store.Place]:
+    """Name of the question, and where its models are kept.
+
+    Raises:
+      UserError: If that is the run itself, leads out of it, or holds more seeds than are asked for.
+    """
+    run, of_class = question.run, [] if question.target_class is None else [question.target_class]
+    name = "-".join([question.target, question.mode, *of_class, jdt.config.fingerprint(described)[:8]])
+    out = config.out or run.path / "counterfactuals" / jdt.store.safe_name(name)
+    if jdt.store.run_path(out) == run.path or (
+        jdt.store.is_local(run.path) and pathlib.Path(out).resolve() == pathlib.Path(run.path).resolve()
+    ):
+        raise jdt.UserError(f"--out {out} is the run itself: choose another folder for the retrained models.")
+    if config.out is None:
+        for folder in ("counterfactuals", f"counterfactuals/{out.name}"):
+            jdt.store.refuse_links(run.path, folder)
+    saved = None if config.overwrite else jdt.store.saved_run(out)
+    if saved is not None and saved.num_models > len(plan.masks):
+        raise jdt.UserError(
+            f"{out} holds {saved.num_models} models, and --seeds {config.seeds} asks for {len(plan.masks)}: models are "
+            f"not taken away; pass --seeds {-(-saved.num_models * config.seeds // len(plan.masks))}."
+        )
+    return name, out
 
 
 def main(config: Config) -> None:
     """Rank, retrain what is missing, and say what became of the accuracy."""
     start, say = time.perf_counter(), jdt.cli.console.print
     hosts = jdt.hosts.join(config.shard, config.distributed)
+    if config.overwrite and hosts.count > 1:
+        raise jdt.UserError("--overwrite would remove what the other processes write: use it in a process alone.")
     question = ask(config)
     run = question.run
     say(
@@ -225,15 +272,22 @@ def main(config: Config) -> None:
         markup=False,
     )
     if len(run.complete) < run.num_models:
-        say(f"the run is in progress: {len(run.complete)} of its {run.num_models} models are complete, and rank.")
+        if hosts.count > 1:
+            raise jdt.UserError(
+                f"{run.path} is in progress, and processes that start at different times would rank by different "
+                "models: wait until it is complete, or use a process alone."
+            )
+        say(
+            f"the run is in progress: {len(run.complete)} of its {run.num_models} models are complete, and rank; with "
+            "more of them the ranking may be another one, for which models are retrained anew.",
+            markup=False,
+        )
     plan = make_plan(config, question)
     like = influence_setup.Config(out=config.run, devices=config.devices, memory_budget=config.memory_budget)
     settings = settings_of(run, like, data_dir=config.data_dir, units=config.units, model=config.model)
     task = task_of(run, settings)
-    described = describe(question, plan, identity(settings, task))
-    parts = [question.target, question.mode, *([config.target_class] if config.target_class else [])]
-    name = "-".join([*parts, jdt.config.fingerprint(described)[:8]])
-    out = config.out or run.path / "counterfactuals" / jdt.store.safe_name(name)
+    described = describe(question, plan, identity(settings, task), task)
+    name, out = destination(config, question, plan, described)
     machine = {field: getattr(config, field) for field in ("overwrite", "checkpoint_minutes", "block_size", "plan")}
     settings = dataclasses.replace(settings, out=out, **machine)
     listed = jdt.masks.Listed(plan.masks, plan.randomness_ids, int(run.config["design"]["seed"]))
@@ -241,16 +295,25 @@ def main(config: Config) -> None:
     if not done:
         say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
         return
-    found = findings(question, plan, jdt.open_run(out))
+    retrained = jdt.open_run(out)
+    found = findings(question, plan, retrained)
+    warnings = []
+    if diverged := [model for record in retrained.records() for model in record["diverged"]]:
+        warnings = [f"{len(diverged)} retrained models are left out: their training diverged (ids {diverged[:10]})."]
+        say(f"warning: {warnings[0]}", style="bold", markup=False)
     publish(found, out, say)
-    page = jdt.report.add_counterfactual(run.path, [found], name=f"counterfactual-{section_name(name)}")
+    there = jdt.store.names_in(run.path)
+    if "report.html" in there and "sections" not in there:
+        say("the page that was there is of an older version and gives way; the run's own command makes it anew.")
+    section = f"counterfactual-{section_name(name)}"
+    page = jdt.report.add_counterfactual(run.path, [found], name=section, warnings=warnings)
     say(f"report: {page}", markup=False, soft_wrap=True)
     say(f"{time.perf_counter() - start:.0f} s in all.")
 
 
 def section_name(name: str) -> str:
     """Name of the part of the page that one question has."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:60]
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[-60:].lstrip("-_")  # What tells questions apart stands last.
 
 
 def findings(question: Question, plan: jdt.analyses.Removals, retrained: jdt.store.Run) -> jdt.report.Counterfactual:
@@ -311,26 +374,27 @@ def _words(arm: str) -> str:
 def _best(
     plan: jdt.analyses.Removals, curves: dict[str, np.ndarray], ranking: dict[str, np.ndarray]
 ) -> dict[str, jdt.report.Figure]:
-    """The best number of harmful units to remove: chosen on the images that rank, measured on those that report."""
-    if "bottom" not in curves:
+    """The best number of harmful units to remove, and what it looks like where its own test images choose it."""
+    if "bottom" not in curves or not np.isfinite(curves["bottom"]).any():
         return {}
-    everything = curves["bottom"][0]
-    means = [[jdt.analyses.mean_interval(point)[0] for point in c["bottom"]] for c in (ranking, curves)]
-    if not all(np.isfinite(mean).any() for mean in means):
-        return {}
-    honest, optimistic = (int(np.nanargmax(mean)) for mean in means)
-    return {
-        "best": _figure(
-            curves["bottom"][honest] - everything,
-            f"gain over all units without the {plan.removed[honest]} most harmful ones, a number that the images which "
-            "rank chose",
-        ),
+    gains = curves["bottom"] - curves["bottom"][0]
+    optimistic = int(np.nanargmax([jdt.analyses.mean_interval(point)[0] for point in curves["bottom"]]))
+    figures = {
         "best, read off its own test images": _figure(
-            curves["bottom"][optimistic] - everything,
-            f"the same for the best of all points on the images that report ({plan.removed[optimistic]} units): "
-            "optimistic by construction",
-        ),
+            gains[optimistic],
+            f"gain over all units of the best of all points on the images that report ({plan.removed[optimistic]} "
+            "units): optimistic by construction",
+        )
     }
+    chosen = jdt.analyses.best_points(ranking["bottom"])
+    if chosen is not None:
+        counts = ", ".join(str(count) for count in np.unique(plan.removed[chosen]))
+        figures["best"] = _figure(
+            gains[chosen, np.arange(len(chosen))],
+            f"gain over all units without as many of the most harmful ones ({counts}) as the models of the other seeds "
+            "chose on the images that rank",
+        )
+    return dict(sorted(figures.items()))
 
 
 def publish(found: jdt.report.Counterfactual, out: jdt.store.Place | pathlib.Path, say: Callable[..., None]) -> None:

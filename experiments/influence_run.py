@@ -6,7 +6,7 @@ from typing import Any
 
 import jdt
 from experiments import planting
-from experiments.influence_setup import Config, identity, planned, source_model
+from experiments.influence_setup import Config, identity, planned, recorded, source_model
 
 
 def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
@@ -46,7 +46,7 @@ def open_writer(
                 **jdt.cli.provenance(),
                 "plan": choice.record(),
                 "output": config.output,
-                "settings": jdt.config.to_plain(config),
+                "settings": recorded(config),
                 "source_model": source_model(config, task),
             },
             schema=task.schema(),

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -120,6 +120,27 @@ class Config:
     """i/n, i from 0: this process is one of n that share the run; they need not know each other."""
     distributed: jdt.hosts.Distributed = "auto"
     """Learn i and n from a jax.distributed job: auto where the environment describes one (SLURM, GKE)."""
+
+
+def recorded(config: Config) -> dict[str, Any]:
+    """Flags as a run keeps them: paths are absolute, so that other commands find them from any folder."""
+
+    def absolute(value: Any) -> Any:
+        kind, mark, path = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if mark and kind in ("folder", "groups"):
+            return f"{kind}:{pathlib.Path(path).expanduser().absolute()}"
+        return value
+
+    plain = jdt.config.to_plain(config)
+    for name, value in plain.items():
+        given = getattr(config, name)
+        if isinstance(given, pathlib.Path) and name != "out":
+            plain[name] = str(given.expanduser().absolute())
+        elif name == "target_recipes" and given not in (None, "paper"):
+            plain[name] = str(pathlib.Path(given).expanduser().absolute())
+        else:
+            plain[name] = [absolute(one) for one in value] if isinstance(value, list) else absolute(value)
+    return plain
 
 
 MACHINE_FIELDS = (
@@ -361,12 +382,15 @@ def task_of(run: jdt.store.Run, config: Config) -> jdt.pipeline.Task:
     """
     task = make_task(config)
     found, saved = identity(config, task), run.config
-    parts = ("fingerprints", "recipe", "precision", "model")
+    parts = (
+        "fingerprints", "recipe", "precision", "model", "model_args", "features", "head", "full", "target_settings",
+        "start_from", "planted",
+    )  # fmt: skip
     changed = jdt.config.difference({n: saved.get(n) for n in parts}, {n: found.get(n) for n in parts})
     if changed:
         raise jdt.UserError(
-            f"what {run.path} was made of is not what is there now ({'; '.join(changed[:3])}): pass --data-dir or "
-            "--units so that it is found."
+            f"what {run.path} was made of is not what is there now ({'; '.join(changed[:3])}): restore it, or pass "
+            "--data-dir or the file of its groups so that it is found."
         )
     return task
 

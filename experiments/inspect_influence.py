@@ -241,12 +241,14 @@ def publish(
         "warnings": (f"{where}: {evidence.note}",) if evidence.note else (),
     }
     name = re.sub(r"[^A-Za-z0-9_-]", "-", f"{evidence.target}-{evidence.mode}")[:60]
+    kinds = "-".join(dict.fromkeys(case.kind for case in cases))  # What other questions have on the page stays.
+    jdt.store.refuse_links(run.path, "inspection")
     there, page = jdt.store.names_in(run.path), None
     if (cases or suspects) and "report.html" in there and "sections" not in there:
         say("the page that was there is of an older version and gives way; the run's own command makes it anew.")
     if cases:
         title = f"What moves what: {where}"
-        page = jdt.report.add_cases(run.path, cases, name=f"cases-{name}", title=title, **on_page)
+        page = jdt.report.add_cases(run.path, cases, name=f"cases-{name}-{kinds}"[:100], title=title, **on_page)
     if suspects:
         title = f"Suspects: {where}"
         page = jdt.report.add_suspects(run.path, suspects, name=f"suspects-{name}", title=title, **on_page)

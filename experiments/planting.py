@@ -69,6 +69,11 @@ def plant(
         kind, _, rest = order.partition(":")
         common = {"seed": seed, "is_control": is_control, "beside": tuple(done)}
         if kind in ("leak", "misleading"):
+            if len(units) < int((units.of_example != jdt.masks.OUTSIDE).sum()):
+                raise jdt.UserError(
+                    f"--plant {order} is looked for among single images, but units are larger: pass --units examples "
+                    "(experiments.example_influence)."
+                )
             make = jdt.plant.leaked_copies if kind == "leak" else jdt.plant.misleading_copies
             count = int(_number(order, rest))
             fitting = read_fits(fits, source, whole.test)
@@ -165,7 +170,9 @@ def _pairs(name: str, planted: jdt.plant.Planted, units: jdt.masks.Units, influe
     strength = {}
     if z is not None:
         own = z[of_unit, np.array(planted.target)]
-        strength["z"] = jdt.pipeline.mean_figure(own, "z", f"mean z of {what}; its square grows with the models")
+        # No interval: these images share their models.
+        mean, text = float(own.mean()), f"mean z of {what}; its square grows with the models"
+        strength["z"] = jdt.report.Figure(mean, None, None, len(own), "z", text)
     if planted.is_control:
         judged, bar, reached = first, f"at most {LEAK_CONTROL:.0%}", first.value <= LEAK_CONTROL
         judged, reached = (extreme, extreme.value <= LEAK_CONTROL) if seek_harm else (first, reached)

@@ -92,7 +92,8 @@ def describe(run: jdt.store.Run, related: Sequence[Mapping[str, Sequence[str]]])
                 if fits and set(one) <= set(names):
                     yield from _related(run, target, mode, output, one)
     for place in sorted(jdt.store.names_in(run.path / "counterfactuals")):
-        yield from _counterfactual(jdt.open_run(run.path / "counterfactuals" / place))
+        if "run.json" in jdt.store.names_in(run.path / "counterfactuals" / place):
+            yield from _counterfactual(jdt.open_run(run.path / "counterfactuals" / place), run)
 
 
 def _how(run: jdt.store.Run) -> Iterator[str]:
@@ -160,7 +161,11 @@ def _related(
     run: jdt.store.Run, target: str, mode: str, output: str, related: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
     """Where the units stand that mean the same as a class."""
-    found = jdt.load_influences(run.path, target=target, mode=mode, output=output, level="class")
+    there = jdt.store.names_in(jdt.estimators.influence_path(run.path, target, mode, output, "ridge").parent)
+    known = [name for name in ("ridge", "difference", "lasso") if f"{name}.zarr" in there]
+    if not known:
+        return
+    found = jdt.load_influences(run.path, target=target, mode=mode, output=output, level="class", estimator=known[0])
     masks = jdt.analyses.related_masks(related, found.target_names, found.unit_names)
     result = jdt.analyses.relatedness(found.influence, masks, found.target_names)
     rows = []
@@ -171,18 +176,23 @@ def _related(
         z = "" if found.z is None else f"{found.z[best, column]:.1f}"
         rows.append((name, found.unit_names[best], f"{rank} of {len(found.unit_names)}", z, f"{auroc:.2f}"))
     yield (
-        f"Units that mean the same as a class of {target} ({mode}), by a list made beforehand: pooled AUROC "
-        f"{result.pooled_auroc:.3f}, permutation p = {result.p:.4f} (mean of permutations {result.expected:.3f})."
+        f"Units that mean the same as a class of {target} ({mode}), by a list made beforehand, by {known[0]}: "
+        f"pooled AUROC {result.pooled_auroc:.3f}, permutation p = {result.p:.4f} (mean of permutations "
+        f"{result.expected:.3f}). The z is that of the best related unit."
     )
     yield table(("target class", "best related unit", "rank", "z", "AUROC against the rest"), rows)
 
 
-def _counterfactual(run: jdt.store.Run) -> Iterator[str]:
-    """Accuracy of models that were trained without some units."""
-    asked = run.config
+def _counterfactual(run: jdt.store.Run, parent: jdt.store.Run) -> Iterator[str]:
+    """Accuracy of models that were trained without some units, where they are of the run that is there now."""
+    asked, own = run.config, {"experiment", "target", "transfer", "design"}
     if asked.get("experiment") != "counterfactual":
         return
-    place = f"{', '.join(run.layout.num_examples)}, {', '.join(run.modes)} transfer"
+    if any(asked.get(name) != value for name, value in parent.config.items() if name not in own):
+        yield f"(`{run.path.name}` was retrained for another run that was there before, and is left out.)"
+        return
+    subject = f", class {asked['target_class']}" if "target_class" in asked else ""
+    place = f"{', '.join(run.layout.num_examples)}{subject}, {', '.join(run.modes)} transfer"
     yield f"### Units removed and models retrained: {place}"
     yield from _how(run)
     yield from _key_figures(run.path)

@@ -12,6 +12,7 @@ for a failure, which source images leak into a target image or mislead it; perce
 from jdt.analyses.counterfactual import Halves as Halves
 from jdt.analyses.counterfactual import Removals as Removals
 from jdt.analyses.counterfactual import accuracy_curves as accuracy_curves
+from jdt.analyses.counterfactual import best_points as best_points
 from jdt.analyses.counterfactual import counts_of as counts_of
 from jdt.analyses.counterfactual import halves as halves
 from jdt.analyses.counterfactual import mean_interval as mean_interval

@@ -91,6 +91,8 @@ def counts_of(amounts: Sequence[float], num_units: int) -> Int[np.ndarray, " poi
         raise checks.UserError("removed names no amount: pass shares of the units like 0.2 0.4, or numbers like 1 5.")
     counts = {0}
     for amount in amounts:
+        if not np.isfinite(amount):
+            raise checks.UserError(f"removed is {amount}, but it must be a share or a number of units.")
         count = round(amount * num_units) if 0 < amount < 1 else int(amount)
         if amount <= 0 or (amount >= 1 and count != amount) or not 0 < count < num_units:
             raise checks.UserError(
@@ -190,6 +192,29 @@ def accuracy_curves(
         curve[point[mine], plan.seed_index[mine]] = accuracy[mine]
         curves[arm] = curve
     return curves
+
+
+def best_points(curve: Float[np.ndarray, "points seeds"]) -> Int[np.ndarray, " seeds"] | None:
+    """For each seed, the point where the models of the other seeds are best.
+
+    A point that is chosen and judged on the same models looks better than it is, on other images as well: what a model
+    has from its training is seen on all of them.
+
+    Args:
+      curve: Accuracy on the images that rank; NaN where there is no model.
+
+    Returns:
+      Index of a point for each seed; None with fewer than 2 seeds, or where some seed has no others to ask.
+
+    >>> best_points(np.array([[0.5, 0.9], [0.6, 0.1]])).tolist()
+    [0, 1]
+    """
+    if curve.shape[1] < 2:
+        return None
+    means = np.array([[mean_interval(np.delete(point, seed))[0] for point in curve] for seed in range(curve.shape[1])])
+    if not np.isfinite(means).any(axis=1).all():
+        return None
+    return np.nanargmax(means, axis=1)
 
 
 def mean_interval(values: Float[np.ndarray, " seeds"], level: float = 0.95) -> tuple[float, float, float]:

@@ -166,7 +166,7 @@ class Mending:
     Attributes:
       example: Column of the failure.
       unit: Row of the unit.
-      seeds: How many models of each kind were trained.
+      seeds: How many pairs of models were compared.
       confidence: Of the image's true class: change of its probability.
       accuracy: On all target images of its class: change.
       right: Share of the seeds that get the image right with the whole source, and without the unit.
@@ -218,11 +218,16 @@ def verify_failures(
 def mended(
     example: int, unit: int, whole: Outcomes, without: Outcomes, labels: Int[np.ndarray, " examples"]
 ) -> Mending:
-    """Compare models of the whole source with models without a unit, the same seeds in the same rows."""
+    """Compare models of the whole source with models without a unit, the same seeds in the same rows.
+
+    A seed of which a model diverged (predictions of -1) is left out.
+    """
+    sound = (whole.prediction >= 0).all(axis=1) & (without.prediction >= 0).all(axis=1)
+    whole, without = (Outcomes(one.confidence[sound], one.prediction[sound]) for one in (whole, without))
     label = labels[example]
     members = np.asarray(labels) == label
     accuracy = [(one.prediction[:, members] == label).mean(axis=1) for one in (whole, without)]
-    right = [float((one.prediction[:, example] == label).mean()) for one in (whole, without)]
+    right = [mean_interval((one.prediction[:, example] == label).astype(float))[0] for one in (whole, without)]
     return Mending(
         example=example,
         unit=unit,

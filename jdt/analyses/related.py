@@ -82,11 +82,13 @@ def relatedness(
       seed: Of the permutations.
 
     Raises:
-      UserError: If no class has related units.
+      UserError: If no class has related units, or an influence is NaN.
     """
     asked = np.flatnonzero(related.any(axis=1))
     if not len(asked):
         raise checks.UserError("no target class has related units: name some.")
+    if np.isnan(influence[:, asked]).any():
+        raise checks.UserError("an influence is unknown (NaN), so its unit has no rank: leave the unit out.")
     ranks = np.stack([stats.rankdata(influence[:, c]) for c in asked])  # Ascending, ties at their mean.
     positive = related[asked]
     count, num_units = positive.sum(axis=1), influence.shape[0]

@@ -201,10 +201,13 @@ def _judged(
     # The most similar source example is a candidate of its own where it is another one than the most influential.
     other = np.flatnonzero(influential.effects.units != similar.effects.units)
     same = influential.effects.units == similar.effects.units
+    # Two families of tests share the level: the most influential images, and those that look alike.
+    q = None if q is None else np.minimum(2 * q, 1.0)
     first = _by_influence(influential, q, level, harmful)
     second, q_alike = np.zeros(len(same), bool), None
     if q is not None and similar.p_alone is not None:
-        q_alike = q_values(np.where(similarity[1] >= least_similarity, similar.p_alone, np.nan))
+        alone = np.where(similarity[1] >= least_similarity, similar.p_alone, np.nan)
+        q_alike = np.minimum(2 * q_values(alone), 1.0)
         second = (q_alike < level) & ((similar.effects.influence < 0) == harmful)
         q = np.where(same, np.fmin(q, q_alike), q)
     effects = _stacked(

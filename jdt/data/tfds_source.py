@@ -1,5 +1,6 @@
 """Any prepared TFDS dataset, read without TensorFlow and decoded by jdt itself."""
 
+import json
 import os
 import pathlib
 import re
@@ -72,6 +73,7 @@ def find_builder(name: str, data_dir: pathlib.Path) -> Any:
     from tensorflow_datasets.core import naming, read_only_builder
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+    _require_known_features(name, data_dir)
     try:
         # Not tfds.builder: that would build a known dataset from its code, at the code's version and in its format.
         parsed, options = naming.parse_builder_name_kwargs(name, data_dir=str(data_dir))
@@ -87,6 +89,32 @@ def find_builder(name: str, data_dir: pathlib.Path) -> Any:
             "--out_dir=...` where TensorFlow is installed."
         )
     return builder
+
+
+def _require_known_features(name: str, data_dir: pathlib.Path) -> None:
+    """Refuse files that name a feature class outside TFDS: reading them would import it, which runs its code.
+
+    Raises:
+      UserError: Naming the class.
+    """
+    folder = data_dir / re.split(r"[/:]", name)[0]
+    for file in [*folder.glob("*/features.json"), *folder.glob("*/*/features.json")]:
+        try:
+            waiting = [json.loads(file.read_text(encoding="utf-8"))]
+        except ValueError as error:
+            raise UserError(f"{file} is not JSON ({error}): prepare {name} again.") from error
+        while waiting:
+            entry = waiting.pop()
+            if isinstance(entry, dict):
+                found = str(entry.get("pythonClassName", "tensorflow_datasets."))
+                if not found.startswith("tensorflow_datasets."):
+                    raise UserError(
+                        f"{file} has a feature of class {found!r}, and importing what is not of TFDS would run its "
+                        "code: prepare the dataset with TFDS's own features."
+                    )
+                waiting += entry.values()
+            elif isinstance(entry, list):
+                waiting += entry
 
 
 def prepare_command(name: str, data_dir: pathlib.Path) -> str:

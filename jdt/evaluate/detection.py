@@ -6,7 +6,7 @@ Ties count against detection: an estimator that gives every unit the same influe
 import dataclasses
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jdt import checks
 from jdt.types import Bool, Float, Int
@@ -81,8 +81,8 @@ def share_of(is_case: Bool[np.ndarray, " cases"], *, level: float = 0.95) -> Sha
     if not of:
         raise checks.UserError("there is no case to take a share of: plant at least one.")
     tail = (1.0 - level) / 2
-    low = float(stats.beta.ppf(tail, count, of - count + 1)) if count else 0.0
-    high = float(stats.beta.ppf(1.0 - tail, count + 1, of - count)) if count < of else 1.0
+    low = float(special.betaincinv(count, of - count + 1, tail)) if count else 0.0
+    high = float(special.betaincinv(count + 1, of - count, 1.0 - tail)) if count < of else 1.0
     return Share(count, of, low, high)
 
 

@@ -89,7 +89,7 @@ class Design:
             kept = min(kept, len(ordered) - kept)
         return int(ordered[:kept].sum())
 
-    def typical_subset(self, unit_sizes: Int[np.ndarray, " units"]) -> float:
+    def epoch_size(self, unit_sizes: Int[np.ndarray, " units"]) -> float:
         """Examples that a row holds on average, which is what an epoch is a pass over (decision 2)."""
         share = self.fraction if self.kind == "bernoulli" else self.kept(len(unit_sizes)) / len(unit_sizes)
         return share * float(unit_sizes.sum())
@@ -126,7 +126,7 @@ class Listed:
         """Fewest examples that a row holds."""
         return int((self.masks @ unit_sizes).min())
 
-    def typical_subset(self, unit_sizes: Int[np.ndarray, " units"]) -> float:
+    def epoch_size(self, unit_sizes: Int[np.ndarray, " units"]) -> float:
         """Examples of the largest row: all models take as many steps as the one with most data does in its epochs."""
         return float((self.masks @ unit_sizes).max())
 

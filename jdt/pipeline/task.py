@@ -228,7 +228,7 @@ class Task:
             recipe=self.recipe,
             plan=self.plan,
             image_shape=self.source.image_shape,
-            mean_subset_size=self.design.typical_subset(sizes),
+            mean_subset_size=self.design.epoch_size(sizes),
             smallest_subset=self.design.smallest_subset(sizes),
             precision=self.precision,
             num_devices=self.num_devices,

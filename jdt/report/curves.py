@@ -100,9 +100,9 @@ def curve_points(
     Returns:
       Mean, low and high; low and high are NaN with fewer than two seeds, and the mean itself where nothing is removed.
     """
-    start = values[0] if one.removed[0] == 0 else np.zeros(values.shape[1])
     mean = _mean(values)
-    change = values - np.where(np.isfinite(start), start, 0.0)
+    paired = one.removed[0] == 0 and np.isfinite(values[0]).any()
+    change = values - (values[0] if paired else 0.0)  # A seed that lacks one of the two has no change.
     reach = np.array([_reach(row) for row in change])
     return mean, mean - reach, mean + reach
 
@@ -290,10 +290,10 @@ def _points_table(one: Counterfactual, stem: str) -> Table:
             ))  # fmt: skip
     seeds = next(iter(one.arms.values())).shape[1]
     note = (
-        f"Accuracy on {one.images[0]:,} test images that took no part in the ranking, mean of {seeds} seeds with 95 % "
-        "intervals; “minus random” in percentage points (pp), paired by seed: with + more accurate than after "
-        "removing as many random units. The last column is on the images that ranked the units: too good by "
-        "construction."
+        f"Accuracy on {one.images[0]:,} test images that took no part in the ranking, mean of {seeds} seeds with the "
+        "95 % interval of the change since nothing was removed around it; “minus random” in percentage points (pp), "
+        "paired by seed: with + more accurate than after removing as many random units. The last column is on the "
+        "images that ranked the units: too good by construction."
     )
     label = f"Accuracy after removing units, {clean(one.subject)}"
     links = (f"tables/{stem}.csv", f"tables/{stem}_order.csv")

@@ -32,11 +32,11 @@ PLAN_FILE = "plan.json"
 # What --overwrite removes, in this order: run.json last, so that a removal cut short can be repeated.
 OWN_FILES = (
     "blocks", "store.zarr", "influences", TRANSFERS, CHECKPOINTS, UNFINISHED, "summary.json", "figures", "tables",
-    "sections", "report.html", REPORTER_FILE, "run.json",
+    "sections", "inspection", "planted.json", "report.html", REPORTER_FILE, "run.json",
 )  # fmt: skip
 OWN_FOLDERS = {
     "": False, "blocks": False, "store.zarr": True, "influences": True, TRANSFERS: True, CHECKPOINTS: True,
-    UNFINISHED: True, "figures": False, "tables": False, "sections": False,
+    UNFINISHED: True, "figures": False, "tables": False, "sections": False, "inspection": True,
 }  # fmt: skip
 """Folders that jdt writes to, and whether it also writes to folders below them."""
 _ATTEMPTS = 5

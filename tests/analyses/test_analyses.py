@@ -259,6 +259,16 @@ def test_retraining_without_the_unit_to_blame_mends_a_failure():
     assert first.confidence.high - first.confidence.low < 0.01
     assert first.right[0] < first.right[1]
     assert calls == [6 * (1 + len(set(failed.blamed.units.tolist())))]
+
+    def with_one_diverged(masks, seeds):
+        outcomes = linear_retraining(masks, seeds, planted_effects(), calls)
+        lost = np.arange(len(seeds)) == 2  # A model of the whole source.
+        prediction = np.where(lost[:, None], -1, outcomes.prediction)
+        return analyses.Outcomes(np.where(lost[:, None], np.nan, outcomes.confidence), prediction)
+
+    fewer = analyses.verify_failures(failed, LABELS, UNITS, with_one_diverged, seeds=6)[0]
+    assert fewer.seeds == 5
+    assert fewer.confidence.value == pytest.approx(first.confidence.value, abs=0.002)
     none = failed.take(np.array([], np.int64))
     assert analyses.verify_failures(none, LABELS, UNITS, lambda m, s: linear_retraining(m, s, 0, calls)) == ()
 

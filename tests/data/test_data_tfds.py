@@ -107,6 +107,17 @@ def test_another_record_format_is_refused_with_the_way_out(tmp_path):
         jdt.data.load("old", "train", data_dir=tmp_path, cache_dir=tmp_path)
 
 
+def test_a_feature_class_outside_tfds_is_never_imported(tmp_path, monkeypatch):
+    builder = build_images(tmp_path, "foreign", {"train": (random_images(2), [0, 1])}, "ab")
+    (tmp_path / "evil_features.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = builder.data_path / "features.json"
+    file.write_text(file.read_text().replace("tensorflow_datasets.core.features.image_feature", "evil_features"))
+    with pytest.raises(UserError, match=r"class 'evil_features.Image', and importing what is not of TFDS would run"):
+        jdt.data.load("foreign", "train", data_dir=tmp_path, cache_dir=tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_missing_features_are_named(tmp_path):
     image, label = tfds.features.Image(shape=(None, None, 3)), tfds.features.ClassLabel(names=["a", "b"])
     pixels = encode(random_images(1)[0])

@@ -82,7 +82,12 @@ def test_curves_are_trained_grow_by_seeds_and_are_those_of_the_stored_outputs(st
     assert (found["value"], found["low"], found["high"]) == pytest.approx(expected)
     assert found["n"] == 2
     assert {"best", "best, read off its own test images", "hand-picked - all at 2"} <= set(summary)
+    capfd.readouterr()
+    assert ask(studied, *asked, "--seeds", "1") == 2
+    assert "pass --seeds 2" in capfd.readouterr().err
     assert f"bottom - top at 5: {100 * expected[0]:+.1f} points" in printed
+    assert run_main(counterfactual, "--run", out) == 2
+    assert "holds retrained models" in capfd.readouterr().err
 
 
 def test_a_class_is_ranked_for_and_measured_by_itself(studied):
@@ -104,6 +109,7 @@ def test_a_class_is_ranked_for_and_measured_by_itself(studied):
         (("--target-class", "12"), "unknown target class '12'; known: 0, 1"),
         (("--estimator", "trak"), "trak"),
         (("--removed", "30"), "from 1 to 29"),
+        (("--removed", "nan"), "removed is nan"),
         (("--seeds", "0"), "seeds is 0"),
         (("--hand-picked", "scrambled 33"), "unit 'scrambled 33', which the run does not have; nearest: scrambled 3"),
         (("--hand-picked", "scrambled 3\nscrambled 3"), "more than once"),
@@ -119,6 +125,13 @@ def test_what_cannot_be_asked_is_refused_in_one_line(studied, arguments, words, 
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert words in line
     assert before == (retrained(studied) if (studied / "counterfactuals").exists() else [])
+
+
+def test_the_run_itself_is_no_place_for_retrained_models(studied, capfd):
+    before = sorted(path.name for path in (studied / "blocks").iterdir())
+    assert ask(studied, "--out", studied, "--overwrite") == 2
+    assert "is the run itself" in capfd.readouterr().err
+    assert sorted(path.name for path in (studied / "blocks").iterdir()) == before
 
 
 def test_other_data_than_the_run_had_are_refused(studied, capfd, tmp_path):

@@ -170,7 +170,7 @@ def test_listed_rows_are_what_is_listed():
     assert (sample(design, np.array([2, 0]), 3) == masks[[2, 0]]).all()
     assert design.randomness_id(np.array([2, 0])).tolist() == [9, 7]
     sizes = np.array([10, 20, 30])
-    assert (design.smallest_subset(sizes), design.typical_subset(sizes)) == (20, 60)
+    assert (design.smallest_subset(sizes), design.epoch_size(sizes)) == (20, 60)
     check_num_models(design, 3)
 
 

@@ -197,6 +197,17 @@ def test_bands_are_of_paired_changes():
     np.testing.assert_allclose([part[1] for part in curve_points(unpaired, values)[1:]], expected)
 
 
+def test_a_seed_that_lacks_a_model_has_no_change():
+    one = make_counterfactual()
+    values = one.arms["top"].copy()
+    values[0, 2] = np.nan
+    mean, low, high = curve_points(one, values)
+    change = np.delete(values[1] - values[0], 2)
+    expected = stats.t.interval(0.95, 3, change.mean(), stats.sem(change))
+    np.testing.assert_allclose(high[1] - low[1], expected[1] - expected[0])
+    np.testing.assert_allclose((low[1] + high[1]) / 2, mean[1])
+
+
 def test_counterfactual_table_and_words(study):
     one = make_counterfactual()
     rows = read_csv(study / "tables" / "counterfactual_1_cifar10_32_fixed.csv")
