@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import jdt
+from experiments.planting import PLANTED_FILE
 
 SHUFFLES = 20
 """Negative controls: how often rows of the masks are exchanged."""
@@ -78,8 +79,8 @@ def read_related(path: pathlib.Path) -> dict[str, list[str]]:
 
 def describe(run: jdt.store.Run, related: Sequence[Mapping[str, Sequence[str]]]) -> Iterator[str]:
     """All paragraphs about one run."""
-    config = run.config
-    yield f"## {config.get('source', run.path.name)} → {', '.join(run.layout.num_examples)}"
+    source, units = run.config.get("source", run.path.name), run.config.get("units", "units")
+    yield f"## {source} ({units}) → {', '.join(run.layout.num_examples)}{_planted_words(run)}"
     yield from _how(run)
     yield from _key_figures(run.path)
     output = str(run.provenance.get("output", "confidence"))
@@ -105,6 +106,15 @@ def _how(run: jdt.store.Run) -> Iterator[str]:
         f"{seconds:,.0f} s of training and transfer in all; commit {str(about.get('commit'))[:10]}, jax "
         f"{about.get('versions', {}).get('jax')}."
     )
+
+
+def _planted_words(run: jdt.store.Run) -> str:
+    """What was planted in the source of a run, for its heading."""
+    if PLANTED_FILE not in jdt.store.names_in(run.path):
+        return ""
+    planted = json.loads((run.path / PLANTED_FILE).read_text())["planted"]
+    kinds = ", ".join(f"{one['kind']}{' (control)' if one['is_control'] else ''}" for one in planted)
+    return f", planted: {kinds}"
 
 
 def without_folders(command: str) -> str:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jdt.analyses import accuracy_curves, counts_of, halves, mean_interval, removal_orders, removals
+from jdt.analyses import accuracy_curves, best_points, counts_of, halves, mean_interval, removal_orders, removals
 from jdt.checks import UserError
 
 INFLUENCE = np.array([0.1, -0.4, 0.0, 0.3, -0.2, 0.5])
@@ -99,6 +99,17 @@ def test_points_of_models_that_diverged_or_of_short_arms_are_unknown():
 def test_amounts_that_are_no_number_of_units_are_refused(amounts, words):
     with pytest.raises(UserError, match=words):
         counts_of(amounts, 22)
+
+
+def test_the_best_point_gains_nothing_where_there_is_nothing_to_gain():
+    draw, gains, naive = np.random.default_rng(0), [], []
+    for _ in range(1000):
+        common = draw.normal(size=(6, 5))  # What a model has from its training, both halves see.
+        ranking, reporting = (common + 0.5 * draw.normal(size=(6, 5)) for _ in range(2))
+        gains.append((reporting[best_points(ranking), np.arange(5)] - reporting[0]).mean())
+        naive.append((reporting[ranking.mean(axis=1).argmax()] - reporting[0]).mean())
+    assert abs(np.mean(gains)) < 4 * np.std(gains) / np.sqrt(len(gains))
+    assert np.mean(naive) > 0.4, "choosing on the same models is not harmless"
 
 
 def test_intervals_are_those_of_a_t_test():
