@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jdt
-from experiments import influence_setup, inspect_influence
+from experiments import influence_run, influence_setup, inspect_influence
 from experiments.influence_setup import identity, make_task
 
 MODELS = 48
@@ -90,8 +90,8 @@ def test_failures_are_verified_by_retraining(run, capsys, monkeypatch):
         asked.append(task.design)
         return write(settings.out, task, described, {}), True
 
-    monkeypatch.setattr(inspect_influence, "train_run", trained)
-    monkeypatch.setattr(inspect_influence, "planned", lambda task, *_: (task, None))
+    monkeypatch.setattr(influence_run, "train_run", trained)
+    monkeypatch.setattr(influence_run, "planned", lambda task, *_: (task, None))
     assert command("--run", run, "--verify", 1, "--seeds", 4, "--estimator", "difference") == 0
     (design,) = asked
     assert isinstance(design, jdt.masks.Listed)

@@ -72,7 +72,7 @@ def made(tmp_path_factory):
         inspect_influence: ("--failures", "1", "--verify", "1", "--no-images"),
     }
     for module, flags in asked.items():
-        argv = ["--run", out, "--devices", "2", "--seeds", "2", *flags]
+        argv = ["--run", out, "--devices", "2", "--seeds", "2", "--model", f"{__name__}:Linear", *flags]
         assert jdt.cli.main(module.main, module.PRESETS, default="demo", description="", argv=argv) == 0
     return Path(out)
 
