@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jdt import checks, store
+from jdt.analyses import mean_interval
 from jdt.estimators import TABLE, Estimator, Influences, Level, influence_path, save_influences
 from jdt.evaluate import (
     aggregate,
@@ -284,12 +285,10 @@ def summary_of(findings: Sequence[TargetFindings], figures: Mapping[str, Figure]
 
 
 def mean_figure(values: Float[np.ndarray, " models"], unit: str, text: str) -> Figure:
-    """Mean of one value a model, with the 95 % interval of the mean (normal; None below 2 models)."""
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return Figure(mean, None, None, count, unit, text)
-    reach = 1.96 * float(np.std(values, ddof=1)) / np.sqrt(count)
-    return Figure(mean, mean - reach, mean + reach, count, unit, text)
+    """Mean of one value a model, with the 95 % t interval of the mean (None below 2 models)."""
+    mean, low, high = mean_interval(values)
+    known = (low, high) if np.isfinite(low) else (None, None)
+    return Figure(mean, *known, len(values), unit, text)
 
 
 def feature_gap_warning(found: TargetFindings) -> str | None:

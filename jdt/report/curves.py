@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
 from jdt import checks
+from jdt.analyses import mean_interval
 from jdt.report import csvs, plots
 from jdt.report.blocks import Block, Cell, Column, Rows, Section, Table, Text
 from jdt.report.content import Counterfactual
@@ -116,17 +116,12 @@ def _start(one: Counterfactual) -> float:
 
 
 def _mean(values: Float[np.ndarray, "points seeds"]) -> Float[np.ndarray, " points"]:
-    known = np.isfinite(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0.0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return np.array([mean_interval(row)[0] for row in values])
 
 
 def _reach(values: Float[np.ndarray, " seeds"]) -> float:
-    known = values[np.isfinite(values)]
-    if len(known) < 2:
-        return np.nan
-    return float(stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known)))
+    mean, low, _ = mean_interval(values)
+    return mean - low
 
 
 def draw_curve(one: Counterfactual) -> Drawing:

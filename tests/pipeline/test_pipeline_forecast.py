@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from jdt import pipeline, store, train, transfer
 from jdt.checks import UserError
@@ -154,7 +155,9 @@ def test_a_comparison_says_error_and_spread():
     figures = compared.figures()
     error = figures["forecast_error"]
     assert error.value == pytest.approx(0.2)
-    assert (error.high - error.value) == pytest.approx(1.96 * np.std(compared.seconds, ddof=1) / math.sqrt(5))
+    assert (error.high - error.value) == pytest.approx(
+        stats.t.ppf(0.975, 4) * np.std(compared.seconds, ddof=1) / math.sqrt(5)
+    )
     spread = figures["block_seconds_per_model"]
     assert (spread.low, spread.value, spread.high, spread.n) == pytest.approx((1.04, 1.2, 1.36, 5))
 
