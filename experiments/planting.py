@@ -69,16 +69,16 @@ def plant(
         kind, _, rest = order.partition(":")
         common = {"seed": seed, "is_control": is_control, "beside": tuple(done)}
         if kind in ("leak", "misleading"):
-            if len(units) < int((units.of_example != jdt.masks.OUTSIDE).sum()):
-                raise jdt.UserError(
-                    f"--plant {order} is looked for among single images, but units are larger: pass --units examples "
-                    "(experiments.example_influence)."
-                )
             make = jdt.plant.leaked_copies if kind == "leak" else jdt.plant.misleading_copies
             count = int(_number(order, rest))
             fitting = read_fits(fits, source, whole.test)
             allowed = units.of_example != jdt.masks.OUTSIDE
             data, planted = make(data, whole.test, count, fits=fitting, changes=changes, allowed=allowed, **common)
+            if len(units) < int(allowed.sum()):
+                raise jdt.UserError(
+                    f"--plant {order} is looked for among single images, but units are larger: pass --units examples "
+                    "(experiments.example_influence)."
+                )
         elif kind == "mislabelled" and rest:
             share, separator, unit = rest.partition(":")
             part, unit = (_number(order, share), unit) if separator else (1.0, rest)

@@ -93,6 +93,7 @@ def test_planting_does_not_change_the_identity_of_runs_without_it(tmp_path):
         ("leak:many", "must be one of leak:COUNT"),
         ("harmful:upright 33", "nearest: upright 3"),
         ("leak:100000", "asks for 100000 copies"),
+        ("leak:3", "pass --units examples"),
     ],
 )
 def test_orders_that_cannot_be_carried_out_are_refused(tmp_path, order, message):
