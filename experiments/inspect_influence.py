@@ -202,7 +202,7 @@ def verified(
     evidence, run = inspector.evidence, inspector.run
 
     def retrain(masks: np.ndarray, seeds: np.ndarray) -> jdt.analyses.Outcomes:
-        randomness = (1 << 24) + seeds  # Not that of the models whose outputs told whom to blame.
+        randomness = jdt.analyses.FIRST_RETRAINED_ID + seeds
         described = {
             "experiment": "failures", "run": jdt.config.fingerprint(run.config), "target": evidence.target,
             "mode": evidence.mode, "masks": jdt.config.fingerprint(masks.astype(int).tolist()),

@@ -9,6 +9,7 @@ for a failure, which source images leak into a target image or mislead it; perce
 [[2]]
 """
 
+from jdt.analyses.counterfactual import FIRST_RETRAINED_ID as FIRST_RETRAINED_ID
 from jdt.analyses.counterfactual import Halves as Halves
 from jdt.analyses.counterfactual import Removals as Removals
 from jdt.analyses.counterfactual import accuracy_curves as accuracy_curves

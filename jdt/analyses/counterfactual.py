@@ -17,7 +17,7 @@ from jdt.keys import key_for
 from jdt.types import Bool, Float, Int
 
 RANDOM = "random"
-_FIRST_ID = 1 << 24
+FIRST_RETRAINED_ID = 1 << 24
 """Randomness of retrained models is not that of the models whose outputs ranked the units."""
 
 
@@ -156,7 +156,7 @@ def removals(
                     masks.append(np.ones(num_units, bool))
                     masks[-1][own[arm][:count]] = False
     arm_index, counts, repetitions = np.array(rows).T
-    return Removals(arms, removed, arm_index, counts, repetitions, np.stack(masks), _FIRST_ID + repetitions)
+    return Removals(arms, removed, arm_index, counts, repetitions, np.stack(masks), FIRST_RETRAINED_ID + repetitions)
 
 
 def accuracy_curves(
