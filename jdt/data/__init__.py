@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from jdt.data.augment import draw_windows as draw_windows
     from jdt.data.augment import normalise as normalise
     from jdt.data.augment import random_crop_flip as random_crop_flip
+    from jdt.data.base import NO_STAMP as NO_STAMP
     from jdt.data.base import Dataset as Dataset
+    from jdt.data.base import Stamps as Stamps
     from jdt.data.cache import cache_root as cache_root
     from jdt.data.chunks import read_chunks as read_chunks
     from jdt.data.images import ImageArray as ImageArray
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from jdt.data.loading import split_names as split_names
     from jdt.data.overlapping import overlap as overlap
     from jdt.data.regrouping import regrouped as regrouped
+    from jdt.data.stamps import as_shown as as_shown
+    from jdt.data.stamps import stamp_batch as stamp_batch
+    from jdt.data.stamps import stamped_pixels as stamped_pixels
+    from jdt.data.stamps import with_stamps as with_stamps
     from jdt.data.views import Look as Look
     from jdt.data.views import View as View
     from jdt.data.views import crop_key as crop_key
@@ -40,7 +46,9 @@ _HOMES = {
     "draw_windows": "jdt.data.augment",
     "normalise": "jdt.data.augment",
     "random_crop_flip": "jdt.data.augment",
+    "NO_STAMP": "jdt.data.base",
     "Dataset": "jdt.data.base",
+    "Stamps": "jdt.data.base",
     "cache_root": "jdt.data.cache",
     "read_chunks": "jdt.data.chunks",
     "ImageArray": "jdt.data.images",
@@ -50,17 +58,24 @@ _HOMES = {
     "split_names": "jdt.data.loading",
     "overlap": "jdt.data.overlapping",
     "regrouped": "jdt.data.regrouping",
+    "as_shown": "jdt.data.stamps",
+    "stamp_batch": "jdt.data.stamps",
+    "stamped_pixels": "jdt.data.stamps",
+    "with_stamps": "jdt.data.stamps",
     "Look": "jdt.data.views",
     "View": "jdt.data.views",
     "crop_key": "jdt.data.views",
 }
 __all__ = [
+    "NO_STAMP",
     "Dataset",
     "ImageArray",
     "Look",
+    "Stamps",
     "StreamedImages",
     "View",
     "Windows",
+    "as_shown",
     "cache_root",
     "crop_key",
     "draw_windows",
@@ -74,6 +89,9 @@ __all__ = [
     "read_chunks",
     "regrouped",
     "split_names",
+    "stamp_batch",
+    "stamped_pixels",
+    "with_stamps",
 ]
 
 

@@ -1,11 +1,29 @@
 """The one form in which jdt holds a dataset: uint8 images, labels, names and a fingerprint."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 from jdt.data.images import ImageArray
-from jdt.types import Int32
+from jdt.types import AnyArray, Int32, UInt8
+
+NO_STAMP = -1
+"""In `Stamps.of_example`: an example that carries none."""
+
+
+class Stamps(NamedTuple):
+    """Changes of pixels that some examples carry: see `jdt.data.stamps`.
+
+    Attributes:
+      gain: uint8 `[stamps, height, width, channels]`.
+      shift: int32 `[stamps, height, width, channels]`.
+      of_example: int32 `[examples]`: the stamp that each example carries, or `NO_STAMP`.
+    """
+
+    gain: UInt8[AnyArray, "stamps height width channels"]
+    shift: Int32[AnyArray, "stamps height width channels"]
+    of_example: Int32[AnyArray, " examples"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,6 +38,9 @@ class Dataset:
       class_names: One name a class, in label order.
       fingerprint: Hash of images, labels and names: two datasets with equal fingerprints hold the same data. A
         streamed dataset's hashes encoded images instead of pixels, so it differs from the decoded one's.
+      stamps: Changes of pixels that some examples carry, made after augmentation; `images` are without them.
+      version_of: int32 `[examples]`, where some examples are versions of one another (another label, another stamp):
+        position of the first version of each. Versions of an example have its place in the order of batches.
     """
 
     name: str
@@ -27,6 +48,8 @@ class Dataset:
     labels: Int32[np.ndarray, " examples"]
     class_names: tuple[str, ...]
     fingerprint: str
+    stamps: Stamps | None = None
+    version_of: Int32[np.ndarray, " examples"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
