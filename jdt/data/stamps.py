@@ -33,7 +33,7 @@ def stamped_pixels(images: _Pixels, gain: _Pixels, shift: _Pixels) -> _Pixels:
     Returns:
       uint8, of the shape of `images`.
 
-    >>> stamped_pixels(np.array([10, 250], np.uint8), np.uint8(255), np.int32(255 * 9)).tolist()
+    >>> stamped_pixels(np.array([10, 250], np.uint8), np.full(2, 255, np.uint8), np.full(2, 255 * 9)).tolist()
     [19, 255]
     """
     mixed = gain.astype(np.int32) * images.astype(np.int32) + shift
