@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jdt.data.images import ImageArray
-from jdt.types import AnyArray, Int32, UInt8
+from jdt import config
+from jdt.data.images import ImageArray, StreamedImages
+from jdt.types import AnyArray, Int, Int32, UInt8
 
 NO_STAMP = -1
 """In `Stamps.of_example`: an example that carries none."""
@@ -59,3 +60,19 @@ class Dataset:
         """(height, width, channels) of every image."""
         height, width, channels = self.images.shape[1:]
         return height, width, channels
+
+    def part(self, rows: Int[np.ndarray, " chosen"], name: str = "") -> "Dataset":
+        """Some of the examples, in the order of `rows`, under another name where one is given.
+
+        Streamed images stay so. Which examples are versions of one another is not kept.
+        """
+        images = self.images.chosen(rows) if isinstance(self.images, StreamedImages) else np.asarray(self.images[rows])
+        stamps = self.stamps
+        return Dataset(
+            name=name or self.name,
+            images=images,
+            labels=np.asarray(self.labels)[rows],
+            class_names=self.class_names,
+            fingerprint=config.fingerprint([self.fingerprint, rows.tolist()]),
+            stamps=stamps and stamps._replace(of_example=np.asarray(stamps.of_example)[rows]),
+        )

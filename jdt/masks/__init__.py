@@ -6,6 +6,7 @@
 (100, 22)
 """
 
+from jdt.masks.atoms import atoms as atoms
 from jdt.masks.designs import KINDS as KINDS
 from jdt.masks.designs import PAIRED as PAIRED
 from jdt.masks.designs import Design as Design

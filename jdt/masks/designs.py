@@ -104,6 +104,7 @@ class Listed:
       randomness_ids: int `[models]`: from which its initialisation, order and augmentation derive. Models that share
         one differ in their subset alone, so that their outputs can be compared in pairs.
       seed: Root seed, 0 to 2**31 - 1.
+      allow_untrained: Whether a row may keep no unit: its model stays as it was initialised.
     """
 
     masks: Bool[np.ndarray, "models units"]
@@ -111,9 +112,10 @@ class Listed:
     seed: int = 0
     kind: Literal["listed"] = "listed"
     is_paired: Literal[False] = False
+    allow_untrained: bool = False
 
     def __post_init__(self) -> None:
-        if empty := np.flatnonzero(~self.masks.any(axis=1)).tolist():
+        if (empty := np.flatnonzero(~self.masks.any(axis=1)).tolist()) and not self.allow_untrained:
             raise checks.UserError(f"listed subset {empty[0]} keeps no unit, but a model needs data: leave it out.")
         if not 0 <= self.seed < 2**31:
             raise checks.UserError(f"seed is {self.seed}, but it must lie between 0 and 2147483647 (31 bits).")
@@ -123,12 +125,13 @@ class Listed:
         return self.randomness_ids[model_id]
 
     def smallest_subset(self, unit_sizes: Int[np.ndarray, " units"]) -> int:
-        """Fewest examples that a row holds."""
-        return int((self.masks @ unit_sizes).min())
+        """Fewest examples that a row holds which keeps any unit."""
+        held = self.masks @ unit_sizes
+        return int(held[self.masks.any(axis=1)].min(initial=int(unit_sizes.sum())))
 
     def epoch_size(self, unit_sizes: Int[np.ndarray, " units"]) -> float:
         """Examples of the largest row: all models take as many steps as the one with most data does in its epochs."""
-        return float((self.masks @ unit_sizes).max())
+        return float((self.masks @ unit_sizes).max()) or float(unit_sizes.sum())
 
 
 def check_num_models(design: Design | Listed, num_models: int) -> None:
@@ -171,13 +174,13 @@ def sample(
     >>> bool((pair[0] == ~pair[1]).all())
     True
     """
-    if num_units < 2:
-        raise checks.UserError(f"there is {num_units} unit, but subsets need at least 2 units to choose from.")
     model_ids = np.asarray(model_ids)
     if isinstance(design, Listed):
         if design.masks.shape[1] != num_units:
             raise checks.UserError(f"listed subsets are of {design.masks.shape[1]} units, but there are {num_units}.")
         return design.masks[model_ids]
+    if num_units < 2:
+        raise checks.UserError(f"there is {num_units} unit, but subsets need at least 2 units to choose from.")
     ids = design.randomness_id(model_ids)
     root, rows = key_for(design.seed, "mask"), jnp.asarray(ids)
     if design.kind in ("balanced", "balanced-pairs"):

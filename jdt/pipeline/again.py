@@ -19,7 +19,7 @@ from jdt.masks import Design
 from jdt.models import Network, Variables, check_width, load_variables, variables_digest
 from jdt.pipeline.blocks import transferred
 from jdt.pipeline.source_models import block_variables, described_source_model
-from jdt.pipeline.task import Mode, TargetData
+from jdt.pipeline.task import Mode, TargetData, stored_targets
 from jdt.train import PLANS, Ensemble, Recipe
 from jdt.transfer import FixedFeature, FullNetwork
 
@@ -110,14 +110,13 @@ class AddedTarget:
 
     def schema(self) -> store.Schema:
         """Columns of its store: the run's models in the run's blocks."""
-        layout, test = self.run.layout, self.target.test
-        target = store.Target(np.asarray(test.labels), test.class_names)
+        layout = self.run.layout
         return store.Schema(
             num_models=layout.num_models,
             block_size=layout.block_size,
             unit_names=self.run.unit_names,
             modes=self.modes,
-            targets={self.target.name: target},
+            targets=stored_targets((self.target,)),
             train_accuracy=True,
             sgd_head=self.head.solver == "sgd",
         )

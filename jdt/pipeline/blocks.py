@@ -30,6 +30,7 @@ from jdt.train import (
     Trained,
     apply_in_batches,
     initial_variables,
+    source_data,
     train,
 )
 from jdt.transfer import FixedFeature, transfer_fixed, transfer_full
@@ -80,12 +81,7 @@ def train_missing_blocks(
     """
     if save_models:
         require_savable(writer.path, task.network, task.source.image_shape)
-    source: SourceData | Pool
-    if task.pool is None:
-        images, labels = np.asarray(task.source.images), np.asarray(task.source.labels)
-        source = place(SourceData(images, labels), task.num_devices, SHARED)  # pyright: ignore[reportArgumentType]
-    else:
-        source = task.pool
+    source = place(source_data(task.source), task.num_devices, SHARED) if task.pool is None else task.pool
     spans = task.schema().blocks()
     marked: list[int] = []
     keep = _Unfinished(writer, checkpoint_seconds)
@@ -164,24 +160,45 @@ def _train_block(
     checkpoints: Checkpoints | None,
     progress: Progress | None,
 ) -> tuple[Trained, dict[str, Any]]:
-    """Train the models of a block; also what its record says of that."""
+    """Train the models of a block; also what its record says of that. Models without units stay as they start."""
     randomness_ids = task.design.randomness_id(model_ids)
-    trained = train(
-        task.ensemble,
-        source,
-        task.units.members(sample(task.design, model_ids, len(task.units))),
-        randomness_ids,
-        seed=task.design.seed,
-        start=None if task.start is None else _initial(task, task.ensemble, randomness_ids),
-        checkpoints=checkpoints,
-        progress=progress,
-    )
+    masks = sample(task.design, model_ids, len(task.units))
+    learns: np.ndarray = np.any(masks, axis=1)
+    starts = ~learns
+
+    def started(rows: Bool[np.ndarray, " models"]) -> Variables:
+        return _initial(task, task.ensemble, randomness_ids[rows])
+
+    parts = []
+    if learns.any():
+        parts.append(
+            train(
+                task.ensemble,
+                source,
+                task.units.members(masks[learns]),
+                randomness_ids[learns],
+                seed=task.design.seed,
+                start=None if task.start is None else started(learns),
+                checkpoints=checkpoints,
+                progress=progress,
+            )
+        )
+    if starts.any():
+        num = int(starts.sum())
+        parts.append(Trained(started(starts), np.full(num, np.nan, np.float32), np.ones(num, bool)))
+    trained = parts[0] if len(parts) == 1 else _in_order(parts, np.argsort(starts, kind="stable"))
     return trained, {
         "plan": task.plan.name,
         "precision": task.precision,
         "randomness_ids": randomness_ids.tolist(),
         "diverged": model_ids[~trained.finite].tolist(),
     }
+
+
+def _in_order(parts: Sequence[Trained], model_of_row: Int[np.ndarray, " models"]) -> Trained:
+    """Models that were trained and models that were not, each in its row of the block."""
+    rows = np.argsort(model_of_row)
+    return jax.tree.map(lambda *leaves: np.concatenate(jax.device_get(leaves))[rows], *parts)
 
 
 def _outputs_of_block(
@@ -222,9 +239,16 @@ def transferred(
     for target in task.targets:
         for mode in task.modes:
             found, sound = _transfer(task, ensemble, variables, target, mode, randomness_ids)
-            path = f"targets/{target.name}/{mode}/"
-            arrays |= {path + name: _rows(value, finite & sound) for name, value in found.items()}
+            found = named_columns(found, mode)
+            arrays |= {name: _rows(value, finite & sound) for name, value in found.items()}
     return arrays, _baseline(task, ensemble) if block == 0 else {}
+
+
+def named_columns(found: Mapping[str, Mapping[str, np.ndarray]], mode: Mode) -> dict[str, np.ndarray]:
+    """Columns by the names of the store, of columns by test split."""
+    return {
+        f"targets/{test}/{mode}/{name}": value for test, columns in found.items() for name, value in columns.items()
+    }
 
 
 def _initial(task: Transfers, ensemble: Ensemble, randomness_ids: Int[np.ndarray, " models"]) -> Variables:
@@ -246,7 +270,9 @@ def _baseline(task: Transfers, ensemble: Ensemble) -> dict[str, dict[str, list[f
     ids = np.arange(task.baseline_models)
     untrained = _initial(task, ensemble, ids)
     found = {
-        f"{target.name}/{mode}": _transfer(task, ensemble, untrained, target, mode, ids)[0]["accuracy"].tolist()
+        f"{target.name}/{mode}": _transfer(task, ensemble, untrained, target, mode, ids)[0][target.name][
+            "accuracy"
+        ].tolist()
         for target in task.targets
         for mode in task.modes
     }
@@ -261,25 +287,31 @@ def _transfer(
     mode: Mode,
     randomness_ids: Int[np.ndarray, " models"],
     measured: Dataset | None = None,
-) -> tuple[dict[str, np.ndarray], Bool[np.ndarray, " models"]]:
-    """Columns of one target and mode, and which models the transfer left finite.
+) -> tuple[dict[str, dict[str, np.ndarray]], Bool[np.ndarray, " models"]]:
+    """Columns of one target in one mode, by the names of its test split and views; which models it left finite.
 
     `measured` are the images that the accuracy in training is of, where a recipe trains; all of them when None.
     """
     sound, settings = np.ones(len(randomness_ids), bool), settings_of(task, target, mode)
+    tests = target.all_tests
     if isinstance(settings, FixedFeature) and settings.solver == "convex":
-        transferred = transfer_fixed(ensemble, variables, target.train, target.test, settings)
-        columns = {"gradient_norm": transferred.gradient_norm}
+        transferred = transfer_fixed(ensemble, variables, target.train, tests, settings)
+        columns: dict[str, Any] = {"gradient_norm": transferred.gradient_norm}
     else:
         transferred = transfer_full(
-            ensemble, variables, target.seen_by(settings.recipe), target.test, settings,
+            ensemble, variables, target.seen_by(settings.recipe), tests, settings,
             target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed,
             measured=target.train if measured is None else measured,
         )  # fmt: skip
         sound, columns = transferred.finite, {"loss": transferred.loss}
-    outputs = example_outputs(jnp.asarray(transferred.logits), jnp.asarray(target.test.labels))
-    found = jax.device_get({**outputs._asdict(), store.TRAIN_ACCURACY: transferred.train_accuracy, **columns})
-    return {name: np.asarray(value) for name, value in found.items()}, sound
+    columns[store.TRAIN_ACCURACY] = transferred.train_accuracy
+    found, first = {}, 0
+    for name, test in target.tests.items():
+        logits = jnp.asarray(transferred.logits[:, first : first + len(test)])
+        outputs = example_outputs(logits, jnp.asarray(test.labels))
+        found[name] = jax.tree.map(np.asarray, jax.device_get({**outputs._asdict(), **columns}))
+        first += len(test)
+    return found, sound
 
 
 def _source_accuracy(

@@ -134,9 +134,11 @@ def _memory(task: Task) -> Mapping[str, int]:
     source = num_examples * (math.prod(ensemble.image_shape) + 4) if task.pool is None else 0
     largest = max(task.targets, key=lambda target: len(target.train) + len(target.test))
     if "fixed" in task.modes and task.head.solver == "convex":
-        images = len(largest.train) + len(largest.test)
+        images = len(largest.train) + len(largest.all_tests)
         memory["features"] = source + inference_memory_needed(ensemble, images)
-        memory["heads"] = source + head_memory_needed(ensemble, largest.train, largest.test, largest.head or task.head)
+        memory["heads"] = source + head_memory_needed(
+            ensemble, largest.train, largest.all_tests, largest.head or task.head
+        )
     for mode, stage in (("fixed", "training heads"), ("full", "fine-tuning")):
         tuned = task.tuning(largest, mode) if mode in task.modes else None
         if tuned is not None:

@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
-from jdt import checks, store
-from jdt.data import Dataset, StreamedImages, overlap
+from jdt import checks, config, store
+from jdt.data import Dataset, StreamedImages, as_shown, overlap
 from jdt.devices import BYTES_A_GIB, host_memory, memory_limit
 from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
@@ -34,6 +35,8 @@ class TargetData:
       full: How whole networks are fine-tuned on it; as the task says when None.
       whole: The target that this one is a variant of: with fewer training images, or another weight decay.
       streamed: The training split again, for recipes that cut images anew in every pass; else not needed.
+      views: Further test splits by name, of the same classes: outputs on them are those of the same transferred models,
+        and the store has them as a target `NAME+VIEW`.
     """
 
     name: str
@@ -43,10 +46,37 @@ class TargetData:
     full: FullNetwork | None = None
     whole: "TargetData | None" = None
     streamed: Dataset | None = None
+    views: tuple[tuple[str, Dataset], ...] = ()
 
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
             raise checks.UserError(f"target {self.name!r}: its training and test splits name different classes.")
+        for view, data in self.views:
+            if data.class_names != self.test.class_names or data.image_shape != self.test.image_shape:
+                raise checks.UserError(
+                    f"view {view!r} of target {self.name!r} has other classes or images of another shape than its test "
+                    "split: one head reads both."
+                )
+
+    @property
+    def tests(self) -> dict[str, Dataset]:
+        """The test split and its views, by the names that the store has for them."""
+        return {self.name: self.test, **{view_name(self.name, view): data for view, data in self.views}}
+
+    @functools.cached_property
+    def all_tests(self) -> Dataset:
+        """The test split and its views one after the other, as they are shown to models."""
+        if not self.views:
+            return as_shown(self.test)
+        parts = list(map(as_shown, self.tests.values()))
+        return dataclasses.replace(
+            parts[0],
+            name=f"{self.test.name} and its views",
+            images=np.concatenate([np.asarray(part.images[:]) for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            fingerprint=config.fingerprint([part.fingerprint for part in parts]),
+            version_of=None,
+        )
 
     def seen_by(self, recipe: Recipe) -> Dataset:
         """The training split as models see it that are trained by a recipe."""
@@ -82,6 +112,11 @@ class TargetData:
             f"target {self.name!r}: {len(self.overlap):,} of its {len(self.test):,} test images {verb} also in its "
             f"training split, at {height}x{width} pixels (the first: test image {tested} is training image {trained})"
         )
+
+
+def view_name(target: str, view: str) -> str:
+    """What the store calls a view of a target."""
+    return f"{target}+{view}"
 
 
 @runtime_checkable
@@ -127,6 +162,12 @@ class Transfers(Protocol):
     def baseline_models(self) -> int:
         """How many untrained models are transferred too."""
         ...
+
+
+def stored_targets(targets: Sequence[TargetData]) -> dict[str, store.Target]:
+    """Targets and their views as the store keeps them."""
+    tests = {name: data for target in targets for name, data in target.tests.items()}
+    return {name: store.Target(np.asarray(data.labels), data.class_names) for name, data in tests.items()}
 
 
 def settings_of(task: Transfers, target: TargetData, mode: Mode) -> FixedFeature | FullNetwork:
@@ -196,7 +237,7 @@ class Task:
         solvers = {(target.head or self.head).solver for target in self.targets}
         if solvers - {self.head.solver}:
             raise checks.UserError("heads of some targets have another solver than the task's: pass one for all.")
-        names = [target.name for target in self.targets]
+        names = [name for target in self.targets for name in target.tests]
         if len(set(names)) < len(names):
             raise checks.UserError(f"targets are {', '.join(names)}: name each target once.")
         for data in [self.source_test] + [part for t in self.targets for part in (t.train, t.test)]:
@@ -215,6 +256,7 @@ class Task:
             if tuned is not None:
                 check_width(tuned.network, tuned.image_shape, len(target.train.class_names))
                 _check_cuts(tuned.recipe, target.seen_by(tuned.recipe), tuned.network)
+        _check_stamps(self)
         if self.pool is not None:
             ensemble = self.ensemble
             self.pool.check(ensemble.smallest_subset, ensemble.batch_size, ensemble.training_shape)
@@ -259,7 +301,7 @@ class Task:
             block_size=self.block_size,
             unit_names=self.units.names,
             modes=self.modes,
-            targets={t.name: store.Target(np.asarray(t.test.labels), t.test.class_names) for t in self.targets},
+            targets=stored_targets(self.targets),
             train_accuracy=True,
             sgd_head=self.head.solver == "sgd",
         )
@@ -311,6 +353,20 @@ def _check_cuts(recipe: Recipe, data: Dataset, network: Network) -> None:
                     f"{height}x{width} and {found.get(path)} at {shape[0]}x{shape[0]}), so it cannot be trained at one "
                     f"and tested at the other: pass --recipe.resolution 0 {height}, or take a model that pools."
                 )
+
+
+def _check_stamps(task: Task) -> None:
+    """Refuse a resolution that changes where examples carry stamps, which have one size."""
+    trained = [(task.recipe, task.source)]
+    for target, mode in itertools.product(task.targets, task.modes):
+        if (tuned := task.tuning(target, mode)) is not None:
+            trained.append((tuned.recipe, target.seen_by(tuned.recipe)))
+    for recipe, data in trained:
+        if data.stamps is not None and recipe.resolution:
+            raise checks.UserError(
+                f"{data.name} carries a pattern of the size of its images, but the recipe's resolution changes: leave "
+                "--recipe.resolution out."
+            )
 
 
 def _parameter_shapes(network: Network, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:

@@ -31,6 +31,7 @@ from jdt.train import (
     SourceData,
     apply_in_batches,
     initial_variables,
+    source_data,
     time_plan,
     train,
 )
@@ -123,7 +124,7 @@ class Trial:
                     return seconds * _images(target) / _images(cut)
                 timed, steps = self.tuning_steps(target, mode)
                 applied, to_apply = (
-                    self.batch_seconds * (_batches(part.train) + _batches(part.test)) for part in (cut, target)
+                    self.batch_seconds * (_batches(part.train) + _batches(part.all_tests)) for part in (cut, target)
                 )
                 # Where nothing is cut, this is the time itself.
                 return (seconds - applied) * steps / timed + to_apply
@@ -182,7 +183,7 @@ def _batches(data: Dataset) -> int:
 
 
 def _images(target: TargetData) -> int:
-    return len(target.train) + len(target.test)
+    return len(target.train) + sum(map(len, target.tests.values()))
 
 
 def _some(data: Dataset, count: float) -> Dataset:
@@ -190,13 +191,14 @@ def _some(data: Dataset, count: float) -> Dataset:
     if count >= len(data):
         return data
     rows = np.linspace(0, len(data) - 1, min(len(data), max(_BATCH, int(count) // _BATCH * _BATCH))).astype(int)
-    return dataclasses.replace(data, images=data.images[rows], labels=np.asarray(data.labels)[rows])
+    return data.part(rows)
 
 
 def _cut_target(target: TargetData, images: float) -> TargetData:
     share = min(1.0, images / _images(target))
     train, test = (_some(part, share * len(part)) for part in (target.train, target.test))
-    return dataclasses.replace(target, train=train, test=test)
+    views = tuple((view, _some(part, share * len(part))) for view, part in target.views)
+    return dataclasses.replace(target, train=train, test=test, views=views)
 
 
 def _cut_recipe(recipe: Recipe, ensemble: Ensemble, steps: float) -> Recipe:
@@ -276,11 +278,7 @@ class Rounds:
         task = trial.task
         self._trial, self._path, self._done = trial, path, 0
         self._source: SourceData | Pool
-        if task.pool is None:
-            images, labels = np.asarray(task.source.images), np.asarray(task.source.labels)
-            self._source = place(SourceData(images, labels), task.num_devices, SHARED)  # pyright: ignore[reportArgumentType]
-        else:
-            self._source = task.pool
+        self._source = place(source_data(task.source), task.num_devices, SHARED) if task.pool is None else task.pool
         self._writer = store.create_or_open(path, config={}, provenance={}, schema=task.schema())
 
     def __call__(self) -> Round:
@@ -310,10 +308,10 @@ class Rounds:
             for mode in task.modes:
                 data = trial.tuning.get((target.name, mode), target)
                 with timed.stage(stage_name(target.name, mode), trial.scale):
-                    columns, _ = blocks._transfer(
+                    found, _ = blocks._transfer(
                         task, ensemble, trained.variables, data, mode, randomness_ids, measured=target.train
                     )
-                arrays |= {f"targets/{target.name}/{mode}/{name}": value for name, value in columns.items()}
+                arrays |= blocks.named_columns(found, mode)
         with timed.stage(WRITING, trial.scale):
             self._writer.write_block(self._done, arrays, {"seconds": sum(timed.seconds.values())})
         self._done += 1

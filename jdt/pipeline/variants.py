@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from jdt import checks, config
-from jdt.data import Dataset, StreamedImages
+from jdt import checks
+from jdt.data import StreamedImages
 from jdt.pipeline.task import Mode, TargetData
 from jdt.transfer import FixedFeature, FullNetwork, few_shot, target_fraction
 from jdt.types import Int
@@ -60,14 +60,7 @@ def variants(
 
 
 def _smaller(target: TargetData, rows: Int[np.ndarray, " chosen"], suffix: str) -> TargetData:
-    whole = target.train
-    training = Dataset(
-        name=f"{whole.name}@{suffix}",
-        images=np.asarray(whole.images[rows]),
-        labels=np.asarray(whole.labels)[rows],
-        class_names=whole.class_names,
-        fingerprint=config.fingerprint([whole.fingerprint, rows.tolist()]),
-    )
+    training = target.train.part(rows, f"{target.train.name}@{suffix}")
     streamed = None
     if target.streamed is not None and isinstance(target.streamed.images, StreamedImages):
         streamed = dataclasses.replace(training, images=target.streamed.images.chosen(rows))

@@ -12,7 +12,9 @@ from jdt.train.engine import SourceData as SourceData
 from jdt.train.engine import Statistics as Statistics
 from jdt.train.engine import Trained as Trained
 from jdt.train.engine import apply_in_batches as apply_in_batches
+from jdt.train.engine import batch_images as batch_images
 from jdt.train.engine import initial_variables as initial_variables
+from jdt.train.engine import source_data as source_data
 from jdt.train.engine import train as train
 from jdt.train.layout import batch_last as batch_last
 from jdt.train.plan import PLANS as PLANS

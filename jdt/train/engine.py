@@ -21,8 +21,10 @@ from jax.sharding import PartitionSpec
 
 from jdt import checks, config
 from jdt.data.augment import normalise, random_crop_flip
+from jdt.data.base import NO_STAMP, Dataset, Stamps
 from jdt.data.chunks import Request, read_chunks
 from jdt.data.images import ImageArray
+from jdt.data.stamps import stamp_batch
 from jdt.data.views import Look, crop_key
 from jdt.keys import key_for
 from jdt.models import ModelOutput, Network, Variables
@@ -49,10 +51,21 @@ _STEPS_OF_MODELS = PartitionSpec(None, "models")
 
 
 class SourceData(NamedTuple):
-    """A source dataset on the device: images uint8 `[examples, height, width, channels]`, labels int32 `[examples]`."""
+    """A source dataset on the device: images uint8 `[examples, height, width, channels]`, labels int32 `[examples]`.
+
+    `stamps` and `version_of` are those of `jdt.data.Dataset`, None where it has none.
+    """
 
     images: UInt8[Array, "examples height width channels"]
     labels: Int[Array, " examples"]
+    stamps: Stamps | None = None
+    version_of: Int[Array, " examples"] | None = None
+
+
+def source_data(data: Dataset) -> SourceData:
+    """A dataset as training reads it, still on the host."""
+    arrays: Any = (np.asarray(data.images), np.asarray(data.labels), data.stamps, data.version_of)
+    return SourceData(*arrays)
 
 
 class TrainState(NamedTuple):
@@ -319,8 +332,9 @@ def _train_wave(
             if at < done:  # What was saved is the state between two calls: this one is behind it.
                 continue
             indices = _draw_indices(
-                ensemble, root, ids, part.members, jnp.asarray(first), jnp.asarray(part.first_pass), size, passes
-            )
+                ensemble, root, ids, part.members, part.source.version_of,
+                jnp.asarray(first), jnp.asarray(part.first_pass), size, passes,
+            )  # fmt: skip
             states, curve = _run_steps(
                 ensemble, states, part.source, indices, jnp.asarray(count), root, ids, jnp.asarray(at)
             )
@@ -435,7 +449,7 @@ def _parts(
                 )
             if missing:  # Else no copy: a chunk may be a good part of the host's memory.
                 images, labels = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, missing))
-            data = SourceData(images, labels)  # pyright: ignore[reportArgumentType]
+            data = _chunk(source.dataset, stretch.rows, images, labels)
             # Half of what is expected holds for nearly every draw, and so compiles once.
             smallest = ensemble.smallest_subset if size == whole else ensemble.smallest_subset * size // (2 * whole)
             if here.sum(axis=1).min() < smallest:
@@ -448,6 +462,18 @@ def _parts(
                 stretch.num_steps,
                 (stretch.number << 16) + (stretch.part << 12),  # More passes than anyone makes over one chunk.
             )
+
+
+def _chunk(dataset: Dataset, rows: np.ndarray, images: np.ndarray, labels: np.ndarray) -> SourceData:
+    """A chunk of a pool, padded behind its rows, with what its examples carry."""
+    stamps, version_of, padding = dataset.stamps, dataset.version_of, (0, len(labels) - len(rows))
+    if stamps is not None:
+        carried = np.pad(np.asarray(stamps.of_example)[rows], padding, constant_values=NO_STAMP)
+        stamps = stamps._replace(of_example=carried)
+    if version_of is not None:  # The first version of each that is here.
+        _, first, which = np.unique(version_of[rows], return_index=True, return_inverse=True)
+        version_of = np.concatenate([first[which], np.arange(len(rows), len(labels))]).astype(np.int32)
+    return SourceData(images, labels, stamps, version_of)  # pyright: ignore[reportArgumentType]
 
 
 def _request(recipe: Recipe, seed: int, stretch: Stretch) -> Request:
@@ -519,14 +545,16 @@ def _draw_indices(
     seed: Array,
     ids: Array,
     members: Array,
+    version_of: Array | None,
     first_step: Array,
     first_pass: Array,
     num_steps: int,
     num_passes: int,
 ) -> Int[Array, "steps models batch"]:
     draw = functools.partial(batch_indices, num_steps=num_steps, batch_size=ensemble.batch_size, num_passes=num_passes)
-    specs = (SHARED, MODELS, MODELS, SHARED, SHARED)
-    return each_device(draw, ensemble.num_devices, specs, _STEPS_OF_MODELS)(seed, ids, members, first_step, first_pass)
+    specs = (SHARED, MODELS, MODELS, SHARED, SHARED, SHARED)
+    on_devices = each_device(draw, ensemble.num_devices, specs, _STEPS_OF_MODELS)
+    return on_devices(seed, ids, members, first_step, first_pass, version_of)
 
 
 @functools.partial(jax.jit, static_argnames="ensemble", donate_argnames="states")
@@ -585,9 +613,7 @@ def _train_step(
     randomness_id: Array,
 ) -> tuple[TrainState, Float[Array, ""]]:
     recipe = ensemble.recipe
-    images = random_crop_flip(
-        key_for(seed, "augment", randomness_id, number), source.images[batch], pad=recipe.crop_pad, flip=recipe.flip
-    )
+    images = batch_images(recipe, source, key_for(seed, "augment", randomness_id, number), batch)
     images = normalise(images, recipe.mean, recipe.std)
     labels, variables = source.labels[batch], state.variables
     dropout_key = key_for(seed, "dropout", randomness_id, number)
@@ -603,6 +629,14 @@ def _train_step(
     updates, optimizer = ensemble.optimizer.update(gradient, state.optimizer, part)
     params = ensemble.with_trained(variables.params, optax.apply_updates(part, updates))
     return TrainState(Variables(params, {**variables.state, **changed}), optimizer), loss
+
+
+def batch_images(
+    recipe: Recipe, source: SourceData, key: Array, batch: Int[Array, " batch"]
+) -> UInt8[Array, "batch height width channels"]:
+    """Images of a training batch as the model sees them but for the scale of pixels: augmented, then stamped."""
+    images = random_crop_flip(key, source.images[batch], pad=recipe.crop_pad, flip=recipe.flip)
+    return images if source.stamps is None else stamp_batch(images, source.stamps, batch)
 
 
 @functools.partial(jax.jit, static_argnames="ensemble")

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from jdt import checks, config
-from jdt.data import Dataset
+from jdt.data import Dataset, as_shown
 from jdt.devices import program_memory
 from jdt.models import Variables
 from jdt.sharding import MODELS, SHARED, each_device, models_mesh, place, run_in_waves
@@ -90,8 +90,8 @@ def transfer_fixed(
       UserError: If the settings let features drift.
     """
     settings.check()
-    features = apply_in_batches(ensemble, variables, train.images).features
-    test_features = apply_in_batches(ensemble, variables, test.images).features
+    features = apply_in_batches(ensemble, variables, as_shown(train).images).features
+    test_features = apply_in_batches(ensemble, variables, as_shown(test).images).features
     labels, num_classes = jnp.asarray(train.labels), len(train.class_names)
 
     def one_wave(rows: np.ndarray) -> Transferred:

@@ -10,10 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdt import checks, config
-from jdt.data import Dataset
+from jdt.data import Dataset, as_shown
 from jdt.keys import key_for
 from jdt.models import Variables
-from jdt.train import Ensemble, Pool, Recipe, SourceData, Statistics, apply_in_batches, initial_variables, train
+from jdt.train import (
+    Ensemble,
+    Pool,
+    Recipe,
+    Statistics,
+    apply_in_batches,
+    initial_variables,
+    source_data,
+    train,
+)
 from jdt.transfer.fixed import TUNING, FixedFeature
 from jdt.types import Bool, Float, Int
 
@@ -85,18 +94,15 @@ def transfer_full(
     own_seed = int(jax.random.bits(key_for(seed, "transfer", zlib.crc32(target.encode())), dtype=jnp.uint32) >> 1)
     fresh = initial_variables(tuned, own_seed, randomness_ids)
     params: Mapping = {**variables.params, "head": fresh.params["head"]}
-    if tuned.recipe.is_cut:
-        data = Pool(training, len(training))
-    else:
-        data = SourceData(np.asarray(training.images), np.asarray(training.labels))  # pyright: ignore[reportArgumentType]
+    data = Pool(training, len(training)) if tuned.recipe.is_cut else source_data(training)
     everything = np.ones((len(randomness_ids), len(training)), bool)
     start = Variables(params, variables.state)
     trained = train(tuned, data, everything, randomness_ids, seed=own_seed, start=start)
     return FineTuned(
-        apply_in_batches(tuned, trained.variables, test.images).logits,
+        apply_in_batches(tuned, trained.variables, as_shown(test).images).logits,
         trained.loss,
         trained.finite,
-        _accuracy(tuned, trained.variables, training if measured is None else measured),
+        _accuracy(tuned, trained.variables, as_shown(training if measured is None else measured)),
     )
 
 
