@@ -74,7 +74,7 @@ def with_stamps(data: Dataset, stamps: Stamps) -> Dataset:
         )
     digest = hashlib.sha256()
     for array in stamps:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).tobytes())
     fingerprint = config.fingerprint([data.fingerprint, digest.hexdigest()])
     return dataclasses.replace(data, stamps=stamps, fingerprint=fingerprint)
 
