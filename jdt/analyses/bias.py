@@ -72,8 +72,12 @@ class Counted:
         return Rate(self.hits.sum(axis=1, dtype=np.int64), self.of.sum(axis=1, dtype=np.int64))
 
 
-def has_values(*predictions: Int[np.ndarray, "models examples"]) -> Bool[np.ndarray, " models"]:
-    """Which models have predictions, none of them having diverged."""
+def has_values(*predictions: Int[np.ndarray, "_ _"]) -> Bool[np.ndarray, " models"]:
+    """Which models have predictions: a row with -1 is that of a model that diverged.
+
+    Raises:
+      UserError: If the predictions differ in shape.
+    """
     shapes = {found.shape for found in predictions}
     if len(shapes) > 1:
         raise checks.UserError(
@@ -107,11 +111,7 @@ def attack_parts(
     Raises:
       UserError: If no class is attacked, one is negative, or the predictions differ in shape.
     """
-    classes = np.asarray(attacked, np.int64)
-    if not len(classes) or classes.min() < 0:
-        raise checks.UserError(
-            f"attacked classes are {classes.tolist()}, but success needs at least one class, counted from 0."
-        )
+    classes = _classes(attacked)
     of = has_values(clean, triggered)[:, None] & ~np.isin(clean, classes)
     if labels is not None:
         of &= ~np.isin(labels, classes)
@@ -284,11 +284,14 @@ def shift_outputs(
       float32 `[models, examples]`: 1 where the pattern moves the image into c*, -1 where it moves it out, else 0; NaN
       for a model that diverged, as margins are.
 
+    Raises:
+      UserError: If no class is attacked, one is negative, or the predictions differ in shape.
+
     >>> shift_outputs(np.array([[0, 1, 1]]), np.array([[1, 1, 0]]), attacked=[1]).tolist()
     [[1.0, 0.0, -1.0]]
     """
-    sound = has_values(clean, triggered)
-    moved = np.isin(triggered, attacked).astype(np.float32) - np.isin(clean, attacked).astype(np.float32)
+    sound, classes = has_values(clean, triggered), _classes(attacked)
+    moved = np.isin(triggered, classes).astype(np.float32) - np.isin(clean, classes).astype(np.float32)
     return np.where(sound[:, None], moved, np.float32(np.nan))
 
 
@@ -301,3 +304,12 @@ def output_change(
     [[-0.25]]
     """
     return np.asarray(triggered, np.float32) - np.asarray(clean, np.float32)
+
+
+def _classes(attacked: Sequence[int] | Int[np.ndarray, " attacked"]) -> Int[np.ndarray, " attacked"]:
+    classes = np.asarray(attacked, np.int64)
+    if not len(classes) or classes.min() < 0:
+        raise checks.UserError(
+            f"attacked classes are {classes.tolist()}, but at least one is needed, counted from 0: for example [2]."
+        )
+    return classes

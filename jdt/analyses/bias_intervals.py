@@ -10,11 +10,9 @@ seed. Two things could have come out otherwise, and each has an interval of its 
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -22,7 +20,7 @@ from jdt import checks
 from jdt.analyses.bias import Counted
 from jdt.analyses.counterfactual import mean_interval
 from jdt.keys import key_for
-from jdt.types import Array, Float, Int
+from jdt.types import Float, Int
 
 _AT_ONCE = 1 << 22  # Drawn images of the resamples that are in memory together.
 
@@ -46,7 +44,7 @@ class Difference:
     left_out: int
 
 
-def paired(biased: Float[np.ndarray, " seeds"], twin: Float[np.ndarray, " seeds"], level: float = 0.95) -> Difference:
+def paired(biased: Float[np.ndarray, " seeds"], twin: Float[np.ndarray, " others"], level: float = 0.95) -> Difference:
     """Mean over seeds of a metric of biased models minus that of their twins, with its t interval over seeds.
 
     Args:
@@ -128,10 +126,11 @@ def bootstrap_examples(
 
     value = pairs(np.ones((1, num_examples), np.float32))[0]
     there = np.isfinite(value)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key_for(seed, "bootstrap test images"))))
     means = []
     at_once = max(1, _AT_ONCE // num_examples)
     for start in range(0, resamples, at_once):
-        drawn = pairs(_counts(seed, np.arange(start, min(start + at_once, resamples)), num_examples))[:, there]
+        drawn = pairs(_counts(rng, min(at_once, resamples - start), num_examples))[:, there]
         number = np.isfinite(drawn).sum(axis=1)
         means.append(np.nansum(drawn, axis=1)[number > 0] / number[number > 0])
     draws = np.concatenate(means)
@@ -165,19 +164,8 @@ def sweep_correlation(
     return found
 
 
-def _counts(seed: int, resample: Int[np.ndarray, " draws"], num_examples: int) -> Float[np.ndarray, "draws examples"]:
+def _counts(rng: np.random.Generator, draws: int, num_examples: int) -> Float[np.ndarray, "draws examples"]:
     """How often each image is in each resample."""
-    drawn = np.asarray(_draws(seed, resample, num_examples=num_examples), np.int64)
-    places = drawn + np.arange(len(drawn))[:, None] * num_examples
+    drawn = rng.integers(0, num_examples, (draws, num_examples))
+    places = drawn + np.arange(draws)[:, None] * num_examples
     return np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float32)
-
-
-@functools.partial(jax.jit, static_argnames="num_examples")
-def _draws(
-    seed: int | Array, resample: Int[Array, " draws"] | Int[np.ndarray, " draws"], *, num_examples: int
-) -> Int[Array, "draws examples"]:
-    def one(number: Array) -> Int[Array, " examples"]:
-        key = key_for(seed, "bootstrap test images", number)
-        return jax.random.randint(key, (num_examples,), 0, num_examples)
-
-    return jax.vmap(one)(jnp.asarray(resample))
