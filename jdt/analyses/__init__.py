@@ -1,7 +1,8 @@
 """Analyses: what influences are good for, as pure functions of arrays (arXiv 2207.05739).
 
 Counterfactual curves; which images a source unit drives although they are labelled otherwise, which unit is to blame
-for a failure, which source images leak into a target image or mislead it; perceptual similarity of images.
+for a failure, which source images leak into a target image or mislead it; perceptual similarity of images; what a
+pattern on test images does to predictions, and whether groups are treated alike (arXiv 2207.02842).
 
 >>> import numpy as np
 >>> images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -9,9 +10,6 @@ for a failure, which source images leak into a target image or mislead it; perce
 [[2]]
 """
 
-from jdt.analyses.bias import Counted as Counted
-from jdt.analyses.bias import Gap as Gap
-from jdt.analyses.bias import Rate as Rate
 from jdt.analyses.bias import accuracy_drop as accuracy_drop
 from jdt.analyses.bias import accuracy_parts as accuracy_parts
 from jdt.analyses.bias import attack_parts as attack_parts
@@ -59,6 +57,9 @@ from jdt.analyses.group_skew import worst_group as worst_group
 from jdt.analyses.linear_theory import kept_after as kept_after
 from jdt.analyses.linear_theory import kept_part as kept_part
 from jdt.analyses.linear_theory import least_change as least_change
+from jdt.analyses.rates import Counted as Counted
+from jdt.analyses.rates import Gap as Gap
+from jdt.analyses.rates import Rate as Rate
 from jdt.analyses.related import Relatedness as Relatedness
 from jdt.analyses.related import related_masks as related_masks
 from jdt.analyses.related import relatedness as relatedness

@@ -17,8 +17,8 @@ import numpy as np
 from scipy import stats
 
 from jdt import checks
-from jdt.analyses.bias import Counted
 from jdt.analyses.counterfactual import mean_interval
+from jdt.analyses.rates import Counted
 from jdt.keys import key_for
 from jdt.types import Float, Int
 
@@ -130,7 +130,7 @@ def bootstrap_examples(
     means = []
     at_once = max(1, _AT_ONCE // num_examples)
     for start in range(0, resamples, at_once):
-        drawn = pairs(_counts(rng, min(at_once, resamples - start), num_examples))[:, there]
+        drawn = pairs(_counts(rng, min(at_once, resamples - start), num_examples))
         number = np.isfinite(drawn).sum(axis=1)
         means.append(np.nansum(drawn, axis=1)[number > 0] / number[number > 0])
     draws = np.concatenate(means)

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from jdt.analyses.bias import Counted, Gap, Rate, has_values
+from jdt.analyses.rates import Counted, Gap, Rate, has_values
 from jdt.types import Bool, Float, Int
 
 

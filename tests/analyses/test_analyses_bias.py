@@ -191,7 +191,7 @@ def test_what_is_missing_is_nan_with_a_denominator_of_0():
             r"attacked classes are \[\]",
         ),
         (lambda: analyses.shift_outputs(*np.zeros((2, 1, 2), int), [-1]), "counted from 0"),
-        (lambda: analyses.bias.has_values(np.zeros((1, 2), int), np.zeros((2, 2), int)), r"\(1, 2\), \(2, 2\).*equal"),
+        (lambda: analyses.rates.has_values(np.zeros((1, 2), int), np.zeros((2, 2), int)), r"\(1, 2\), \(2, 2\).*equal"),
         (lambda: analyses.prediction_histogram(np.array([[4]]), 3), "class 4, but there are 3 classes"),
         (lambda: analyses.attacked_class(*np.zeros((2, 1, 2), int), 2, np.zeros(2, bool)), "no test image chooses"),
         (lambda: analyses.paired(np.zeros(2), np.zeros(3)), "2 biased models and 3 twins"),
