@@ -1,7 +1,8 @@
 """Analyses: what influences are good for, as pure functions of arrays (arXiv 2207.05739).
 
 Counterfactual curves; which images a source unit drives although they are labelled otherwise, which unit is to blame
-for a failure, which source images leak into a target image or mislead it; perceptual similarity of images.
+for a failure, which source images leak into a target image or mislead it; perceptual similarity of images; what a
+pattern on test images does to predictions, and whether groups are treated alike (arXiv 2207.02842).
 
 >>> import numpy as np
 >>> images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -9,6 +10,21 @@ for a failure, which source images leak into a target image or mislead it; perce
 [[2]]
 """
 
+from jdt.analyses.bias import accuracy_drop as accuracy_drop
+from jdt.analyses.bias import accuracy_parts as accuracy_parts
+from jdt.analyses.bias import attack_parts as attack_parts
+from jdt.analyses.bias import attack_success as attack_success
+from jdt.analyses.bias import attacked_class as attacked_class
+from jdt.analyses.bias import flip_rate as flip_rate
+from jdt.analyses.bias import output_change as output_change
+from jdt.analyses.bias import prediction_histogram as prediction_histogram
+from jdt.analyses.bias import prediction_shift as prediction_shift
+from jdt.analyses.bias import shift_outputs as shift_outputs
+from jdt.analyses.bias import total_shift as total_shift
+from jdt.analyses.bias_intervals import Difference as Difference
+from jdt.analyses.bias_intervals import bootstrap_examples as bootstrap_examples
+from jdt.analyses.bias_intervals import paired as paired
+from jdt.analyses.bias_intervals import sweep_correlation as sweep_correlation
 from jdt.analyses.counterfactual import FIRST_RETRAINED_ID as FIRST_RETRAINED_ID
 from jdt.analyses.counterfactual import Halves as Halves
 from jdt.analyses.counterfactual import Removals as Removals
@@ -33,6 +49,17 @@ from jdt.analyses.failures import failures as failures
 from jdt.analyses.failures import mended as mended
 from jdt.analyses.failures import mistakes as mistakes
 from jdt.analyses.failures import verify_failures as verify_failures
+from jdt.analyses.group_skew import WorstGroup as WorstGroup
+from jdt.analyses.group_skew import group_skew as group_skew
+from jdt.analyses.group_skew import opportunity_gaps as opportunity_gaps
+from jdt.analyses.group_skew import skew_parts as skew_parts
+from jdt.analyses.group_skew import worst_group as worst_group
+from jdt.analyses.linear_theory import kept_after as kept_after
+from jdt.analyses.linear_theory import kept_part as kept_part
+from jdt.analyses.linear_theory import least_change as least_change
+from jdt.analyses.rates import Counted as Counted
+from jdt.analyses.rates import Gap as Gap
+from jdt.analyses.rates import Rate as Rate
 from jdt.analyses.related import Relatedness as Relatedness
 from jdt.analyses.related import related_masks as related_masks
 from jdt.analyses.related import relatedness as relatedness

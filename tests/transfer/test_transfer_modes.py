@@ -76,6 +76,23 @@ def test_frozen_training_changes_what_it_should_and_no_statistics(ensemble, sour
     assert_equal(after.state, start.state)
 
 
+def test_the_switch_moves_statistics_and_no_weight_of_a_frozen_backbone(ensemble, source):
+    before, changed = jax.tree.map(np.array, source), {}
+    for bn in ("frozen", "adapt"):
+        _, start, after = tune(ensemble, source, transfer.FixedFeature(solver="sgd", bn=bn, recipe=RECIPE))
+        assert_equal(source, before)  # The source model itself stays, bit by bit.
+        pairs = zip(jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(after), strict=True)
+        changed[bn] = {
+            jax.tree_util.keystr(path, simple=True, separator="/")
+            for (path, old), new in pairs
+            if (np.asarray(old) != np.asarray(new)).any()
+        }
+    # RECIPE decays weights and has momentum: neither reaches what is frozen.
+    head = {"params/head/bias", "params/head/kernel"}
+    assert changed["frozen"] == head
+    assert changed["adapt"] == head | {"state/batch_stats/norm/mean", "state/batch_stats/norm/var"}
+
+
 def test_statistics_drift_as_running_averages_of_the_batches(ensemble, source):
     # One batch of everything a step, so that its order does not matter.
     recipe = dataclasses.replace(RECIPE, batch_size=COUNT, epochs=4)
