@@ -4,7 +4,8 @@ Every function gives a new dataset and where the truth lies in it. With `is_cont
 (or labels) that they had: what is "found" there is what the search finds where nothing is.
 
 Triggers are patterns that some images carry: `parse_trigger` reads one, its `stamp` makes it for images of a shape,
-`carriers` draws who carries it, `with_versions` and `stamped_view` put it on.
+`carriers` draws who carries it, `with_versions` and `stamped_view` put it on. `correlated_subsets` and `composition`
+choose examples whose label goes together with a group, such as one that `planted_attribute` makes.
 
 >>> import numpy as np
 >>> from jdt.data import from_arrays
@@ -24,6 +25,11 @@ from jdt.plant.changes import Change as Change
 from jdt.plant.changes import changed as changed
 from jdt.plant.copies import leaked_copies as leaked_copies
 from jdt.plant.copies import misleading_copies as misleading_copies
+from jdt.plant.groups import balanced_cells as balanced_cells
+from jdt.plant.groups import composition as composition
+from jdt.plant.groups import correlated_subsets as correlated_subsets
+from jdt.plant.groups import phi as phi
+from jdt.plant.groups import planted_attribute as planted_attribute
 from jdt.plant.parsing import Trigger as Trigger
 from jdt.plant.parsing import parse_trigger as parse_trigger
 from jdt.plant.pictures import Overlay as Overlay

@@ -84,19 +84,19 @@ def with_versions(
     Raises:
       UserError: If the data has stamps or versions already, an arm is called "clean", or a stamp does not fit.
     """
-    _require_plain(data)
+    require_plain(data)
     if CLEAN in carried:
         raise UserError(f"an arm with a trigger cannot be called {CLEAN!r}, as the one without is: rename it.")
     count, stamps = len(data), [stamp for _, stamp in carried.values()]
     for name, (who, stamp) in carried.items():
         if who.shape != (count,):
             raise UserError(f"who carries {name!r} is said for {len(who)} examples, but {data.name} has {count}.")
-        _require_fit(data, stamp)
+        require_fit(data, stamp)
     shown = np.full((count, 1 + len(carried)), NO_STAMP, np.int32)  # The picture of each version of each example.
     there = np.ones(shown.shape, bool)
     first = 0
     for column, (name, (who, stamp)) in enumerate(carried.items(), 1):
-        shown[:, column] = first + _pictures(stamp, name, count, seed)
+        shown[:, column] = first + pictures_of(stamp, name, count, seed)
         there[:, column] = who
         first += len(stamp.gain)
     rows, version = np.nonzero(there)  # Row by row: an example, then its copies.
@@ -134,22 +134,24 @@ def stamped_view(data: Dataset, stamp: Stamp, *, seed: int, share: float = 1.0, 
         return data
     if data.stamps is not None:
         raise UserError(f"{data.name} carries stamps already: stamp the data as it was loaded.")
-    _require_fit(data, stamp)
+    require_fit(data, stamp)
     count = len(data)
     which = np.full(count, NO_STAMP, np.int32)
     chosen = draws(seed, "stamped share", *ids).permutation(count)[: round(share * count)]
-    which[chosen] = _pictures(stamp, stamp.name, count, seed)[chosen]
+    which[chosen] = pictures_of(stamp, stamp.name, count, seed)[chosen]
     part = "" if share == 1 else f"{100 * share:g}% "
     named = dataclasses.replace(data, name=f"{data.name}+{part}{stamp.name}")
     return with_stamps(named, Stamps(stamp.gain, stamp.shift, which))
 
 
-def _require_plain(data: Dataset) -> None:
+def require_plain(data: Dataset) -> None:
+    """Raise if the data has stamps or versions."""
     if data.stamps is not None or data.version_of is not None:
         raise UserError(f"{data.name} has stamps or versions of examples already: start from the data as loaded.")
 
 
-def _require_fit(data: Dataset, stamp: Stamp) -> None:
+def require_fit(data: Dataset, stamp: Stamp) -> None:
+    """Raise unless the stamp is of the images' shape."""
     if stamp.gain.shape[1:] != data.image_shape:
         raise UserError(
             f"stamp {stamp.name!r} is {stamp.gain.shape[1:]}, but the images of {data.name} are {data.image_shape}: "
@@ -157,7 +159,8 @@ def _require_fit(data: Dataset, stamp: Stamp) -> None:
         )
 
 
-def _pictures(stamp: Stamp, name: str, count: int, seed: int) -> Int32[np.ndarray, " examples"]:
+def pictures_of(stamp: Stamp, name: str, count: int, seed: int) -> Int32[np.ndarray, " examples"]:
+    """The picture of a stamp that each example shows if it carries it, by its place alone."""
     if len(stamp.gain) == 1:
         return np.zeros(count, np.int32)
     return draws(seed, "picture", zlib.crc32(name.encode())).integers(len(stamp.gain), size=count).astype(np.int32)
