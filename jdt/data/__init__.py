@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jdt.data.chunks import read_chunks as read_chunks
     from jdt.data.images import ImageArray as ImageArray
     from jdt.data.images import StreamedImages as StreamedImages
+    from jdt.data.loading import attribute as attribute
     from jdt.data.loading import evaluation_split as evaluation_split
     from jdt.data.loading import load as load
     from jdt.data.loading import split_names as split_names
@@ -53,6 +54,7 @@ _HOMES = {
     "read_chunks": "jdt.data.chunks",
     "ImageArray": "jdt.data.images",
     "StreamedImages": "jdt.data.images",
+    "attribute": "jdt.data.loading",
     "evaluation_split": "jdt.data.loading",
     "load": "jdt.data.loading",
     "split_names": "jdt.data.loading",
@@ -76,6 +78,7 @@ __all__ = [
     "View",
     "Windows",
     "as_shown",
+    "attribute",
     "cache_root",
     "crop_key",
     "draw_windows",

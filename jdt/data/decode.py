@@ -90,6 +90,21 @@ def decode_crop(
     return _pixels(image.resize((size, size), _bilinear(), box=box))
 
 
+def decode_rgba(raw: bytes, where: str) -> UInt8[np.ndarray, "height width 4"]:
+    """Decode a picture with its opacity, in the stored size; where it has none, 255.
+
+    Args:
+      raw: The file's bytes.
+      where: How an error message calls the picture.
+
+    Raises:
+      UserError: If the bytes are no readable image, or hold more than 8 bits a channel.
+    """
+    with _opened(raw, where) as image:
+        image.load()
+        return np.array(image.convert("RGBA"))
+
+
 def is_grey(raw: bytes, where: str) -> bool:
     """Say from its header alone whether an image has a single channel of brightness.
 

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import pathlib
 
+import numpy as np
+
 from jdt.checks import UserError
 from jdt.data import cache, folder_source, tfds_source
 from jdt.data import streamed as streaming
@@ -11,6 +13,7 @@ from jdt.data.base import Dataset
 from jdt.data.decode import Mode
 from jdt.data.source import Source
 from jdt.data.views import WHOLE, View
+from jdt.types import Int32
 
 _FOLDER = "folder:"
 
@@ -27,6 +30,7 @@ def load(
     streamed: bool = False,
     view: View = WHOLE,
     image_channels: int | None = None,
+    label: str | None = None,
     progress: cache.Progress | None = None,
 ) -> Dataset:
     """Load a split of a labelled image dataset; decode it once, and read it from the cache ever after.
@@ -47,6 +51,9 @@ def load(
       view: How images are cut: the largest central square, a smaller one, or whole and enlarged by repeating pixels.
         Random crops are not for loading but for training: see `jdt.train.Recipe`.
       image_channels: 3 reads grey images as coloured ones, 1 the other way round; `None` keeps what the dataset has.
+      label: Path of the feature of a TFDS dataset that is the label, such as `attributes/Young`: a class label, a truth
+        value, or whole numbers from 0 (whose classes are told by reading them in all splits). `None` takes the class
+        label that the dataset has.
       progress: Called with (images done, images in all) while decoding, or while reading streamed data for its labels;
         not called when the cache has them.
 
@@ -63,14 +70,41 @@ def load(
         raise UserError("random crops cannot be decoded once and for all: pass view center or native.")
     root = cache.cache_root(cache_dir)
     if name.startswith(_FOLDER):
+        if label is not None:
+            raise UserError(_no_features(name, label))
         source = folder_source.open_folder(name.removeprefix(_FOLDER), split)
     else:
-        source = tfds_source.open_tfds(name, split, _data_dir(name, data_dir, root))
+        source = tfds_source.open_tfds(name, split, _data_dir(name, data_dir, root), label)
     if image_channels is not None:
         source = _with_channels(source, image_channels)
     if streamed:
         return streaming.load_streamed(source, image_size=image_size, root=root, progress=progress, view=view)
     return cache.load_decoded(source, image_size=image_size, root=root, progress=progress, view=view)
+
+
+def attribute(
+    name: str, split: str, feature: str, *, data_dir: PathLike | None = None, cache_dir: PathLike | None = None
+) -> tuple[Int32[np.ndarray, " examples"], tuple[str, ...]]:
+    """Read one more class number of every example of a TFDS dataset, such as an attribute that divides it into groups.
+
+    No image is decoded. Positions are those of `load` for the same split.
+
+    Args:
+      name: A prepared TFDS dataset.
+      split: As for `load`.
+      feature: Path of a feature: a class label, a truth value (`attributes/Male`), or whole numbers from 0.
+      data_dir: As for `load`.
+      cache_dir: As for `load`; for embedded datasets.
+
+    Returns:
+      Values int32 `[examples]`, and one name a value: "not Male" and "Male" for a truth value.
+
+    Raises:
+      UserError: If the dataset, split or feature is not there, or the feature is of another kind.
+    """
+    if name.startswith(_FOLDER):
+        raise UserError(_no_features(name, feature))
+    return tfds_source.read_attribute(name, split, feature, _data_dir(name, data_dir, cache.cache_root(cache_dir)))
 
 
 def evaluation_split(name: str, *, data_dir: PathLike | None = None, cache_dir: PathLike | None = None) -> str:
@@ -98,6 +132,10 @@ def split_names(name: str, *, data_dir: PathLike | None = None, cache_dir: PathL
     if name.startswith(_FOLDER):
         return list(folder_source.find_splits(pathlib.Path(name.removeprefix(_FOLDER)).expanduser()))
     return list(tfds_source.find_builder(name, _data_dir(name, data_dir, cache.cache_root(cache_dir))).info.splits)
+
+
+def _no_features(name: str, feature: str) -> str:
+    return f"{name} has no feature {feature!r}: a folder has class names alone; prepare a TFDS dataset for more."
 
 
 def _with_channels(source: Source, image_channels: int) -> Source:

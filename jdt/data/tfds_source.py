@@ -7,10 +7,16 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from jdt.checks import UserError, nearest
+from jdt.data import attributes
 from jdt.data.source import Record, Source
+from jdt.types import Int32
 
 EMBEDDED = ("jdt_digits", "jdt_digits_source")
+
+_READ_AT_ONCE = 1024  # Records in the pass over one feature.
 
 
 def default_data_dir() -> pathlib.Path:
@@ -18,13 +24,14 @@ def default_data_dir() -> pathlib.Path:
     return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def open_tfds(name: str, split: str, data_dir: pathlib.Path) -> Source:
+def open_tfds(name: str, split: str, data_dir: pathlib.Path, label: str | None = None) -> Source:
     """Open one split of a prepared dataset.
 
     Args:
       name: `name`, `name/config` or `name:version` as TFDS writes it.
       split: A split string in TFDS's syntax.
       data_dir: Where it was prepared.
+      label: Path of the feature that is the label, such as `attributes/Young`; found by itself when None.
 
     Raises:
       UserError: If the dataset is unknown, not prepared, not in array_record, or lacks an image, a label or the split.
@@ -32,36 +39,97 @@ def open_tfds(name: str, split: str, data_dir: pathlib.Path) -> Source:
     import tensorflow_datasets as tfds
 
     builder = find_builder(name, data_dir)
-    image_key, label_key = find_features(name, builder.info)
+    features = builder.info.features
+    image_key, label_key = find_features(name, builder.info, label)
     info = split_info(name, split, builder)
-    images = {
-        key: tfds.decode.SkipDecoding()
-        for key, feature in builder.info.features.items()
-        if isinstance(feature, tfds.features.Image)
-    }
-    records = builder.as_data_source(split, decoders=images, file_format="array_record")
-    image, label = builder.info.features[image_key], builder.info.features[label_key]
+    column = attributes.find_column(name, features, label_key)
+    skipped = tfds.decode.SkipDecoding()
+    if label is None:
+        images = {key: skipped for key, feature in features.items() if isinstance(feature, tfds.features.Image)}
+        records = builder.as_data_source(split, decoders=images, file_format="array_record")
+    else:
+        records = _parsed(builder, split, [(image_key,), column.path], {image_key: skipped})
+    image, names = features[image_key], _names_of(name, builder, label_key, column)
 
     def read(positions: Sequence[int]) -> list[Record]:
         return [
-            Record(f"example {position} of {name}[{split}]", example[image_key], int(example[label_key]))
+            Record(f"example {position} of {name}[{split}]", example[image_key], column.of(example))
             for position, example in zip(positions, _get(records, positions, f"{name}[{split}]"), strict=True)
         ]
 
     return Source(
         name=f"{name}[{split}]",
-        class_names=tuple(label.names),
+        class_names=names,
         num_examples=len(records),
         identity={
             "dataset": builder.info.full_name,
             "split": split,
             "features": [image_key, label_key],
-            "class_names": label.names,
+            "class_names": list(names),
             "files": [_identify(part) for part in info.file_instructions],
         },
         mode=lambda: "L" if image.shape[-1] == 1 else "RGB",
         read=read,
     )
+
+
+def read_attribute(
+    name: str, split: str, feature: str, data_dir: pathlib.Path
+) -> tuple[Int32[np.ndarray, " examples"], tuple[str, ...]]:
+    """Read one feature of a prepared dataset, and nothing else of its records.
+
+    Args:
+      name: As for `open_tfds`.
+      split: As for `open_tfds`.
+      feature: Its path.
+      data_dir: Where the dataset was prepared.
+
+    Returns:
+      Values `[examples]`, and one name a value.
+
+    Raises:
+      UserError: If the dataset, the split or the feature is not there, or a value lies outside the names.
+    """
+    builder = find_builder(name, data_dir)
+    column = attributes.find_column(name, builder.info.features, feature)
+    split_info(name, split, builder)
+    values, names = _column_values(name, builder, split, column), _names_of(name, builder, feature, column)
+    wrong = (values < 0) | (values >= len(names))
+    if wrong.any():
+        raise UserError(
+            f"{wrong.sum()} of {len(values)} values of {feature!r} in {name}[{split}] lie outside 0..{len(names) - 1} "
+            f"(first: {values[wrong][0]}): choose a split that has it."
+        )
+    return values.astype(np.int32), names
+
+
+def _parsed(builder: Any, split: str, paths: Sequence[tuple[str, ...]], decoders: Any) -> attributes.Parsed:
+    import tensorflow_datasets as tfds
+
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    records = builder.as_data_source(split, deserialize_method=raw, file_format="array_record")
+    return attributes.Parsed(records, attributes.only(builder.info.features, paths), decoders)
+
+
+def _column_values(name: str, builder: Any, split: str, column: attributes.Column) -> np.ndarray:
+    records = _parsed(builder, split, [column.path], None)
+    count = len(records)
+    values = np.empty(count, np.int64)
+    for start in range(0, count, _READ_AT_ONCE):
+        positions = range(start, min(start + _READ_AT_ONCE, count))
+        values[start : positions.stop] = [
+            column.of(example) for example in _get(records, list(positions), f"{name}[{split}]")
+        ]
+    return values
+
+
+def _names_of(name: str, builder: Any, feature: str, column: attributes.Column) -> tuple[str, ...]:
+    """Names of the classes; of whole numbers those that occur in any split, so that splits agree."""
+    if column.names is not None:
+        return column.names
+    splits = [split for split, info in builder.info.splits.items() if info.num_examples]
+    largest = max(int(_column_values(name, builder, split, column).max()) for split in splits)
+    return attributes.number_names(name, feature, largest)
 
 
 def find_builder(name: str, data_dir: pathlib.Path) -> Any:
@@ -133,13 +201,17 @@ def prepared_names(data_dir: pathlib.Path) -> list[str]:
     return sorted(names)
 
 
-def find_features(name: str, info: Any) -> tuple[str, str]:
+def find_features(name: str, info: Any, label: str | None = None) -> tuple[str, str]:
     """Find the image and the label: the supervised pair if it is one, else the only candidates, else the usual names.
+
+    Args:
+      name: Of the dataset, for messages.
+      info: Of the dataset.
+      label: The label, where it is known beforehand: then only the image is looked for.
 
     Raises:
       UserError: If there is no uint8 image or no class label at the top level, or several without a usual name.
     """
-    import numpy as np
     import tensorflow_datasets as tfds
 
     features = info.features
@@ -149,10 +221,11 @@ def find_features(name: str, info: Any) -> tuple[str, str]:
         if type(feature) is tfds.features.Image and feature.np_dtype == np.uint8
     ]
     labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
-    image, label = [*(info.supervised_keys or ()), "", ""][:2]
-    return _pick(name, "8-bit image", images, (image, "image"), features), _pick(
-        name, "class label", labels, (label, "label"), features
-    )
+    image, usual = [*(info.supervised_keys or ()), "", ""][:2]
+    image_key = _pick(name, "8-bit image", images, (image, "image"), features)
+    if label is None:
+        label = _pick(name, "class label", labels, (usual, "label"), features)
+    return image_key, label
 
 
 def split_info(name: str, split: str, builder: Any) -> Any:
@@ -182,7 +255,8 @@ def _pick(name: str, kind: str, candidates: list[str], usual: tuple[str, ...], f
         return candidates[0]
     found = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in sorted(features.items()))
     count = f"{len(candidates)} features that could be its {kind}" if candidates else f"no {kind} feature"
-    raise UserError(f"{name} has {count}, but exactly one is needed; its features: {found}.")
+    way = "; another can be named as the label" if kind == "class label" else ""
+    raise UserError(f"{name} has {count}, but exactly one is needed; its features: {found}{way}.")
 
 
 def _not_found(name: str, data_dir: pathlib.Path) -> str:

@@ -3,6 +3,10 @@
 Every function gives a new dataset and where the truth lies in it. With `is_control` the same places keep the images
 (or labels) that they had: what is "found" there is what the search finds where nothing is.
 
+Triggers are patterns that some images carry: `parse_trigger` reads one, its `stamp` makes it for images of a shape,
+`carriers` draws who carries it, `with_versions` and `stamped_view` put it on. `correlated_subsets` and `composition`
+choose examples whose label goes together with a group, such as one that `planted_attribute` makes.
+
 >>> import numpy as np
 >>> from jdt.data import from_arrays
 >>> images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
@@ -21,5 +25,24 @@ from jdt.plant.changes import Change as Change
 from jdt.plant.changes import changed as changed
 from jdt.plant.copies import leaked_copies as leaked_copies
 from jdt.plant.copies import misleading_copies as misleading_copies
+from jdt.plant.groups import balanced_cells as balanced_cells
+from jdt.plant.groups import composition as composition
+from jdt.plant.groups import correlated_subsets as correlated_subsets
+from jdt.plant.groups import phi as phi
+from jdt.plant.groups import planted_attribute as planted_attribute
+from jdt.plant.parsing import Trigger as Trigger
+from jdt.plant.parsing import parse_trigger as parse_trigger
+from jdt.plant.pictures import Overlay as Overlay
+from jdt.plant.pictures import Stencil as Stencil
+from jdt.plant.pictures import read_stencils as read_stencils
+from jdt.plant.triggers import GaussianPattern as GaussianPattern
+from jdt.plant.triggers import Square as Square
+from jdt.plant.triggers import Stamp as Stamp
+from jdt.plant.triggers import Tint as Tint
+from jdt.plant.triggers import shuffled as shuffled
+from jdt.plant.versions import Versions as Versions
+from jdt.plant.versions import carriers as carriers
+from jdt.plant.versions import stamped_view as stamped_view
+from jdt.plant.versions import with_versions as with_versions
 from jdt.plant.wrong import harmful_unit as harmful_unit
 from jdt.plant.wrong import mislabelled_unit as mislabelled_unit
