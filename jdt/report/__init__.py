@@ -5,10 +5,16 @@ the page of the influences is drawn from `Content`, what other studies of the ru
 
     path = jdt.report.write_report(pathlib.Path("runs/demo/report.html"), content)
     jdt.report.write_figures(path.parent / "figures", content)   # write_report has done this already
-    jdt.report.add_counterfactual("runs/demo", curves)   # likewise add_cases, add_suspects: the page has all of them
+    jdt.report.add_counterfactual("runs/demo", curves)   # likewise add_bias, add_cases, add_suspects: the page has all
     rich.print(jdt.report.findings_table(content.targets[0]))
 """
 
+from jdt.report.bias import add_bias as add_bias
+from jdt.report.bias_content import Bias as Bias
+from jdt.report.bias_content import BiasBar as BiasBar
+from jdt.report.bias_content import BiasCurve as BiasCurve
+from jdt.report.bias_content import BiasHistogram as BiasHistogram
+from jdt.report.bias_content import BiasStrip as BiasStrip
 from jdt.report.blocks import Section as Section
 from jdt.report.cases import add_cases as add_cases
 from jdt.report.content import Case as Case

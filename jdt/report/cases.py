@@ -10,9 +10,9 @@ from jdt.report import csvs
 from jdt.report.blocks import Block, Image, Section, Strip, StripGroup, Strips
 from jdt.report.content import Case, Mover
 from jdt.report.page import add_section
-from jdt.report.parts import figure_table, interval_words
+from jdt.report.parts import effects_scale, figure_table, interval_words
 from jdt.report.thumbnails import embedded
-from jdt.report.words import NBSP, Scale, clean, decimal, scale_of, sign_sentence
+from jdt.report.words import NBSP, Scale, clean, decimal, sign_sentence
 from jdt.store.files import Place
 from jdt.types import UInt8
 
@@ -108,9 +108,7 @@ def _image(images: UInt8[np.ndarray, "count height width channels"], alt: str, m
 
 
 def _scale(case: Case) -> Scale:
-    movers = (*case.helps, *case.harms)
-    sizes = [m.influence if m.low is None or m.high is None else (m.high - m.low) / 4 for m in movers]
-    return scale_of(case.output, np.abs(np.array([sizes or [np.nan]], np.float64)))
+    return effects_scale((*case.helps, *case.harms), case.output)
 
 
 def _csv_rows(cases: Sequence[Case]) -> Iterator[Sequence[Any]]:

@@ -14,20 +14,19 @@ from jdt.report.blocks import Block, Cell, Column, Rows, Section, Table, Text
 from jdt.report.content import Counterfactual
 from jdt.report.figures import Picture, picture, plate, safe_stem
 from jdt.report.page import add_section
-from jdt.report.parts import figure_table
-from jdt.report.words import ABSENT, NBSP, clean, decimal, mode_words, percent, shorten
+from jdt.report.parts import between, difference_cell, figure_table
+from jdt.report.words import ABSENT, NBSP, clean, mode_words, percent
 from jdt.store.files import Place
 from jdt.types import Float
 
-# What each arm removes, and its look: every arm has a colour (Okabe and Ito), a marker and a line style of its own.
+# What each arm removes; every arm has a look of its own.
 ARMS = {
     "bottom": "most harmful units removed",
     "top": "most helpful units removed",
     "random": "random units removed",
     "hand-picked": "hand-picked units removed",
 }
-_LOOKS = {"bottom": ("#0072B2", "o", "-"), "top": ("#D55E00", "s", "--"), "random": ("#000000", "^", "-."),
-          "hand-picked": ("#CC79A7", "D", ":")}  # fmt: skip
+_LOOKS: dict[str, plots.LineLook] = dict(zip(ARMS, plots.LINE_LOOKS, strict=True))
 
 
 def add_counterfactual(
@@ -129,16 +128,14 @@ def draw_curve(one: Counterfactual) -> Drawing:
     figure = Drawing(figsize=(6.4, 3.9), layout="constrained")
     axes = figure.add_subplot()
     for i, (arm, values) in enumerate(one.arms.items()):
-        colour, marker, line = _look(arm, i)
+        look = _look(arm, i)
         mean, low, high = (100 * part for part in curve_points(one, values))
         known = np.isfinite(mean)
         if known.sum() == (one.removed[0] == 0 and known[0]):
             continue  # An arm without a point of its own.
-        axes.fill_between(one.removed, low, high, where=known, color=colour, alpha=0.16, linewidth=0)
-        axes.plot(one.removed[known], mean[known], color=colour, marker=marker, markersize=6, linestyle=line,
-                  linewidth=1.8, label=f" {shorten(arm_words(arm), 36)}")  # fmt: skip
+        plots.draw_band(axes, one.removed, mean, low, high, look, arm_words(arm))
         if (rosy := one.optimistic.get(arm)) is not None:
-            axes.plot(one.removed, 100 * _mean(rosy), color=colour, linestyle=(0, (2, 3)), linewidth=0.9)
+            axes.plot(one.removed, 100 * _mean(rosy), color=look[0], linestyle=(0, (2, 3)), linewidth=0.9)
     start = _start(one)
     if np.isfinite(start):
         axes.axhline(100 * start, color="#777777", linewidth=0.9)
@@ -147,16 +144,14 @@ def draw_curve(one: Counterfactual) -> Drawing:
     axes.set_xlabel(f"source units removed, of {one.num_units:,}")
     axes.set_ylabel("accuracy on the images that report (%)")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.grid(color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
+    plots.grid_below(axes)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=3.2)
     return figure
 
 
-def _look(arm: str, index: int) -> tuple[str, str, str]:
-    others = list(_LOOKS.values())
-    return _LOOKS.get(arm) or others[index % len(others)]
+def _look(arm: str, index: int) -> plots.LineLook:
+    return _LOOKS.get(arm) or plots.LINE_LOOKS[index % len(plots.LINE_LOOKS)]
 
 
 def arm_words(arm: str) -> str:
@@ -279,8 +274,8 @@ def _points_table(one: Counterfactual, stem: str) -> Table:
             rows.append((
                 Cell("nothing" if removed == 0 else arm_words(arm).removesuffix(" removed")),
                 Cell(f"{removed:,}", f"{100 * removed / max(one.num_units, 1):.0f}{NBSP}%", float(removed)),
-                Cell(percent(mean[point]), _between(low[point], high[point]) if removed else "", float(mean[point])),
-                Cell(ABSENT) if removed == 0 else _difference_cell(*(part[point] for part in difference)),
+                Cell(percent(mean[point]), between(low[point], high[point]) if removed else "", float(mean[point])),
+                Cell(ABSENT) if removed == 0 else difference_cell(*(part[point] for part in difference)),
                 Cell(percent(rosy[point]) if np.isfinite(rosy[point]) else ABSENT, value=float(rosy[point])),
             ))  # fmt: skip
     seeds = next(iter(one.arms.values())).shape[1]
@@ -293,16 +288,3 @@ def _points_table(one: Counterfactual, stem: str) -> Table:
     label = f"Accuracy after removing units, {clean(one.subject)}"
     links = (f"tables/{stem}.csv", f"tables/{stem}_order.csv")
     return Table(label, tuple(columns), (Rows(tuple(rows)),), note=note, links=links)
-
-
-def _between(low: float, high: float) -> str:
-    return f"{decimal(100 * low, 1)} to {decimal(100 * high, 1)}" if np.isfinite([low, high]).all() else ""
-
-
-def _difference_cell(mean: float, low: float, high: float) -> Cell:
-    if not np.isfinite(mean):
-        return Cell(ABSENT)
-    small = f"{decimal(100 * low, 1, signed=True)} to {decimal(100 * high, 1, signed=True)}" if np.isfinite(low) else ""
-    tone = "helps" if low > 0 else "harms" if high < 0 else ""
-    words = f"{decimal(100 * mean, 1, signed=True)}{NBSP}pp"
-    return Cell(words, small, float(mean), tone)

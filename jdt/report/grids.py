@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from jdt.report.content import Case, Mover, Suspect, Suspects
+from jdt.report.parts import effects_scale
 from jdt.report.plots import HARMS, HELPS, INK, drawing, png_bytes
-from jdt.report.words import MINUS, NBSP, Scale, clean, decimal, scale_of, shorten
+from jdt.report.words import MINUS, NBSP, Scale, clean, decimal, shorten
 
 _COLUMNS = 6  # Images in a row of a grid.
 _TILE = 1.25  # Inches.
@@ -19,7 +20,7 @@ _TILE = 1.25  # Inches.
 
 def case_table(case: Case) -> Table:
     """A case for the terminal: what moves it up and down, with intervals, z and notes."""
-    scale = _scale([*case.helps, *case.harms], case.output)
+    scale = effects_scale([*case.helps, *case.harms], case.output)
     table = Table(title=escape(clean(case.title)), title_justify="left", caption=escape(clean(case.text)),
                   caption_justify="left")  # fmt: skip
     for heading in ("", "which", "influence", "95 % interval", "z", "note"):
@@ -37,7 +38,7 @@ def case_table(case: Case) -> Table:
 
 def suspects_table(suspects: Suspects) -> Table:
     """Suspects for the terminal, the most suspect first."""
-    scale = _scale(suspects.rows, suspects.output)
+    scale = effects_scale(suspects.rows, suspects.output)
     table = Table(title=escape(suspects.kind), title_justify="left", caption=escape(clean(suspects.text)),
                   caption_justify="left")  # fmt: skip
     for heading in ("source", "target", "influence", "95 % interval", "z", "rank", "lead", "similarity", "verdict"):
@@ -51,7 +52,7 @@ def suspects_table(suspects: Suspects) -> Table:
 
 def case_grid(case: Case) -> bytes:
     """A case as a PNG: images of the subject, of what helps it and of what harms it, each with its numbers."""
-    scale = _scale([*case.helps, *case.harms], case.output)
+    scale = effects_scale([*case.helps, *case.harms], case.output)
     rows: list[tuple[str, str, Sequence[Any]]] = [("", INK, list(case.images[:_COLUMNS]))]
     for way, colour, movers in (("helps", HELPS, case.helps), ("harms", HARMS, case.harms)):
         rows += [
@@ -96,7 +97,7 @@ def _tile(axes: Axes, entry: Any, scale: Scale, colour: str) -> None:
 def suspects_grid(suspects: Suspects, count: int = 12) -> bytes:
     """Suspects as a PNG: source and target image side by side, with the verdict."""
     rows = suspects.rows[:count]
-    scale, columns = _scale(rows, suspects.output), 3
+    scale, columns = effects_scale(rows, suspects.output), 3
     lines = max(1, -(-len(rows) // columns))
     with drawing():
         figure = Figure(figsize=(3.1 * columns, 2.15 * lines + 0.4), layout="constrained")
@@ -110,11 +111,6 @@ def suspects_grid(suspects: Suspects, count: int = 12) -> bytes:
                 words += f"{scale.effect(row.influence)}, similarity {row.similarity:.2f}"
                 axes.set_title(words, fontsize=7, color=HELPS if row.influence > 0 else HARMS)
         return png_bytes(figure)
-
-
-def _scale(entries: Sequence[Mover | Suspect], output: str) -> Scale:
-    sizes = [abs(one.influence) if one.low is None or one.high is None else (one.high - one.low) / 4 for one in entries]
-    return scale_of(output, np.array([sizes], np.float64).reshape(-1, 1))
 
 
 def _numbers(one: Mover | Suspect, scale: Scale) -> tuple[str, str, str]:

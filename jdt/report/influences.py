@@ -15,7 +15,7 @@ from jdt.report.figures import Picture, plate, target_scale, target_stem
 from jdt.report.heatmap import heatmap_block
 from jdt.report.parts import figure_table
 from jdt.report.select import finite
-from jdt.report.words import MODES, baseline_words, clean, decimal, metric_words, mode_words, percent
+from jdt.report.words import MODES, baseline_words, capital, clean, decimal, metric_words, mode_words, percent
 from jdt.store.files import jsonable
 
 PREFIX = "influences"
@@ -88,7 +88,7 @@ def _target_section(content: Content, findings: TargetFindings, drawn: tuple[Pic
 
     parts: list[Block] = [Tiles(tuple(_tiles(findings)))]
     if findings.truth:
-        answer = f"{_capital(findings.truth.question)} {summary.truth_sentence(findings.truth)}"
+        answer = f"{capital(findings.truth.question)} {summary.truth_sentence(findings.truth)}"
         parts += [
             Text(answer, "Was the planted truth found?"),
             Text("AUROC 1 would be a perfect ranking and 0.5 is chance; with rows of the masks permuted nothing can be "
@@ -117,10 +117,6 @@ def _target_section(content: Content, findings: TargetFindings, drawn: tuple[Pic
         f"{PREFIX}-{number}", 100 + number, clean(findings.target), tuple(parts), mode,
         summary=(summary.target_summary(findings, content.relative),),
     )  # fmt: skip
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _tiles(findings: TargetFindings) -> list[Tile]:

@@ -1,13 +1,13 @@
 """Blocks that several sections have: tables of key figures, numbers with their intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jdt.report.blocks import Cell, Column, Rows, Table
-from jdt.report.content import Figure
+from jdt.report.content import Figure, Mover, Suspect
 from jdt.report.summary import with_interval
-from jdt.report.words import ABSENT, UNKNOWN, Scale, clean, decimal
+from jdt.report.words import ABSENT, NBSP, UNKNOWN, Scale, clean, decimal, scale_of
 
 MANY_FIGURES = 12
 
@@ -50,3 +50,33 @@ def interval_words(low: float | None, high: float | None, scale: Scale) -> str:
     if low is None or high is None or not np.isfinite([low, high]).all():
         return ""
     return f"95 % {scale.number(low)} to {scale.number(high)}"
+
+
+def effects_scale(entries: Sequence[Mover | Suspect], output: str) -> Scale:
+    """How influences are written that stand together: by the sizes of their errors, or by their own."""
+    sizes = [one.influence if one.low is None or one.high is None else (one.high - one.low) / 4 for one in entries]
+    return scale_of(output, np.abs(np.array([sizes or [np.nan]], np.float64)))
+
+
+def between(low: float, high: float, *, signed: bool = False) -> str:
+    """An interval of a share, in per cent and without the unit; empty where it is not finite."""
+    if not np.isfinite([low, high]).all():
+        return ""
+    return f"{decimal(100 * low, 1, signed=signed)} to {decimal(100 * high, 1, signed=signed)}"
+
+
+def difference_cell(mean: float, low: float, high: float) -> Cell:
+    """A difference of two shares in percentage points, coloured where its interval leaves 0 out."""
+    if not np.isfinite(mean):
+        return Cell(ABSENT)
+    tone = "helps" if low > 0 else "harms" if high < 0 else ""
+    words = f"{decimal(100 * mean, 1, signed=True)}{NBSP}pp"
+    return Cell(words, between(low, high, signed=True), float(mean), tone)
+
+
+def whisker(low: float, value: float, high: float, reach: float) -> tuple[float, float, float] | None:
+    """An interval as the small drawing of a cell, whose ends are at `reach`; None where there is none."""
+    if not (np.isfinite(low) and reach > 0):
+        return None
+    ends = (round(float(np.clip(50 * x / reach, -50, 50)), 1) for x in (low, value, high))
+    return next(ends), next(ends), next(ends)

@@ -4,7 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -17,6 +17,7 @@ from jdt.evaluate import spearman_brown
 from jdt.report.content import TargetFindings
 from jdt.report.select import Effect, effects, finite, first_estimator, known_influence, shown_classes, shown_units
 from jdt.report.words import MINUS, Scale, baseline_words, shorten
+from jdt.types import Float
 
 HEATMAP_UNITS, HEATMAP_CLASSES, RANKED_UNITS = 60, 60, 40
 
@@ -24,6 +25,11 @@ HELPS, HARMS, UNCLEAR, INK = "#2166ac", "#b2182b", "#8c8c8c", "#1f2328"
 # Okabe and Ito's palette in an order that never sets red against green; markers tell the kinds apart without colour.
 KIND_COLOURS = ("#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 KIND_MARKERS = "os^Dv*"
+LineLook = tuple[str, str, str]
+"""Colour, marker and line style."""
+LINE_LOOKS: tuple[LineLook, ...] = (
+    ("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#000000", "^", "-."), ("#CC79A7", "D", ":")
+)  # fmt: skip
 # For names in other scripts, where the machine has a font for them.
 _FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
 
@@ -151,8 +157,7 @@ def draw_ranking(findings: TargetFindings, scale: Scale) -> Figure:
     axes.set_ylim(max(positions, default=0) + 0.8, -0.8)
     _limit_to_effects(axes, [rows[u] for u in units], [others[u] for u in units] if others else [], scale)
     axes.set_xlabel(f"influence on {scale.output} ({scale.unit_words})")
-    axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
+    grid_below(axes, "x")
     axes.tick_params(axis="y", length=0)
     _signed_ticks(axes)
     _ranking_legend(figure, axes, names, looks, bars=task.standard_error is not None)
@@ -257,11 +262,34 @@ def draw_reliability(findings: TargetFindings) -> Figure:
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)
     axes.set_xlabel("models")
     axes.set_ylabel("split-half reliability")
-    axes.grid(color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
+    grid_below(axes)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper left", ncols=3, frameon=False)
     return figure
+
+
+def draw_band(
+    axes: Axes,
+    x: np.ndarray,
+    mean: Float[np.ndarray, " points"],
+    low: Float[np.ndarray, " points"],
+    high: Float[np.ndarray, " points"],
+    look: LineLook,
+    label: str,
+) -> None:
+    """A line through the known points with the band of its interval, in the legend under a label."""
+    colour, marker, line = look
+    known = np.isfinite(mean)
+    axes.fill_between(x, low, high, where=known, color=colour, alpha=0.16, linewidth=0)
+    # A leading space: matplotlib leaves out labels that begin with an underscore.
+    axes.plot(x[known], mean[known], color=colour, marker=marker, markersize=6, linestyle=line, linewidth=1.8,
+              label=f" {shorten(label, 36)}")  # fmt: skip
+
+
+def grid_below(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
+    """A pale grid below everything else."""
+    axes.grid(axis=axis, color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
 
 
 def _signed_ticks(axes: Axes) -> None:

@@ -4,15 +4,13 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from jdt.report import csvs
 from jdt.report.blocks import Block, Cell, Column, Rows, Section, Table, Text
 from jdt.report.content import Suspect, Suspects
 from jdt.report.page import add_section
-from jdt.report.parts import effect_cells, figure_table
+from jdt.report.parts import effect_cells, effects_scale, figure_table
 from jdt.report.thumbnails import embedded
-from jdt.report.words import Scale, clean, decimal, figure_interval, figure_number, scale_of, sign_sentence
+from jdt.report.words import Scale, clean, decimal, figure_interval, figure_number, sign_sentence
 from jdt.store.files import Place
 
 MOST_ROWS = 100
@@ -90,7 +88,7 @@ def _summary(one: Suspects) -> str:
 
 
 def _table(one: Suspects, relative: bool, link: str) -> Table:
-    scale = _scale(one)
+    scale = effects_scale(one.rows, one.output)
     shown = one.rows[:MOST_ROWS]
     columns = (
         Column("place"), Column("source image"), Column("target image"), Column(f"influence ({scale.unit})", True),
@@ -119,11 +117,6 @@ def _row(place: int, suspect: Suspect, scale: Scale) -> tuple[Cell, ...]:
         Cell(decimal(suspect.similarity, 2), value=suspect.similarity),
         Cell(suspect.verdict),
     )
-
-
-def _scale(one: Suspects) -> Scale:
-    sizes = [s.influence if s.low is None or s.high is None else (s.high - s.low) / 4 for s in one.rows]
-    return scale_of(one.output, np.abs(np.array([sizes or [np.nan]], np.float64)))
 
 
 def _csv_rows(one: Suspects) -> Iterator[Sequence[Any]]:

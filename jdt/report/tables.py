@@ -6,6 +6,7 @@ import numpy as np
 
 from jdt.report.blocks import Cell, Column, Image, Rows, Strip, StripGroup, Strips, Table
 from jdt.report.content import Content, EstimatorFindings, TargetFindings
+from jdt.report.parts import whisker
 from jdt.report.select import Effect, effects, extremes, first_estimator, shown_classes
 from jdt.report.summary import models_needed_words, reliability_sentence, with_interval, z_variance_sentence
 from jdt.report.thumbnails import embedded
@@ -58,7 +59,8 @@ def class_tables(findings: TargetFindings, scale: Scale, relative: bool, link: s
 
 def _class_row(row: list[Effect], helps: bool, scale: Scale, reach: float) -> tuple[Cell, ...]:
     tone = "helps" if helps else "harms"
-    cells = [Cell(clean(row[0].unit)), Cell(whisker=_whisker(row[0], reach), tone=tone)]
+    drawn = whisker(row[0].low, row[0].influence, row[0].high, reach)
+    cells = [Cell(clean(row[0].unit)), Cell(whisker=drawn, tone=tone)]
     for i, effect in enumerate(row):
         cells += _cells(effect, scale, "" if i else tone)
     return tuple(cells)
@@ -81,15 +83,6 @@ def _reach(rows: list[Effect]) -> float:
     ends = [abs(end) for e in rows if np.isfinite(e.low) for end in (e.low, e.high)]
     points = [abs(e.influence) for e in rows if np.isfinite(e.influence)]
     return min(max(ends, default=0.0), 3 * max(points, default=0.0)) or max(points, default=0.0)
-
-
-def _whisker(effect: Effect, reach: float) -> tuple[float, float, float] | None:
-    if not (np.isfinite(effect.low) and reach > 0):
-        return None
-    low, value, high = (
-        round(float(np.clip(50 * x / reach, -50, 50)), 1) for x in (effect.low, effect.influence, effect.high)
-    )
-    return low, value, high
 
 
 def class_strips(content: Content, findings: TargetFindings, scale: Scale) -> Strips | None:

@@ -16,7 +16,11 @@ MINUS = "\N{MINUS SIGN}"
 
 NBSP = "\N{NO-BREAK SPACE}"  # Between a number and its unit, so that no line ends between them.
 
-MODES = {"fixed": "fixed-feature transfer", "full": "full-network transfer"}
+MODES = {
+    "fixed": "fixed-feature transfer",
+    "full": "full-network transfer",
+    "scratch": "training from scratch",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +134,11 @@ def baseline_words(mode: str) -> str:
 def metric_words(name: str) -> str:
     """What a metric of a target is called."""
     return {"auroc": "AUROC", "per_class_accuracy": "mean accuracy of the classes"}.get(name, clean(name))
+
+
+def capital(text: str) -> str:
+    """A sentence's first letter made large."""
+    return text[:1].upper() + text[1:]
 
 
 def clean(name: str) -> str:

@@ -7,6 +7,11 @@ import numpy as np
 from jdt.estimators import Influences
 from jdt.evaluate import ReliabilityCurve
 from jdt.report import (
+    Bias,
+    BiasBar,
+    BiasCurve,
+    BiasHistogram,
+    BiasStrip,
     Case,
     Content,
     Counterfactual,
@@ -166,3 +171,51 @@ def make_suspects(rng, *, rows=4, side=32, kind="leakage"):
 
     found = {"found": figure(0.85, 0.8, 0.9, 40, "share of planted copies")}
     return Suspects(kind, "Found by influence.", "margin", tuple(map(suspect, range(1, rows + 1))), found)
+
+
+def _share(value, reach, text="A rate."):
+    return figure(value, value - reach, value + reach, 5, "share", text)
+
+
+def make_bar(rng, target="cifar10_32", mode="fixed", pattern="square", *, metric="attack success rate", effect=0.43):
+    """A bar with `effect` between the biased and the clean source; a control has none."""
+    base, moved = rng.uniform(0.02, 0.08), 0.0 if pattern == "sham" else effect
+    levels = {"clean": 0.0, "square": moved, "scratch": -0.01}
+    return BiasBar(
+        target, mode, pattern, metric, "bird",
+        rates={arm: _share(base + level, 0.03) for arm, level in levels.items()},
+        transfer={arm: _share(levels[arm], 0.02) for arm in ("square", "scratch")},
+        denominators=dict.fromkeys(levels, "of 3,912 to 3,950 images"),
+    )  # fmt: skip
+
+
+def make_bias(*, targets=("cifar10_32",), patterns=("square", "sham"), classes=CIFAR, side=32, seed=0):
+    rng = np.random.default_rng(seed)
+    bars = [
+        make_bar(rng, target, mode, pattern, effect=0.4 if mode == "fixed" else 0.15)
+        for target in targets for mode in ("fixed", "full") for pattern in patterns
+    ]  # fmt: skip
+    decay, arms = (0.0, 1e-4, 1e-3, 1e-2, 1e-1), {"square": 0.4, "clean": 0.05}
+    lines = {
+        f"{arm}, {mode}": tuple(_share(level * (1 - 0.2 * i * (mode == "full")), 0.03) for i in range(5))
+        for arm, level in arms.items() for mode in ("fixed", "full")
+    }  # fmt: skip
+    counts = rng.integers(300, 500, len(classes))
+    with_pattern = {"scratch": counts + 10, "fixed": counts + 900 * (np.arange(len(classes)) == 2), "full": counts[::-1]}
+    images = rng.integers(0, 256, (6, side, side, 3), dtype=np.uint8)
+    images[1::2, :8, :8] = 255
+    return Bias(
+        "Does a white square in the source come along?",
+        "Source images of the bird classes carried a white square; do targets that never saw it follow it?",
+        bars=tuple(bars),
+        curves=(BiasCurve("Weight decay, cifar10_32", "weight decay", decay, True, "attack success rate", lines, "A note."),
+                BiasCurve("Target size, cifar10_32", "target images", (500.0, 1000.0, 2000.0, 4000.0, 8000.0), False,
+                          "attack success rate", lines)),
+        histograms=(BiasHistogram("cifar10_32, square", tuple(classes),
+                                  {kind: (counts, moved) for kind, moved in with_pattern.items()}),),
+        strips=(BiasStrip("Test images of cifar10_32, square", images),),
+        blamed=make_case(rng).helps,
+        figures={"transfer_fixed": figure(0.4, 0.38, 0.42, 5, "points", "Square minus clean, fixed features."),
+                 "asr_square": figure(0.45, 0.41, 0.49, 5, "share", "Attack success rate of the square."),
+                 "auroc_of_blame": figure(0.97, 0.95, 0.99, 5, "AUROC", "Of influence for the planted units.")},
+    )  # fmt: skip

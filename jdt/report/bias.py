@@ -1,0 +1,153 @@
+"""Bias transfer on the page: verdicts, bars by target and mode, curves, predictions, and the units that carry it."""
+
+import math
+import os
+from collections.abc import Sequence
+
+from jdt import checks
+from jdt.report import plots
+from jdt.report.bias_content import Bias, BiasBar, BiasStrip
+from jdt.report.bias_pictures import bar_pictures, curve_picture, histogram_picture
+from jdt.report.bias_plots import arm_looks, ends, split_line
+from jdt.report.bias_tables import bar_table, bias_tables, blamed_table
+from jdt.report.bias_words import NO_IMAGES, bias_summary, control_words, verdicts_by_target
+from jdt.report.blocks import Block, Section, Strip, StripGroup, Strips, Text, Tile, Tiles
+from jdt.report.content import Figure
+from jdt.report.figures import Picture, plate, safe_stem
+from jdt.report.page import add_section
+from jdt.report.parts import between, figure_table
+from jdt.report.thumbnails import embedded
+from jdt.report.words import NBSP, clean, decimal, figure_interval, figure_number, percent
+from jdt.store.files import Place
+
+MOST_TILES, MOST_PAIRS = 6, 5
+"""Key figures at the head of the section; pairs of images in a strip."""
+
+
+def add_bias(
+    run: str | os.PathLike[str],
+    found: Bias,
+    *,
+    name: str = "bias",
+    relative: bool = False,
+    warnings: Sequence[str] = (),
+) -> Place:
+    """Show on the page of a run whether a bias of the source comes along (arXiv 2207.02842), with figures and tables.
+
+    Args:
+      run: The run directory.
+      found: What was measured.
+      name: Of the section; the same name again replaces it.
+      relative: Whether influences of the units to blame are relative to the average unit (subsets of one size).
+      warnings: What the reader must know before believing a number.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: If parts do not fit together, or where the run cannot be written.
+    """
+    _check(found)
+    parts: list[Block] = [Text(found.text)] if found.text else []
+    parts += _tiles(found) + _verdict_texts(found.bars)
+    drawn = _pictures(found, name)
+    parts += [plate(one, stem, title) for stem, title, one in drawn if one.name == "bars"]
+    if found.bars:
+        parts.append(bar_table(found.bars, f"tables/{name}_bars.csv"))
+    parts += [plate(one, stem, title) for stem, title, one in drawn if one.name != "bars"]
+    tables = bias_tables(found, name)
+    if found.strips:
+        groups_of = tuple(map(_strip_group, found.strips))
+        parts.append(Strips(groups_of, "With and without the pattern", "Each picture: without, and beside it with."))
+    if found.blamed:
+        parts.append(blamed_table(found, relative, f"tables/{name}_blamed.csv"))
+    if found.figures:
+        label = f"Key figures of {clean(found.title)}"
+        parts.append(figure_table(found.figures, label=label, title="Key figures", link=f"tables/{name}_figures.csv"))
+    others = tuple(f"tables/{file}" for file in tables if file.endswith(("_curves.csv", "_predictions.csv")))
+    if others:
+        parts.append(Strips((), note="Curves and predictions are in tables, too.", links=others))
+    title = clean(found.title)
+    section = Section(name, 200, title, tuple(parts), page_title=title, summary=tuple(bias_summary(found.bars)),
+                      warnings=tuple(warnings))  # fmt: skip
+    pictures = {f"{stem}_{one.name}": one for stem, _, one in drawn}
+    return add_section(run, section, pictures=pictures, tables=tables)
+
+
+def _pictures(found: Bias, name: str) -> list[tuple[str, str, Picture]]:
+    """All figures in their order, with the stems of their files and their titles."""
+    arms = [arm for bar in found.bars for arm in bar.rates]
+    arms += [split_line(line)[0] for curve in found.curves for line in curve.lines]
+    looks = arm_looks(arms)
+    with plots.drawing():
+        made = [(metric, title, one) for metric, title, one in bar_pictures(found.bars, looks)]
+        made += [(curve.title, clean(curve.title), curve_picture(curve, looks)) for curve in found.curves]
+        made += [(one.title, f"Predictions: {clean(one.title)}", histogram_picture(one)) for one in found.histograms]
+    # Numbered, so that titles which differ only in unsafe characters stay apart.
+    return [(f"{name}_{i}_{safe_stem(what)}", title, one) for i, (what, title, one) in enumerate(made, start=1)]
+
+
+def _check(found: Bias) -> None:
+    if not (found.bars or found.curves or found.histograms or found.strips or found.blamed):
+        raise checks.UserError(f"the bias study {found.title!r} has nothing to show: give it at least one bar.")
+    for bar in found.bars:
+        if unknown := {*bar.transfer, *bar.denominators} - {*bar.rates}:
+            raise checks.UserError(
+                f"the bar of {bar.pattern!r} on {bar.target!r} has a difference or denominator of "
+                f"{sorted(unknown)}, but rates of {sorted(bar.rates)} alone."
+            )
+    for curve in found.curves:
+        if not curve.x or (curve.log_x and min(curve.x) < 0):
+            raise checks.UserError(f"the curve {curve.title!r} has points {curve.x}, which its axis cannot show.")
+        for line, figures in curve.lines.items():
+            if len(figures) != len(curve.x):
+                raise checks.UserError(
+                    f"the line {line!r} of the curve {curve.title!r} has {len(figures)} points in place of "
+                    f"{len(curve.x)}."
+                )
+    for one in found.histograms:
+        for kind, counts in one.panels.items():
+            if any(len(part) != len(one.class_names) for part in counts):
+                raise checks.UserError(
+                    f"the predictions of {kind!r} in {one.title!r} are of {[len(part) for part in counts]} classes, "
+                    f"but {len(one.class_names)} are named."
+                )
+
+
+def _tiles(found: Bias) -> list[Block]:
+    tiles = tuple(_tile(name, one) for name, one in list(found.figures.items())[:MOST_TILES])
+    return [Tiles(tiles)] if tiles else []
+
+
+def _tile(name: str, one: Figure) -> Tile:
+    value, low, high = ends(one)
+    if one.unit in ("share", "points"):
+        interval = between(low, high, signed=one.unit == "points")
+        words = percent(value) if one.unit == "share" else f"{decimal(100 * value, 1, signed=True)}{NBSP}pp"
+    else:
+        interval, words = figure_interval(one.low, one.high), figure_number(value)
+    small = [interval and f"95{NBSP}%: {interval}", "" if one.unit in ("share", "points") else one.unit, one.text]
+    label = clean(name).replace("_", " ")
+    return Tile(label, words if math.isfinite(value) else NO_IMAGES, "; ".join(filter(None, small)))
+
+
+def _verdict_texts(bars: Sequence[BiasBar]) -> list[Block]:
+    texts: list[Block] = []
+    by_target = verdicts_by_target(bars)
+    for target, sentences in by_target.items():
+        title = "" if texts else "Does the bias come along?"
+        texts.append(Text(f"{clean(target)}. {' '.join(sentences)}" if len(by_target) > 1 else " ".join(sentences),
+                          title))  # fmt: skip
+    if texts:
+        note = (
+            "Numbers are differences to models of the clean source with the same seeds, in percentage points (pp), "
+            f"with 95{NBSP}% intervals over seeds; “no transfer is seen” where the interval contains 0."
+        )
+        texts.append(Text(note + control_words(bars), small=True))
+    return texts
+
+
+def _strip_group(strip: BiasStrip) -> StripGroup:
+    pairs = [strip.images[i : i + 2] for i in range(0, len(strip.images), 2)][:MOST_PAIRS]
+    alt = f"an image without and with the pattern: {clean(strip.caption)}"
+    return StripGroup(tuple(Strip("", "target", image=embedded(pair, alt)) for pair in pairs), text=strip.caption)

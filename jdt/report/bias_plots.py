@@ -1,0 +1,206 @@
+"""The drawings of bias transfer: grouped bars with whiskers, curves against what was varied."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from jdt.report.bias_content import BiasCurve
+from jdt.report.content import Figure
+from jdt.report.plots import INK, KIND_COLOURS, KIND_MARKERS, draw_band, grid_below
+from jdt.report.words import MINUS, figure_number, shorten
+from jdt.types import Float
+
+CLEAN, SCRATCH = "clean", "scratch"
+_STYLES = ("-", "--", ":", "-.")
+_MOST_TICKS = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmLook:
+    """How bars and lines of one source arm look: a colour, and without colours a hatch and a marker."""
+
+    colour: str
+    hatch: str
+    marker: str
+
+
+def arm_looks(arms: Sequence[str]) -> dict[str, ArmLook]:
+    """One look an arm for a whole section: the clean source is plain, what never saw the source is grey."""
+    looks = {CLEAN: ArmLook(KIND_COLOURS[0], "", KIND_MARKERS[0]), SCRATCH: ArmLook("#b3b3b3", "", KIND_MARKERS[-1])}
+    others = [arm for arm in dict.fromkeys(arms) if arm not in looks]
+    hatches = ("////", "....", "xxxx", "\\\\\\\\", "----")
+    for i, arm in enumerate(others):
+        place = 1 + i % (len(KIND_COLOURS) - 1)
+        looks[arm] = ArmLook(KIND_COLOURS[place], hatches[i % len(hatches)], KIND_MARKERS[place])
+    return looks
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One bar, in the unit of the axis; NaN where nothing could be measured, or there is no interval.
+
+    Attributes:
+      value: Its length.
+      low, high: Ends of its whisker.
+      mark: Where a line crosses it.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    mark: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Groups:
+    """Bars in groups, e.g. by target.
+
+    Attributes:
+      labels: A label a group, from the top down.
+      panels: Title of a panel -> the bars of every group by series; a series that a group lacks leaves no gap unless
+        another panel has it.
+      x_label: Of all panels.
+    """
+
+    labels: Sequence[str]
+    panels: Mapping[str, Sequence[Mapping[str, Bar]]]
+    x_label: str
+
+
+def draw_groups(groups: Groups, looks: Mapping[str, ArmLook], names: Mapping[str, str], mark: str = "") -> Drawing:
+    """Horizontal bars in groups, panels side by side; where there is no value, it says so in place of a bar.
+
+    Args:
+      groups: What to draw.
+      looks: Of every series.
+      names: Of every series, for the legend.
+      mark: What the lines across bars are, for the legend.
+    """
+    present = {name for groups_of in groups.panels.values() for bars in groups_of for name in bars}
+    series = [name for name in names if name in present]
+    slots = [
+        [name for name in series if any(name in panel[g] for panel in groups.panels.values())]
+        for g in range(len(groups.labels))
+    ]
+    # Bars are one apart, groups 0.7 further; `starts` are the upper edges of groups.
+    starts = np.cumsum([0.0, *(len(names_of) + 0.7 for names_of in slots)])
+    count = len(groups.panels)
+    size = (2.0 + (4.4 if count == 1 else 2.9 * count), 1.35 + 0.155 * float(starts[-1]))
+    figure = Drawing(figsize=size, layout="constrained")
+    row = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (title, panel) in zip(row, groups.panels.items(), strict=True):
+        axes.set_title(shorten(title, 40), loc="left", fontsize=9.5, fontweight="bold")
+        for g, bars in enumerate(panel):
+            if g % 2:
+                axes.axhspan(starts[g] - 0.35, starts[g + 1] - 0.35, color="#f3f4f6", zorder=0, linewidth=0)
+            for slot, name in enumerate(slots[g]):
+                if name in bars:
+                    _draw_bar(axes, bars[name], starts[g] + slot + 0.5, looks[name])
+        grid_below(axes, "x")
+        axes.axvline(0, color="#555555", linewidth=0.9)
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.4g}".replace("-", MINUS)))
+    middles = [start + len(names_of) / 2 for start, names_of in zip(starts, slots, strict=False)]
+    row[0].set_yticks(middles, groups.labels)
+    row[0].set_ylim(float(starts[-1]) - 0.35, -0.35)
+    values = [bar for panel in groups.panels.values() for bars in panel for bar in bars.values()]
+    _limit(row[0], values)
+    figure.supxlabel(groups.x_label, fontsize=9.5)
+    handles: list = [Patch(**_fill(looks[name]), label=f" {shorten(names[name], 40)}") for name in series]
+    if mark:
+        handles += row[0].plot([], [], color=INK, linewidth=2, marker="|", markersize=9, linestyle="none",
+                               markeredgewidth=2, label=f" {mark}")  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper left", ncols=3 if count > 1 else 2, frameon=False,
+                  handlelength=1.8)  # fmt: skip
+    return figure
+
+
+def _fill(look: ArmLook) -> dict[str, Any]:
+    return {"facecolor": look.colour, "hatch": look.hatch, "edgecolor": "white", "linewidth": 0}
+
+
+def _draw_bar(axes: Axes, bar: Bar, y: float, look: ArmLook) -> None:
+    if not math.isfinite(bar.value):
+        axes.text(0, y, " no images", va="center", color="#555555", fontsize=7.5, style="italic")
+        return
+    axes.barh(y, bar.value, height=0.84, zorder=2, **_fill(look))
+    if math.isfinite(bar.low) and math.isfinite(bar.high):
+        ends = [[max(bar.value - bar.low, 0.0)], [max(bar.high - bar.value, 0.0)]]
+        axes.errorbar(bar.value, y, xerr=ends, color=INK, elinewidth=1.1, capsize=2.2, capthick=1.1, zorder=3)
+    if math.isfinite(bar.mark):
+        axes.plot([bar.mark, bar.mark], [y - 0.42, y + 0.42], color=INK, linewidth=2, zorder=4)
+
+
+def _limit(axes: Axes, bars: Sequence[Bar]) -> None:
+    """Let bars and their whiskers set the axis, but never a whisker far longer than every bar."""
+    sizes = [abs(x) for bar in bars for x in (bar.value, bar.mark) if math.isfinite(x)]
+    reach = max(sizes, default=0.0) or 1.0
+    ends = [x for bar in bars for x in (bar.value, bar.low, bar.high, bar.mark) if math.isfinite(x)]
+    low, high = (float(np.clip(end, -2 * reach, 2 * reach)) for end in (min(0, *ends, 0), max(0, *ends, 0)))
+    if high == low:
+        high = 1.0
+    axes.set_xlim(low - (0.04 * (high - low) if low < 0 else 0), high + 0.04 * (high - low))
+
+
+def draw_bias_curve(curve: BiasCurve, looks: Mapping[str, ArmLook]) -> Drawing:
+    """Rates against what was varied, with bands: a colour an arm, a line style for what else tells lines apart."""
+    figure = Drawing(figsize=(6.4, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    places = _places(curve)
+    rests = list(dict.fromkeys(split_line(name)[1] for name in curve.lines))
+    for name, figures in curve.lines.items():
+        arm, rest = split_line(name)
+        look, style = looks[arm], _STYLES[rests.index(rest) % len(_STYLES)]
+        mean, low, high = (100 * part for part in columns(figures))
+        draw_band(axes, places, mean, low, high, (look.colour, look.marker, style), name)
+    if curve.log_x:
+        # At most some of the labels, or they would overlap.
+        shown = slice(None, None, -(-len(places) // _MOST_TICKS) or 1)
+        axes.set_xticks(places[shown], [figure_number(x) for x in curve.x[shown]])
+        if 0 in curve.x and len(places) > 1:
+            axes.axvline(float(places[:2].mean()), color="#8c8c8c", linewidth=0.9, linestyle=(0, (1, 3)))
+    axes.set_xlabel(shorten(curve.x_label, 70))
+    axes.set_ylabel(f"{shorten(curve.metric, 44)} (%)")
+    grid_below(axes)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=3.2)
+    return figure
+
+
+def split_line(name: str) -> tuple[str, str]:
+    """The source arm of a line, and what else tells it apart: "square, full" is ("square", "full")."""
+    arm, _, rest = name.partition(", ")
+    return arm, rest
+
+
+def columns(
+    figures: Sequence[Figure],
+) -> tuple[Float[np.ndarray, " some"], Float[np.ndarray, " some"], Float[np.ndarray, " some"]]:
+    """Values and ends of intervals, NaN where there are none."""
+    value, low, high = np.array([ends(figure) for figure in figures], np.float64).reshape(-1, 3).T
+    return value, low, high
+
+
+def ends(figure: Figure) -> tuple[float, float, float]:
+    """Value, low and high of a figure, NaN where it has none."""
+    known = (math.nan if x is None else float(x) for x in (figure.value, figure.low, figure.high))
+    return next(known), next(known), next(known)
+
+
+def _places(curve: BiasCurve) -> Float[np.ndarray, " points"]:
+    """Where points stand on the axis; on a logarithmic one, 0 stands a step left of the smallest."""
+    x = np.array(curve.x, np.float64)
+    if not curve.log_x:
+        return x
+    positive = x > 0
+    logs = np.log10(np.where(positive, x, 1.0))
+    step = float(np.median(np.diff(logs[positive]))) if positive.sum() > 1 else 1.0
+    return np.where(positive, logs, (logs[positive].min() if positive.any() else 0.0) - step)

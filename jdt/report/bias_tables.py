@@ -1,0 +1,137 @@
+"""The tables of bias transfer: all rates with their denominators, units that carry the bias, and the CSV files."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jdt.report import csvs
+from jdt.report.bias_content import Bias, BiasBar
+from jdt.report.bias_plots import ends
+from jdt.report.bias_words import NO_IMAGES
+from jdt.report.blocks import Cell, Column, Rows, Table
+from jdt.report.content import Figure, Mover
+from jdt.report.parts import between, difference_cell, effect_cells, effects_scale, whisker
+from jdt.report.tables import strip_image
+from jdt.report.words import ABSENT, NBSP, Scale, clean, percent, sign_sentence
+
+MOST_BLAMED, OPEN_ROWS = 30, 60
+"""Units in the table of those to blame; rows of the table of rates that are shown without a click."""
+_BAR_HEADER = ("target", "mode", "pattern", "metric", "attacked", "source", "rate", "low", "high", "n", "minus_clean",
+               "minus_clean_low", "minus_clean_high", "minus_clean_n", "denominator")  # fmt: skip
+
+
+def bar_table(bars: Sequence[BiasBar], link: str) -> Table:
+    """Every rate with its denominator, its difference to the clean source, and seeds; `link` is its CSV."""
+    every = [end for bar in bars for one in bar.transfer.values() for end in ends(one)]
+    reach = max((abs(end) for end in every if math.isfinite(end)), default=0.0)
+    metrics = list(dict.fromkeys(bar.metric for bar in bars))
+    groups = []
+    for metric in metrics:
+        rows = [_bar_row(bar, arm, reach) for bar in bars if bar.metric == metric for arm in bar.rates]
+        groups.append(Rows(tuple(rows), clean(metric)))
+    columns = (
+        Column("target"), Column("transfer"), Column("pattern"), Column("source"), Column("rate", True),
+        Column("minus clean", True), Column("interval", key=False), Column("share of"), Column("seeds", True),
+    )  # fmt: skip
+    note = (
+        f"Rates are means over seeds with 95{NBSP}% intervals; “minus clean” is the difference to models of the clean "
+        "source with the same seeds in percentage points (pp), in bold where its interval leaves 0 out, and drawn "
+        f"around zero on one scale. “{NO_IMAGES}”: nothing was left in the denominator, which is not a rate of 0."
+    )
+    count = sum(len(group.rows) for group in groups)
+    folded = f"All {count} rates" if count > OPEN_ROWS else ""
+    return Table("All rates with their denominators", columns, tuple(groups), "All rates", note, (link,), folded)
+
+
+def _bar_row(bar: BiasBar, arm: str, reach: float) -> tuple[Cell, ...]:
+    value, low, high = ends(bar.rates[arm])
+    rate = Cell(percent(value), between(low, high), value) if math.isfinite(value) else Cell(NO_IMAGES)
+    difference, drawn = Cell(ABSENT), Cell()
+    if arm in bar.transfer:
+        moved, bottom, top = ends(bar.transfer[arm])
+        difference = Cell(NO_IMAGES)
+        if math.isfinite(moved):
+            difference = difference_cell(moved, bottom, top)
+            difference = dataclasses.replace(difference, tone="", strong=bool(difference.tone))
+            drawn = Cell(whisker=whisker(bottom, moved, top, reach))
+    return (
+        Cell(clean(bar.target)),
+        Cell(clean(bar.mode)),
+        Cell(clean(bar.pattern), f"to {clean(bar.attacked)}" if bar.attacked else ""),
+        Cell(clean(arm)),
+        rate,
+        difference,
+        drawn,
+        Cell(small=bar.denominators.get(arm) or "not said"),
+        Cell(f"{bar.rates[arm].n:,}", value=float(bar.rates[arm].n)),
+    )
+
+
+def blamed_table(found: Bias, relative: bool, link: str) -> Table:
+    """Source units by the bias that they carry, with images; `relative` as in `add_bias`."""
+    scale = effects_scale(found.blamed, found.output)
+    scale = dataclasses.replace(scale, output=f"bias ({scale.output}, with the pattern minus without it)")
+    shown = found.blamed[:MOST_BLAMED]
+    rows = tuple(_blamed_row(place, mover, scale) for place, mover in enumerate(shown, start=1))
+    columns = (
+        Column("source unit"), Column("place", True), Column("images", key=False), Column("carries", True),
+        Column("z", True), Column("note"),
+    )  # fmt: skip
+    note = f"Source units by the bias that they carry. {sign_sentence(scale, relative)}"
+    if len(shown) < len(found.blamed):
+        note += f" Shown are the first {len(shown)} of {len(found.blamed):,}."
+    return Table("Source units that carry the bias", columns, (Rows(rows),), "Which source units carry the bias", note,
+                 (link,))  # fmt: skip
+
+
+def _blamed_row(place: int, mover: Mover, scale: Scale) -> tuple[Cell, ...]:
+    effect, z = effect_cells(mover.influence, mover.low, mover.high, mover.z, scale)
+    image = strip_image("source unit", mover.name, {mover.name: mover.images})
+    # To carry bias is to harm.
+    tone = {"helps": "harms", "harms": "helps"}.get(effect.tone, "")
+    images = (image,) if image else ()
+    return (
+        Cell(clean(mover.name)), Cell(str(place), value=float(place)), Cell(images=images),
+        dataclasses.replace(effect, tone=tone), z, Cell(small=mover.note),
+    )  # fmt: skip
+
+
+def bias_tables(found: Bias, name: str) -> dict[str, bytes]:
+    """The CSV files of a study by their names."""
+    curves = (
+        (curve.title, curve.metric, line, x, *_row(figure))
+        for curve in found.curves
+        for line, figures in curve.lines.items()
+        for x, figure in zip(curve.x, figures, strict=True)
+    )
+    predictions = (
+        (one.title, kind, label, int(before), int(after))
+        for one in found.histograms
+        for kind, counts in one.panels.items()
+        for label, before, after in zip(one.class_names, *counts, strict=True)
+    )
+    blamed = (
+        (place, m.name, found.output, m.influence, m.low, m.high, m.z, m.note)
+        for place, m in enumerate(found.blamed, start=1)
+    )
+    files = {
+        "bars": (found.bars, _BAR_HEADER, _bar_rows(found.bars)),
+        "curves": (found.curves, ("curve", "metric", "line", "x", "rate", "low", "high", "n"), curves),
+        "predictions": (found.histograms, ("histogram", "models", "class", "without", "with"), predictions),
+        "blamed": (found.blamed, ("place", "unit", "output", "influence", "low", "high", "z", "note"), blamed),
+        "figures": (found.figures, csvs.FIGURE_HEADER, csvs.figure_rows(found.figures)),
+    }
+    return {f"{name}_{file}.csv": csvs.csv_bytes(header, rows) for file, (any_, header, rows) in files.items() if any_}
+
+
+def _bar_rows(bars: Sequence[BiasBar]) -> Iterator[Sequence[Any]]:
+    for bar in bars:
+        for arm, rate in bar.rates.items():
+            moved = _row(bar.transfer[arm]) if arm in bar.transfer else (None,) * 4
+            which = bar.target, bar.mode, bar.pattern, bar.metric, bar.attacked, arm
+            yield *which, *_row(rate), *moved, bar.denominators.get(arm, "")
+
+
+def _row(figure: Figure) -> tuple[float | None, float | None, float | None, int]:
+    return figure.value, figure.low, figure.high, figure.n

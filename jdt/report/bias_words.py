@@ -1,0 +1,142 @@
+"""Bias transfer in sentences, written from intervals: whether a bias survives, and whether the control is quiet."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from jdt.report.bias_content import BiasBar
+from jdt.report.bias_plots import CLEAN, SCRATCH, ends
+from jdt.report.content import Figure
+from jdt.report.parts import between
+from jdt.report.words import NBSP, clean, decimal, mode_words
+
+NO_IMAGES = "no images"
+FEW_VERDICTS = 4
+"""Up to so many, the head of the page has them all; beyond, it counts them."""
+_SURVIVES, _NOTHING, _WEAKER, _UNSURE, _MISSING = (
+    "the bias survives",
+    "no transfer is seen",
+    "the bias is smaller than with the clean source",
+    "whether the bias survives cannot be said from so few seeds",
+    "nothing can be said",
+)
+
+
+def is_control(bar: BiasBar) -> bool:
+    """Whether a bar is of a pattern that no source image has."""
+    return bar.pattern.startswith("sham")
+
+
+def arm_words(arm: str) -> str:
+    """What a source arm is, in words."""
+    return {CLEAN: "clean source", SCRATCH: "no source"}.get(arm, f"{clean(arm)} source")
+
+
+def seeds_words(figures: Iterable[Figure]) -> str:
+    """How many seeds figures rest on, e.g. "3 to 5 seeds"."""
+    counts = {figure.n for figure in figures if math.isfinite(ends(figure)[0])} or {0}
+    low, high = min(counts), max(counts)
+    return f"{low} seed{'' if low == 1 else 's'}" if low == high else f"{low} to {high} seeds"
+
+
+def verdict(figure: Figure) -> str:
+    """What the interval of a difference to the clean source says, in a few words."""
+    value, low, high = ends(figure)
+    if not math.isfinite(value):
+        return _MISSING
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return _UNSURE
+    return _SURVIVES if low > 0 else _WEAKER if high < 0 else _NOTHING
+
+
+def points(figure: Figure) -> str:
+    """A difference of shares with its interval, e.g. "+43.0 pp (+38.1 to +48.0)"."""
+    value, low, high = ends(figure)
+    if not math.isfinite(value):
+        return NO_IMAGES
+    interval = between(low, high, signed=True)
+    return f"{decimal(100 * value, 1, signed=True)}{NBSP}pp" + (f" ({interval})" if interval else "")
+
+
+def verdicts_by_target(bars: Sequence[BiasBar]) -> dict[str, list[str]]:
+    """A sentence for every mode and pattern of a target, by the pattern's first metric."""
+    found: dict[str, list[str]] = {}
+    for bar in _first_bars(bars):
+        found.setdefault(bar.target, []).append(_sentence(bar, _control_of(bar, bars)))
+    return found
+
+
+def bias_summary(bars: Sequence[BiasBar]) -> list[str]:
+    """What was found, for the head of the page."""
+    firsts = _first_bars(bars)
+    if not firsts:
+        return []
+    if len(firsts) <= FEW_VERDICTS:
+        by_target = verdicts_by_target(bars)
+        return [f"{clean(target)}. {' '.join(sentences)}" for target, sentences in by_target.items()]
+    found = [(bar, bar.transfer[arms[0]]) for bar in firsts if (arms := biased_arms(bar))]
+    counts = {word: sum(verdict(figure) == word for _, figure in found) for word in
+              (_SURVIVES, _NOTHING, _WEAKER, _UNSURE, _MISSING)}  # fmt: skip
+    parts = [f"{word} in {count}" for word, count in counts.items() if count]
+    text = f"Of {len(found)} combinations of target, transfer and pattern, {'; '.join(parts)}."
+    if counts[_SURVIVES]:
+        bar, figure = max(found, key=lambda entry: (verdict(entry[1]) == _SURVIVES, ends(entry[1])[0]))
+        text += (
+            f" It is strongest on {clean(bar.target)} ({mode_words(bar.mode)}, {clean(bar.pattern)}): {points(figure)} "
+            f"in {clean(bar.metric)} against the clean source."
+        )
+    return [text + control_words(bars)]
+
+
+def control_words(bars: Sequence[BiasBar]) -> str:
+    """In how many places the control is quiet; empty where there is none, else with a space before it."""
+    figures = [figure for bar in bars if is_control(bar) for arm, figure in bar.transfer.items() if arm != SCRATCH]
+    known = [figure for figure in figures if math.isfinite(ends(figure)[1])]
+    if not known:
+        return ""
+    quiet = sum(verdict(figure) == _NOTHING for figure in known)
+    return (
+        f" The control, a pattern that no source image has, moves nothing beyond noise in {quiet} of {len(known)} "
+        "comparisons."
+    )
+
+
+def biased_arms(bar: BiasBar) -> list[str]:
+    """Source arms with a bias that were compared with the clean one, that of the bar's own pattern first."""
+    arms = [arm for arm in bar.transfer if arm not in (CLEAN, SCRATCH)]
+    return sorted(arms, key=lambda arm: arm != bar.pattern)
+
+
+def _first_bars(bars: Sequence[BiasBar]) -> list[BiasBar]:
+    """The first metric of every target, mode and pattern; controls alone only where there is nothing else."""
+    real = [bar for bar in bars if not is_control(bar)] or bars
+    firsts: dict[tuple[str, str, str], BiasBar] = {}
+    for bar in real:
+        firsts.setdefault((bar.target, bar.mode, bar.pattern), bar)
+    return list(firsts.values())
+
+
+def _control_of(bar: BiasBar, bars: Sequence[BiasBar]) -> BiasBar | None:
+    same = (bar.target, bar.mode, bar.metric)
+    found = [one for one in bars if one is not bar and is_control(one) and (one.target, one.mode, one.metric) == same]
+    return next(iter(found), None)
+
+
+def _sentence(bar: BiasBar, control: BiasBar | None) -> str:
+    start, arms = f"With {mode_words(bar.mode)}, ", biased_arms(bar)
+    if not arms:
+        return f"{start}“{clean(bar.pattern)}” was not compared with the clean source."
+    first = bar.transfer[arms[0]]
+    of = "" if arms[0] == bar.pattern else f"source {clean(arms[0])}, "
+    what = f"of images are pushed to {clean(bar.attacked)} by" if bar.attacked else f"in {clean(bar.metric)} by"
+    if not math.isfinite(ends(first)[0]):
+        text = f"{start}{verdict(first)} about “{clean(bar.pattern)}”: no images are left in the denominator"
+    else:
+        text = f"{start}{verdict(first)}: {of}{points(first)} {what} “{clean(bar.pattern)}” against the clean source"
+    text += "".join(f"; source {clean(arm)}: {points(bar.transfer[arm])}, {verdict(bar.transfer[arm])}"
+                    for arm in arms[1:])  # fmt: skip
+    controls = biased_arms(control) if control else []
+    if control and controls:
+        figure = control.transfer[arms[0] if arms[0] in controls else controls[0]]
+        text += f"; control “{clean(control.pattern)}”: {points(figure)}"
+        text += ", which should contain 0" if verdict(figure) in (_SURVIVES, _WEAKER) else ""
+    return f"{text}."
