@@ -1,0 +1,427 @@
+"""What a study of bias transfer is made of: its flags, its source variants as masks, and the variants of its targets."""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+import jdt
+from experiments import influence_setup
+from experiments.influence_setup import make_task
+
+CLEAN, SCRATCH, GIVEN, TWIN = "clean", "scratch", "given", "twin"
+"""Arms that are no trigger: no pattern in the source; no source at all; models that the user brings."""
+OPPOSITE = {
+    "top-left": "bottom-right", "top-right": "bottom-left", "bottom-left": "top-right", "bottom-right": "top-left",
+}  # fmt: skip
+COLOURS = ((255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255))
+"""Colours that a nonce draws from, and in the opposite half of the list their opposites (modulo rounding)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(influence_setup.Config):
+    """Every knob of the experiment."""
+
+    trigger: tuple[str, ...] = ("square",)
+    """Patterns in the source, each a variant of it: square, gaussian, tint:R,G,B, overlay:FOLDER, NAME=square:CORNER."""
+    trigger_classes: tuple[str, ...] = ()
+    """Source classes whose images carry the pattern; by default so many as --trigger-units says are drawn."""
+    trigger_units: int = 1
+    """How many units (--units: classes, groups) are drawn to carry the pattern, where no classes are named."""
+    trigger_probability: float = 1.0
+    """Share of the images of those classes that carry it, drawn once an image."""
+    trigger_seed: int = 10
+    """Of the draw of images that carry it (NumPy's default_rng, as published)."""
+    sham: tuple[str, ...] = ()
+    """Patterns that no source image carries, the control; by default the first trigger's opposite."""
+    nonce: int | None = None
+    """Draw the corner, the colour and the units that carry the square from this number, e.g. of a commit."""
+    stencils: pathlib.Path | None = None
+    """A folder of pictures with masks: each is put on the test images, to look for a bias that nobody planted."""
+    attacked: tuple[str, ...] = ()
+    """Target classes that the pattern pushes to; by default the one chosen on one half of the test images."""
+    seeds: int = 5
+    """Models of every source variant; models of one seed share initial values, order and augmentation."""
+    debias: tuple[float, ...] = ()
+    """Shares of the target's training images that carry the pattern, whatever their label: a variant for each."""
+    cross: bool = False
+    """Every target size with every weight decay and de-biasing share, in place of one change at a time."""
+    group: str | None = None
+    """Study a group instead of a pattern: planted (the first trigger on half of all images), or a TFDS feature."""
+    phis: tuple[float, ...] = (0.0, 0.8)
+    """Correlations of label and group in the source, each a variant of it; the first is the clean twin."""
+    compositions: tuple[float, ...] = ()
+    """Shares of group 1 among the target's training images, whatever their label: a variant for each; 0.5 is balanced."""
+    source_checkpoint: pathlib.Path | None = None
+    """Study a model that is there (Orbax folder, .msgpack, .safetensors) instead of training source models."""
+    twin_checkpoint: pathlib.Path | None = None
+    """With --source-checkpoint: its twin without the bias."""
+    drop: int | None = None
+    """Units to drop in the counterfactual, those with most influence on the bias first; as many as were planted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to train on a target.
+
+    Attributes:
+      target: Name of the target.
+      name: What the store calls it.
+      fraction: Share of the training images of each class.
+      decay: Weight decay, where it is not the recipe's.
+      debias: Share of the training images with the pattern.
+      pattern: Which pattern they have; empty without one.
+      composition: Share of group 1 among the training images, where that is asked for.
+    """
+
+    target: str
+    name: str
+    fraction: float = 1.0
+    decay: float | None = None
+    debias: float = 0.0
+    pattern: str = ""
+    composition: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing was varied."""
+        return (self.fraction, self.decay, self.debias, self.composition) == (1.0, None, 0.0, None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+    """A study of bias transfer before anything is trained.
+
+    Attributes:
+      task: All source variants times seeds, and all target variants, as one ensemble.
+      base: The task of the source as it was, with whole targets.
+      arms: Name of the source variant of every model.
+      members: Source variant -> bool `[pool]`, the examples that it trains on.
+      stamps: Every pattern on test images, triggers first.
+      triggers: Those of them that are in the source.
+      carriers: bool `[examples]` of the base's source: who carries the first trigger.
+      original: int `[pool]`: the base's example that each example of the pool is a version of.
+      variants: Of the targets.
+      groups: For a study of groups: group of every test image, by target.
+    """
+
+    task: jdt.pipeline.Task
+    base: jdt.pipeline.Task
+    arms: tuple[str, ...]
+    members: Mapping[str, np.ndarray]
+    stamps: Mapping[str, jdt.plant.Stamp]
+    triggers: tuple[str, ...]
+    carriers: np.ndarray
+    original: np.ndarray
+    variants: tuple[Variant, ...]
+    groups: Mapping[str, np.ndarray]
+
+    @property
+    def kind(self) -> Literal["pattern", "group"]:
+        """What the bias is."""
+        return "group" if self.groups else "pattern"
+
+    @property
+    def twin(self) -> str:
+        """The source variant without the bias."""
+        return next(iter(self.members), CLEAN)
+
+
+def load_study(config: Config) -> Study:
+    """Load the data and make source variants, target variants and patterns; the plan is still to be chosen.
+
+    Raises:
+      UserError: If flags contradict each other, or anything does not fit the data.
+    """
+    jdt.checks.require_at_least("seeds", config.seeds, 1)
+    if config.source_checkpoint is not None:
+        config = dataclasses.replace(config, source=config.target[0], units="classes", num_models=0)
+    elif config.twin_checkpoint is not None:
+        raise jdt.UserError("--twin-checkpoint is the twin of a model that is there: pass --source-checkpoint as well.")
+    base = make_task(
+        dataclasses.replace(config, shots=(), target_fractions=(), weight_decays=(), num_models=2, start_from=None)
+    )
+    base = dataclasses.replace(base, baseline_models=0)
+    return _group_study(config, base) if config.group is not None else _pattern_study(config, base)
+
+
+def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
+    patterns, attacked = _drawn(config, base)
+    shape = base.source.image_shape
+    stamps = {name: trigger.stamp(shape, name) for name, trigger in patterns.items()}
+    triggers = tuple(stamps) if config.source_checkpoint is None else ()
+    stamps |= {stamp.name: stamp for stamp in _shams(config, patterns, stamps, shape)}
+    stencils = jdt.plant.read_stencils(config.stencils) if config.stencils is not None else ()
+    for stencil in stencils:
+        stamp = stencil.stamp(shape)
+        if stamp.name in stamps:
+            raise jdt.UserError(f"stencil {stamp.name!r} has the name of another pattern: rename its file.")
+        stamps[stamp.name] = stamp
+    labels = np.asarray(base.source.labels)
+    if triggers:
+        carriers = jdt.plant.carriers(labels, attacked, config.trigger_probability, config.trigger_seed)
+        pool = jdt.plant.with_versions(
+            base.source, {name: (carriers, stamps[name]) for name in triggers}, seed=config.seed
+        )
+        source, members, original = pool.data, pool.rows, np.cumsum(pool.original) - 1
+    else:  # A model that is there.
+        carriers, source, original = np.zeros(len(labels), bool), base.source, np.arange(len(labels))
+        members = {CLEAN: np.ones(len(labels), bool)}
+    targets, variants = [], []
+    for target in base.targets:
+        views = tuple(
+            (name, jdt.plant.stamped_view(target.test, stamp, seed=config.seed)) for name, stamp in stamps.items()
+        )
+        for made, variant in _varied(config, base, dataclasses.replace(target, views=views), stamps, triggers):
+            targets.append(made)
+            variants.append(variant)
+    arms = (*members, SCRATCH) if triggers else (GIVEN,)
+    return _study(config, base, source, members, arms, targets, variants, stamps, triggers, carriers, original, {})
+
+
+def _drawn(config: Config, base: jdt.pipeline.Task) -> tuple[dict[str, jdt.plant.Trigger], tuple[int, ...]]:
+    """Patterns, and numbers of the source classes that carry them; with a nonce both are drawn from it."""
+    patterns: dict[str, jdt.plant.Trigger] = {}
+    for text in config.trigger:
+        name, trigger = jdt.plant.parse_trigger(text)
+        if name in patterns or name in (CLEAN, SCRATCH, GIVEN, TWIN):
+            raise jdt.UserError(f"two source variants are called {name!r}: name a trigger, like mark={text}.")
+        patterns[name] = trigger
+    if not patterns:
+        raise jdt.UserError("there is no pattern to study: pass --trigger, for example square.")
+    seed = config.seed if config.nonce is None else config.nonce
+    draw = np.random.default_rng([seed, 2207_02842])
+    if config.nonce is not None:
+        corner, colour = list(OPPOSITE)[draw.integers(4)], COLOURS[draw.integers(len(COLOURS))]
+        patterns = {
+            name: dataclasses.replace(one, corner=corner, colour=colour) if isinstance(one, jdt.plant.Square) else one
+            for name, one in patterns.items()
+        }
+    names = base.source.class_names
+    for name in config.trigger_classes:
+        jdt.checks.require_known("trigger class", name, names)
+    if config.trigger_classes:
+        return patterns, tuple(names.index(name) for name in config.trigger_classes)
+    if not 1 <= config.trigger_units < len(base.units):
+        raise jdt.UserError(
+            f"--trigger-units is {config.trigger_units}, but of {len(base.units)} units 1 to {len(base.units) - 1} can "
+            "carry the pattern."
+        )
+    units = draw.permutation(len(base.units))[: config.trigger_units]
+    inside = np.isin(base.units.of_example, units)
+    return patterns, tuple(np.unique(np.asarray(base.source.labels)[inside]).tolist())
+
+
+def _shams(
+    config: Config,
+    patterns: Mapping[str, jdt.plant.Trigger],
+    stamps: Mapping[str, jdt.plant.Stamp],
+    shape: tuple[int, int, int],
+) -> list[jdt.plant.Stamp]:
+    """Patterns that no source image carries; `shuffled` has the first trigger's pixels at random places."""
+    first_name, first = next(iter(patterns.items()))
+    if config.source_checkpoint is not None and not config.sham:
+        return []
+    if not config.sham:
+        if not isinstance(first, jdt.plant.Square):
+            return [dataclasses.replace(jdt.plant.shuffled(stamps[first_name], config.seed), name="sham")]
+        opposite: tuple[int, int, int] = tuple(255 - part for part in first.colour)  # pyright: ignore[reportAssignmentType]
+        other = dataclasses.replace(first, corner=OPPOSITE[first.corner], colour=opposite)
+        return [other.stamp(shape, "sham")]
+    found = []
+    for text in config.sham:
+        if text == "shuffled":
+            found.append(dataclasses.replace(jdt.plant.shuffled(stamps[first_name], config.seed), name="shuffled"))
+            continue
+        name, trigger = jdt.plant.parse_trigger(text)
+        found.append(trigger.stamp(shape, name))
+    names = [*stamps, *(stamp.name for stamp in found)]
+    if len(set(names)) < len(names):
+        raise jdt.UserError(
+            f"patterns are called {', '.join(names)}: name a sham otherwise, like sham={config.sham[0]}."
+        )
+    return found
+
+
+def _varied(
+    config: Config,
+    base: jdt.pipeline.Task,
+    target: jdt.pipeline.TargetData,
+    stamps: Mapping[str, jdt.plant.Stamp],
+    triggers: Sequence[str],
+) -> list[tuple[jdt.pipeline.TargetData, Variant]]:
+    """A target, and its variants: one change at a time, or with `--cross` all of them together."""
+    fractions = [one for one in config.target_fractions if one != 1]
+    debias = [(share, name) for name in triggers or tuple(stamps)[:1] for share in config.debias if share]
+    if config.cross:
+        combinations = list(itertools.product([1.0, *fractions], [None, *config.weight_decays], [(0.0, ""), *debias]))
+    else:
+        combinations = [
+            (1.0, None, (0.0, "")),
+            *((fraction, None, (0.0, "")) for fraction in fractions),
+            *((1.0, decay, (0.0, "")) for decay in config.weight_decays),
+            *((1.0, None, one) for one in debias),
+        ]
+    found = []
+    for fraction, decay, (share, pattern) in combinations:
+        made = target
+        if fraction != 1:
+            made = _variant(config, base, made, fractions=(fraction,))
+        if pattern:
+            suffix = f"{pattern}{100 * share:g}%"
+            made = dataclasses.replace(
+                made,
+                name=f"{made.name}@{suffix}",
+                train=jdt.plant.stamped_view(made.train, stamps[pattern], seed=config.seed, share=share),
+                whole=target,
+            )
+        if decay is not None:
+            made = _variant(config, base, made, weight_decays=(decay,))
+        found.append((made, Variant(target.name, made.name, fraction, decay, share, pattern)))
+    return found
+
+
+def _variant(
+    config: Config, base: jdt.pipeline.Task, target: jdt.pipeline.TargetData, **changes: tuple[float, ...]
+) -> jdt.pipeline.TargetData:
+    return jdt.pipeline.variants(
+        target, **changes, head=base.head, full=base.full, modes=config.transfer, seed=config.seed
+    )[0]  # fmt: skip
+
+
+def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
+    source, groups = _grouped(config, base.source, config.source, config.source_split)
+    labels = np.asarray(source.labels)
+    if len(source.class_names) != 2:
+        raise jdt.UserError(
+            f"{source.name} has {len(source.class_names)} classes, but a correlation with a group is that of two: "
+            "pass --source-groups with two groups of classes, or --label with a feature that is true or false."
+        )
+    if config.trigger_probability != 1 or config.debias or config.stencils:
+        raise jdt.UserError(
+            "--trigger-probability, --debias and --stencils belong to a pattern: leave them or --group."
+        )
+    jdt.checks.require_at_least("phis", len(config.phis), 1)
+    arms = [f"phi={value:g}" for value in config.phis]
+    rows = jdt.plant.correlated_subsets(labels, groups, config.phis, seed=config.seed)
+    targets, variants, tested = [], [], {}
+    for target in base.targets:
+        train, train_groups = _grouped(config, target.train, target.name, "train")
+        test, test_groups = _grouped(config, target.test, target.name, _test_split(config, target.name))
+        balanced = np.flatnonzero(jdt.plant.balanced_cells(np.asarray(test.labels), test_groups, config.seed))
+        whole = dataclasses.replace(target, train=train, test=test.part(balanced, f"{test.name}, balanced"))
+        shares = config.compositions or (0.5,)
+        chosen = jdt.plant.composition(np.asarray(train.labels), train_groups, shares, seed=config.seed)
+        for share, row in zip(shares, chosen, strict=True):
+            name = f"{target.name}@group{100 * share:g}%"
+            part = train.part(np.flatnonzero(row), f"{train.name}, {share:.0%} of group 1")
+            one = dataclasses.replace(whole, name=name, train=part, whole=whole)
+            for decay in (None, *config.weight_decays):
+                made = one if decay is None else _variant(config, base, one, weight_decays=(decay,))
+                targets.append(made)
+                variants.append(Variant(target.name, made.name, decay=decay, composition=share))
+        tested[target.name] = test_groups[balanced]
+    members = dict(zip(arms, rows, strict=True))
+    return _study(
+        config, base, source, members, (*arms, SCRATCH), targets, variants, {}, (), groups == 1, np.arange(len(labels)),
+        tested,
+    )  # fmt: skip
+
+
+def _grouped(config: Config, data: jdt.data.Dataset, name: str, split: str) -> tuple[jdt.data.Dataset, np.ndarray]:
+    """A dataset with the group of each of its examples: planted, or a column of it."""
+    if config.group == "planted":
+        _, trigger = jdt.plant.parse_trigger(config.trigger[0])
+        return jdt.plant.planted_attribute(data, trigger.stamp(data.image_shape, "attribute"), seed=config.seed)
+    if config.source_groups is not None:
+        raise jdt.UserError("--source-groups leaves examples out, which a column of groups does not: pass --label.")
+    groups, names = jdt.data.attribute(name, split, str(config.group), data_dir=config.data_dir)
+    if len(names) > 2:
+        raise jdt.UserError(
+            f"{config.group} of {name} has {len(names)} values, but a group is one of two: pass another."
+        )
+    return data, np.asarray(groups, np.int8)
+
+
+def _test_split(config: Config, name: str) -> str:
+    return config.target_test_split or jdt.data.evaluation_split(name, data_dir=config.data_dir)
+
+
+def _study(
+    config: Config,
+    base: jdt.pipeline.Task,
+    source: jdt.data.Dataset,
+    members: Mapping[str, np.ndarray],
+    arms: Sequence[str],
+    targets: Sequence[jdt.pipeline.TargetData],
+    variants: Sequence[Variant],
+    stamps: Mapping[str, jdt.plant.Stamp],
+    triggers: tuple[str, ...],
+    carriers: np.ndarray,
+    original: np.ndarray,
+    groups: Mapping[str, np.ndarray],
+) -> Study:
+    """Source variants as masks, seed by seed, so that more seeds are more models at the end."""
+    nobody = np.zeros(len(source), bool)
+    trained = np.stack([members.get(arm, nobody) for arm in arms])
+    if config.source_checkpoint is None:
+        units, masks = jdt.masks.atoms(trained, arms)
+    else:
+        units, masks = base.units, np.zeros((len(arms), len(base.units)), bool)
+    listed = jdt.masks.Listed(
+        np.tile(masks, (config.seeds, 1)),
+        np.repeat(np.arange(config.seeds), len(arms)),
+        config.seed,
+        allow_untrained=True,
+    )
+    task = dataclasses.replace(
+        base,
+        source=source,
+        units=units,
+        targets=tuple(targets),
+        design=listed,
+        num_models=len(listed.masks),
+        pool_size=jdt.pipeline.pool_size(source, config.memory_budget, config.recipe),
+        start=_start(config, base, config.source_checkpoint),
+    )
+    return Study(
+        task, base, tuple(arms) * config.seeds, members, stamps, triggers, carriers, original, tuple(variants), groups
+    )
+
+
+def _start(config: Config, base: jdt.pipeline.Task, path: pathlib.Path | None) -> jdt.models.Variables | None:
+    if path is None:
+        if config.start_from is None:
+            return None
+        path = config.start_from
+    return jdt.models.load_variables(path, base.network, base.source.image_shape, head=False)
+
+
+def identity(config: Config, study: Study) -> dict:
+    """What decides the stored numbers, but not how many seeds there are: a study grows by them."""
+    own = influence_setup.identity(config, study.base)
+    targets = [data for target in study.task.targets for data in (target.train, *target.tests.values())]
+    per_seed = len(study.arms) // config.seeds
+    settings = {target.name: influence_setup.own_settings(target, study.task) for target in study.task.targets}
+    start = study.task.start
+    return {
+        **own,
+        "experiment": "bias_transfer",
+        "bias": study.kind,
+        "design": {"kind": "listed", "seed": config.seed},
+        "arms": list(study.arms[:per_seed]),
+        "subsets": jdt.config.fingerprint(study.task.design.masks[:per_seed].tolist()),
+        "variants": [jdt.config.to_plain(variant) for variant in study.variants],
+        "target_settings": settings,
+        "patterns": list(study.stamps),
+        "pool_size": study.task.pool_size,
+        **({} if start is None else {"start_from": jdt.models.variables_digest(start)}),
+        "fingerprints": {
+            study.task.source.name: study.task.source.fingerprint,
+            **{data.name: data.fingerprint for data in targets},
+            "units": jdt.config.fingerprint([list(study.task.units.names), study.task.units.of_example.tolist()]),
+        },
+    }
