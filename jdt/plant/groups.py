@@ -135,7 +135,7 @@ def planted_attribute(data: Dataset, stamp: Stamp, *, seed: int) -> tuple[Datase
     for label in np.unique(labels).tolist():
         members = np.flatnonzero(labels == label)
         groups[draws(seed, "attribute", label).permutation(members)[: len(members) // 2]] = 1
-    which = np.where(groups == 1, pictures_of(stamp, stamp.name, len(data), seed), NO_STAMP).astype(np.int32)
+    which = np.where(groups == 1, pictures_of(stamp, len(data), seed), NO_STAMP).astype(np.int32)
     named = dataclasses.replace(data, name=f"{data.name}+half {stamp.name}")
     return with_stamps(named, Stamps(stamp.gain, stamp.shift, which)), groups
 

@@ -77,9 +77,10 @@ def with_versions(
 
     Args:
       data: Decoded or streamed, as it was loaded.
-      carried: Name of an arm -> which examples carry its stamp, and the stamp.
-      seed: Root seed of the study; of a stamp of several pictures each example's is drawn from it, the arm's name and
-        the example's place alone.
+      carried: Name of an arm -> which examples carry its stamp, and the stamp. Arms that are given the same `Stamp`
+        share its copies.
+      seed: Root seed of the study; of a stamp of several pictures each example's is drawn from it, the stamp's name
+        and the example's place alone.
 
     Raises:
       UserError: If the data has stamps or versions already, an arm is called "clean", or a stamp does not fit.
@@ -87,17 +88,20 @@ def with_versions(
     require_plain(data)
     if CLEAN in carried:
         raise UserError(f"an arm with a trigger cannot be called {CLEAN!r}, as the one without is: rename it.")
-    count, stamps = len(data), [stamp for _, stamp in carried.values()]
+    count = len(data)
+    stamps = list({id(stamp): stamp for _, stamp in carried.values()}.values())  # Each has one column of copies.
+    column_of = {name: 1 + next(i for i, s in enumerate(stamps) if s is stamp) for name, (_, stamp) in carried.items()}
+    there = np.zeros((count, 1 + len(stamps)), bool)
+    there[:, 0] = True
     for name, (who, stamp) in carried.items():
         if who.shape != (count,):
             raise UserError(f"who carries {name!r} is said for {len(who)} examples, but {data.name} has {count}.")
         require_fit(data, stamp)
-    shown = np.full((count, 1 + len(carried)), NO_STAMP, np.int32)  # The picture of each version of each example.
-    there = np.ones(shown.shape, bool)
+        there[:, column_of[name]] |= who
+    shown = np.full(there.shape, NO_STAMP, np.int32)  # The picture of each version of each example.
     first = 0
-    for column, (name, (who, stamp)) in enumerate(carried.items(), 1):
-        shown[:, column] = first + pictures_of(stamp, name, count, seed)
-        there[:, column] = who
+    for column, stamp in enumerate(stamps, 1):
+        shown[:, column] = first + pictures_of(stamp, count, seed)
         first += len(stamp.gain)
     rows, version = np.nonzero(there)  # Row by row: an example, then its copies.
     pool = _chosen(data, rows)
@@ -105,8 +109,8 @@ def with_versions(
         gain, shift = (np.concatenate(parts) for parts in ([s.gain for s in stamps], [s.shift for s in stamps]))
         pool = with_stamps(pool, Stamps(gain, shift, shown[rows, version]))
     arms = {CLEAN: version == 0}
-    for column, (name, (who, _)) in enumerate(carried.items(), 1):
-        arms[name] = (version == column) | ((version == 0) & ~who[rows])
+    for name, (who, _) in carried.items():
+        arms[name] = who[rows] & (version == column_of[name]) | ~who[rows] & (version == 0)
     return Versions(dataclasses.replace(pool, name="+".join([data.name, *carried])), version == 0, arms)
 
 
@@ -138,7 +142,7 @@ def stamped_view(data: Dataset, stamp: Stamp, *, seed: int, share: float = 1.0, 
     count = len(data)
     which = np.full(count, NO_STAMP, np.int32)
     chosen = draws(seed, "stamped share", *ids).permutation(count)[: round(share * count)]
-    which[chosen] = pictures_of(stamp, stamp.name, count, seed)[chosen]
+    which[chosen] = pictures_of(stamp, count, seed)[chosen]
     part = "" if share == 1 else f"{100 * share:g}% "
     named = dataclasses.replace(data, name=f"{data.name}+{part}{stamp.name}")
     return with_stamps(named, Stamps(stamp.gain, stamp.shift, which))
@@ -159,11 +163,13 @@ def require_fit(data: Dataset, stamp: Stamp) -> None:
         )
 
 
-def pictures_of(stamp: Stamp, name: str, count: int, seed: int) -> Int32[np.ndarray, " examples"]:
+def pictures_of(stamp: Stamp, count: int, seed: int) -> Int32[np.ndarray, " examples"]:
     """The picture of a stamp that each example shows if it carries it, by its place alone."""
     if len(stamp.gain) == 1:
         return np.zeros(count, np.int32)
-    return draws(seed, "picture", zlib.crc32(name.encode())).integers(len(stamp.gain), size=count).astype(np.int32)
+    return (
+        draws(seed, "picture", zlib.crc32(stamp.name.encode())).integers(len(stamp.gain), size=count).astype(np.int32)
+    )
 
 
 def _chosen(data: Dataset, rows: Int[np.ndarray, " pool"]) -> Dataset:

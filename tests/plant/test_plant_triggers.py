@@ -163,8 +163,10 @@ def test_carriers_are_drawn_as_published():
     np.testing.assert_array_equal(carriers(LABELS, [1], 1), LABELS == 1)
 
 
+SQUARE = Square().stamp((8, 8, 3))
 CARRIED = {
-    "square": (carriers(LABELS, [1], 1.0), Square().stamp((8, 8, 3))),
+    "square": (carriers(LABELS, [1], 1.0), SQUARE),
+    "some": (carriers(LABELS, [1, 2], 0.5), SQUARE),  # Shares its copies with "square".
     "tint": (carriers(LABELS, [0, 2], 0.5), Tint((255, 0, 0)).stamp((8, 8, 3))),
 }
 
@@ -172,7 +174,9 @@ CARRIED = {
 def test_an_arm_is_the_whole_dataset_with_its_stamp_on_some():
     pool = with_versions(DATA, CARRIED, seed=0)
     shown = as_shown(pool.data)
-    assert len(pool.data) == 24 + 8 + CARRIED["tint"][0].sum()
+    squares = CARRIED["square"][0] | CARRIED["some"][0]
+    assert len(pool.data) == 24 + squares.sum() + CARRIED["tint"][0].sum()
+    assert len(pool.data.stamps.gain) == 2
     np.testing.assert_array_equal(pool.rows["clean"], pool.original)
     assert (pool.data.stamps.of_example[pool.original] == NO_STAMP).all()
     for name, rows in pool.rows.items():
