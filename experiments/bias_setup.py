@@ -1,4 +1,4 @@
-"""What a study of bias transfer is made of: its flags, its source variants as masks, and the variants of its targets."""
+"""What a study of bias transfer is made of: flags, source variants as masks, and variants of the targets."""
 
 import dataclasses
 import itertools
@@ -26,7 +26,7 @@ class Config(influence_setup.Config):
     """Every knob of the experiment."""
 
     trigger: tuple[str, ...] = ("square",)
-    """Patterns in the source, each a variant of it: square, gaussian, tint:R,G,B, overlay:FOLDER, NAME=square:CORNER."""
+    """Patterns in the source, each a variant of it: square, gaussian, tint:R,G,B, overlay:FOLDER, stencil:FILE, ..."""
     trigger_classes: tuple[str, ...] = ()
     """Source classes whose images carry the pattern; by default so many as --trigger-units says are drawn."""
     trigger_units: int = 1
@@ -51,10 +51,12 @@ class Config(influence_setup.Config):
     """Every target size with every weight decay and de-biasing share, in place of one change at a time."""
     group: str | None = None
     """Study a group instead of a pattern: planted (the first trigger on half of all images), or a TFDS feature."""
+    target_group: str | None = None
+    """The feature of the targets that is the group, where it has another name than the source's."""
     phis: tuple[float, ...] = (0.0, 0.8)
     """Correlations of label and group in the source, each a variant of it; the first is the clean twin."""
     compositions: tuple[float, ...] = ()
-    """Shares of group 1 among the target's training images, whatever their label: a variant for each; 0.5 is balanced."""
+    """Shares of group 1 among the target's training images, whatever their label: a variant for each."""
     source_checkpoint: pathlib.Path | None = None
     """Study a model that is there (Orbax folder, .msgpack, .safetensors) instead of training source models."""
     twin_checkpoint: pathlib.Path | None = None
@@ -154,7 +156,7 @@ def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
     stamps = {name: trigger.stamp(shape, name) for name, trigger in patterns.items()}
     triggers = tuple(stamps) if config.source_checkpoint is None else ()
     stamps |= {stamp.name: stamp for stamp in _shams(config, patterns, stamps, shape)}
-    stencils = jdt.plant.read_stencils(config.stencils) if config.stencils is not None else ()
+    stencils = jdt.plant.read_stencils(str(config.stencils)) if config.stencils is not None else ()
     for stencil in stencils:
         stamp = stencil.stamp(shape)
         if stamp.name in stamps:
@@ -285,15 +287,21 @@ def _varied(
 
 
 def _variant(
-    config: Config, base: jdt.pipeline.Task, target: jdt.pipeline.TargetData, **changes: tuple[float, ...]
+    config: Config,
+    base: jdt.pipeline.Task,
+    target: jdt.pipeline.TargetData,
+    *,
+    fractions: Sequence[float] = (),
+    weight_decays: Sequence[float] = (),
 ) -> jdt.pipeline.TargetData:
     return jdt.pipeline.variants(
-        target, **changes, head=base.head, full=base.full, modes=config.transfer, seed=config.seed
+        target, fractions=fractions, weight_decays=weight_decays,
+        head=base.head, full=base.full, modes=config.transfer, seed=config.seed,
     )[0]  # fmt: skip
 
 
 def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
-    source, groups = _grouped(config, base.source, config.source, config.source_split)
+    source, groups = _grouped(config, base.source, config.source, config.source_split, config.group)
     labels = np.asarray(source.labels)
     if len(source.class_names) != 2:
         raise jdt.UserError(
@@ -309,8 +317,10 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
     rows = jdt.plant.correlated_subsets(labels, groups, config.phis, seed=config.seed)
     targets, variants, tested = [], [], {}
     for target in base.targets:
-        train, train_groups = _grouped(config, target.train, target.name, "train")
-        test, test_groups = _grouped(config, target.test, target.name, _test_split(config, target.name))
+        feature = config.target_group or config.group
+        test_split = config.target_test_split or jdt.data.evaluation_split(target.name, data_dir=config.data_dir)
+        train, train_groups = _grouped(config, target.train, target.name, "train", feature)
+        test, test_groups = _grouped(config, target.test, target.name, test_split, feature)
         balanced = np.flatnonzero(jdt.plant.balanced_cells(np.asarray(test.labels), test_groups, config.seed))
         whole = dataclasses.replace(target, train=train, test=test.part(balanced, f"{test.name}, balanced"))
         shares = config.compositions or (0.5,)
@@ -331,23 +341,19 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
     )  # fmt: skip
 
 
-def _grouped(config: Config, data: jdt.data.Dataset, name: str, split: str) -> tuple[jdt.data.Dataset, np.ndarray]:
+def _grouped(
+    config: Config, data: jdt.data.Dataset, name: str, split: str, feature: str | None
+) -> tuple[jdt.data.Dataset, np.ndarray]:
     """A dataset with the group of each of its examples: planted, or a column of it."""
     if config.group == "planted":
         _, trigger = jdt.plant.parse_trigger(config.trigger[0])
         return jdt.plant.planted_attribute(data, trigger.stamp(data.image_shape, "attribute"), seed=config.seed)
     if config.source_groups is not None:
         raise jdt.UserError("--source-groups leaves examples out, which a column of groups does not: pass --label.")
-    groups, names = jdt.data.attribute(name, split, str(config.group), data_dir=config.data_dir)
+    groups, names = jdt.data.attribute(name, split, str(feature), data_dir=config.data_dir)
     if len(names) > 2:
-        raise jdt.UserError(
-            f"{config.group} of {name} has {len(names)} values, but a group is one of two: pass another."
-        )
+        raise jdt.UserError(f"{feature} of {name} has {len(names)} values, but a group is one of two: pass another.")
     return data, np.asarray(groups, np.int8)
-
-
-def _test_split(config: Config, name: str) -> str:
-    return config.target_test_split or jdt.data.evaluation_split(name, data_dir=config.data_dir)
 
 
 def _study(
@@ -413,7 +419,7 @@ def identity(config: Config, study: Study) -> dict:
         "bias": study.kind,
         "design": {"kind": "listed", "seed": config.seed},
         "arms": list(study.arms[:per_seed]),
-        "subsets": jdt.config.fingerprint(study.task.design.masks[:per_seed].tolist()),
+        "subsets": jdt.config.fingerprint([np.packbits(row).tolist() for row in study.members.values()]),
         "variants": [jdt.config.to_plain(variant) for variant in study.variants],
         "target_settings": settings,
         "patterns": list(study.stamps),

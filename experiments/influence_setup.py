@@ -30,8 +30,12 @@ class Config:
     """Group the source's classes anew, and leave out those in no group: a JSON file of new class -> classes."""
     source_per_group: int | None = None
     """With --source-groups: so many training images of each, drawn at random; by default all."""
+    label: str | None = None
+    """Feature of the source that is the label, e.g. attributes/Young; by default the only or the usual one."""
     target: tuple[str, ...] = ("jdt_digits",)
     """Target datasets."""
+    target_label: str | None = None
+    """Feature of the targets that is the label; by default the only or the usual one."""
     target_test_split: str | None = None
     """Split of the targets whose outputs are recorded, e.g. "test[:1000]"; by default test, else validation."""
     data_dir: pathlib.Path | None = None
@@ -150,7 +154,7 @@ MACHINE_FIELDS = (
 """Flags that say how and where a run is trained, and not what: each command has its own."""
 ARRAYS_AT_ONCE = 8
 """Float32 arrays [units, examples] that estimating and saving one output holds: influence, error, z, and copies."""
-LATER_FIELDS = ("source_test_split", "target_test_split", "image_channels", "views")
+LATER_FIELDS = ("source_test_split", "target_test_split", "image_channels", "views", "label", "target_label")
 """Flags that runs of before do not know; part of a run's identity where they are given."""
 
 
@@ -208,7 +212,9 @@ def make_task(config: Config) -> jdt.pipeline.Task:
     design = jdt.masks.Design(config.design, config.fraction, config.seed)
     num_devices = jdt.devices.resolve_num_devices(config.devices)
 
-    def load(name: str, split: str, view: jdt.data.View, *, streamed: bool = False) -> jdt.data.Dataset:
+    def load(
+        name: str, split: str, view: jdt.data.View, *, label: str | None = config.target_label, streamed: bool = False
+    ) -> jdt.data.Dataset:
         with jdt.cli.item_progress(f"decoding {name}[{split}]") as progress:
             return jdt.data.load(
                 name,
@@ -218,6 +224,7 @@ def make_task(config: Config) -> jdt.pipeline.Task:
                 streamed=streamed,
                 view=view,
                 image_channels=config.image_channels,
+                label=label,
                 progress=progress,
             )
 
@@ -261,8 +268,10 @@ def make_task(config: Config) -> jdt.pipeline.Task:
         )
 
     view = PAPER_EVALUATION if config.views == "paper" else jdt.data.View()
-    source = load(config.source, config.source_split, view, streamed=config.streamed or config.recipe.is_cut)
-    source_test = load(config.source, config.source_test_split or held_out(config.source), view)
+    streamed = config.streamed or config.recipe.is_cut
+    source = load(config.source, config.source_split, view, label=config.label, streamed=streamed)
+    test_split = config.source_test_split or held_out(config.source)
+    source_test = load(config.source, test_split, view, label=config.label)
     if config.source_groups is not None:
         groups = jdt.masks.read_groups(config.source_groups)
         source = jdt.data.regrouped(source, groups, per_group=config.source_per_group, seed=config.seed)
