@@ -10,7 +10,7 @@ import numpy as np
 
 import jdt
 from experiments import planting
-from experiments.paper_recipes import PAPER_EVALUATION, paper_target, still_view
+from experiments.paper_recipes import PAPER_EVALUATION, TABLES, paper_target, still_view
 from experiments.target_recipes import recipes_of
 
 
@@ -44,7 +44,7 @@ class Config:
     """Resize images to this height and width."""
     image_channels: Literal[1, 3] | None = None
     """Read grey images as coloured ones (3), or the reverse (1), where source and targets disagree."""
-    views: Literal["whole", "paper"] = "whole"
+    views: Literal["whole", "paper", "paper-bias"] = "whole"
     """How images are cut: the whole centre; or by targets' names after experiments/paper_recipes.py."""
     units: str = "classes"
     """What a mask switches: classes, groups:FILE (JSON of group -> class names), or examples."""
@@ -140,7 +140,7 @@ def recorded(config: Config) -> dict[str, Any]:
         given = getattr(config, name)
         if isinstance(given, pathlib.Path) and name != "out":
             plain[name] = str(given.expanduser().absolute())
-        elif name == "target_recipes" and given not in (None, "paper"):
+        elif name == "target_recipes" and given is not None and given not in TABLES:
             plain[name] = str(pathlib.Path(given).expanduser().absolute())
         else:
             plain[name] = [absolute(one) for one in value] if isinstance(value, list) else absolute(value)
@@ -267,7 +267,7 @@ def make_task(config: Config) -> jdt.pipeline.Task:
             seed=config.seed,
         )
 
-    view = PAPER_EVALUATION if config.views == "paper" else jdt.data.View()
+    view = jdt.data.View() if config.views == "whole" else PAPER_EVALUATION
     streamed = config.streamed or config.recipe.is_cut
     source = load(config.source, config.source_split, view, label=config.label, streamed=streamed)
     test_split = config.source_test_split or held_out(config.source)
@@ -332,9 +332,9 @@ def load_target(
     Returns:
       Training split, test split, and the training split once more, streamed, where a recipe of training cuts it anew.
     """
-    row = paper_target(name) if config.views == "paper" else None
+    row = None if config.views == "whole" else paper_target(name, config.views)
     split = "train" if row is None or name.startswith("folder:") else row.train_split
-    view = still_view(name) if config.views == "paper" else jdt.data.View()
+    view = jdt.data.View() if config.views == "whole" else still_view(name, config.views)
     streamed = load(split, view, streamed=True) if any(recipe.is_cut for recipe in training) else None
     return load(split, view), load(test_split, view), streamed
 

@@ -1,6 +1,7 @@
-"""The published recipes of arXiv 2207.05739 as data: one row a target, read in the authors' code and configurations.
+"""The published recipes of arXiv 2207.05739 and 2207.02842 as data: one row a target, read in the authors' code.
 
-Sources: source training in sections 3.2 of the specification (`configs/base_config.yaml`, `src/trainer.py`), target
+Sources: those of bias transfer (2207.02842) in section 3.2 of its specification (`dataset_configs/*.yaml`). Of the
+other paper, source training in sections 3.2 of the specification (`configs/base_config.yaml`, `src/trainer.py`), target
 recipes in its section 3.3. Fixed-feature transfer in jdt fits a convex head to convergence by default and needs no
 recipe then; the authors trained by these, the same for fixed-feature (`--head.solver sgd --head.bn adapt`) and
 full-network transfer. Unlike theirs, pixels are scaled as in source training.
@@ -32,6 +33,7 @@ class PaperTarget:
       metric: What the authors report.
       class_weights: Of the training loss.
       train_split: Training split; the authors' images, of those that TFDS has.
+      as_stored: Pixels are brought to [0, 1] and neither normalised nor mirrored.
     """
 
     dataset: str
@@ -39,11 +41,12 @@ class PaperTarget:
     epochs: int
     learning_rate: float
     schedule: Literal["triangle", "step5", "step10"]
-    train_view: Literal["center", "random-resized", "native"]
+    train_view: Literal["center", "random-resized", "native", "whole"]
     weight_decay: float
     metric: Literal["accuracy", "per-class accuracy", "AUROC"]
     class_weights: tuple[float, ...] = ()
     train_split: str = "train"
+    as_stored: bool = False
 
     @property
     def recipe(self) -> jdt.train.Recipe:
@@ -58,9 +61,9 @@ class PaperTarget:
             decay_epochs=10 if self.schedule == "step10" else 5,
             momentum=0.9,
             weight_decay=self.weight_decay,
-            flip=True,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            flip=not self.as_stored,
+            mean=(0.0,) if self.as_stored else IMAGENET_MEAN,
+            std=(1.0,) if self.as_stored else IMAGENET_STD,
             drop_last=True,
             class_weights=self.class_weights,
             random_resized=self.train_view == "random-resized",
@@ -138,24 +141,57 @@ PAPER_HEAD_TARGETS = PAPER_TARGETS[:-1]
 """The 12 targets; the last row is the identity check from ImageNet to itself, fixed-feature only."""
 
 
-def paper_target(name: str) -> PaperTarget | None:
+BIAS_SOURCE_RECIPE = dataclasses.replace(PAPER_SOURCE_RECIPE, resolution=())
+"""Of arXiv 2207.02842: ResNet-18 on ImageNet, clean or biased, random-resized crops at 224 throughout."""
+
+# fmt: off
+BIAS_TARGETS = (
+    #           dataset                      classes epochs  rate   schedule    train_view        decay  metric
+    PaperTarget("folder:fgvc_aircraft",          100,    24, 0.10, "triangle", "center",         5e-4, "per-class accuracy"),
+    PaperTarget("folder:birdsnap",               500,    15, 0.30, "triangle", "random-resized", 5e-4, "accuracy"),
+    PaperTarget("caltech101",                    101,    24, 0.20, "triangle", "center",         5e-4, "per-class accuracy"),
+    PaperTarget("folder:caltech256",             257,    14, 0.20, "triangle", "center",         5e-4, "per-class accuracy"),
+    PaperTarget("cifar10",                        10,    15, 0.10, "triangle", "whole",          5e-4, "accuracy"),
+    PaperTarget("cifar100",                      100,    15, 0.10, "triangle", "whole",          5e-4, "accuracy"),
+    PaperTarget("oxford_flowers102",             102,    50, 0.15, "triangle", "center",         5e-4, "per-class accuracy", train_split="train+validation"),
+    PaperTarget("food101",                       101,    15, 0.10, "triangle", "center",         5e-4, "accuracy"),
+    PaperTarget("oxford_iiit_pet",                37,    24, 0.10, "triangle", "random-resized", 5e-4, "per-class accuracy"),
+    PaperTarget("cars196",                       196,    50, 0.30, "triangle", "random-resized", 5e-4, "accuracy"),
+    PaperTarget("sun397/standard-part1-120k",    397,    24, 0.20, "triangle", "random-resized", 5e-4, "accuracy"),
+)
+"""The 11 targets of arXiv 2207.02842; from scratch CIFAR-10 had a weight decay of 1e-2."""
+
+BIAS_FACES = (
+    PaperTarget("celeb_a",                         2,    15, 0.10, "triangle", "whole",          1e-2, "accuracy", as_stored=True),
+    PaperTarget("folder:fairface",                 2,    15, 0.10, "triangle", "whole",          5e-4, "accuracy", as_stored=True),
+)
+"""CelebA as a source, and FairFace under fixed features; whole networks on FairFace had a weight decay of 1e-2."""
+# fmt: on
+
+TABLES = {"paper": PAPER_TARGETS, "paper-bias": (*BIAS_TARGETS, *BIAS_FACES)}
+"""Rows by the name that `--views` and `--target-recipes` have for them."""
+
+
+def paper_target(name: str, table: str = "paper") -> PaperTarget | None:
     """The row of a target, or None; its name may also be that of a folder or a version of it.
 
     >>> [paper_target(name).classes for name in ("folder:/data/birdsnap", "food101:2.0.0", "sun397/tfds")]
     [500, 101, 397]
     """
-    rows = {_short_name(row.dataset): row for row in PAPER_TARGETS}
+    rows = {_short_name(row.dataset): row for row in TABLES[table]}
     return rows.get(_short_name(name))
 
 
-def still_view(name: str) -> jdt.data.View:
+def still_view(name: str, table: str = "paper") -> jdt.data.View:
     """How a target's images are cut for frozen features and in tests.
 
     CIFAR's 32 pixels are enlarged to 224 by repeating each 7 times, as the authors do on the device: mirroring before
     or after makes no difference to the network. Random crops are for training whole networks alone: a head that is
     fitted to convergence sees one picture of each image, the central one.
     """
-    row = paper_target(name)
+    row = paper_target(name, table)
+    if row and row.train_view == "whole":
+        return jdt.data.View()
     return jdt.data.View("native") if row and row.train_view == "native" and row.classes < 1000 else PAPER_EVALUATION
 
 
@@ -165,17 +201,17 @@ def _short_name(name: str) -> str:
     return name.split(":")[0].split("/")[0]
 
 
-def paper_recipe(target: str) -> jdt.train.Recipe:
+def paper_recipe(target: str, table: str = "paper") -> jdt.train.Recipe:
     """The published recipe of a target; a folder counts by its own name, wherever it lies.
 
     Raises:
       UserError: If the paper has no such target.
     """
-    row = paper_target(target)
+    row = paper_target(target, table)
     if row is None:
-        known = ", ".join(one.dataset for one in PAPER_TARGETS)
+        known = ", ".join(one.dataset for one in TABLES[table])
         raise jdt.UserError(
-            f"target-recipes is paper, which has no target {target!r}; it has {known}: pass a JSON file of your own, or "
+            f"target-recipes is {table}, which has no target {target!r}; it has {known}: pass a JSON file of your own, or "
             "--target-recipes None for one recipe for all targets."
         )
     return row.recipe

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jdt
-from experiments.paper_recipes import paper_recipe
+from experiments.paper_recipes import TABLES, paper_recipe
 
 
 def recipes_of(choice: str | None, targets: Sequence[str], base: jdt.train.Recipe) -> dict[str, jdt.train.Recipe]:
     """Recipe of every target that has one of its own.
 
     Args:
-      choice: `paper`, the path of a JSON file of target -> fields that differ from `base`, or None.
+      choice: `paper` or `paper-bias`, the path of a JSON file of target -> fields that differ from `base`, or None.
       targets: Names of the targets.
       base: The recipe of all others.
 
@@ -24,8 +24,8 @@ def recipes_of(choice: str | None, targets: Sequence[str], base: jdt.train.Recip
     """
     if choice is None:
         return {}
-    if choice == "paper":
-        return {target: paper_recipe(target) for target in targets}
+    if choice in TABLES:
+        return {target: paper_recipe(target, choice) for target in targets}
     table = _read(choice)
     for target in table:
         if target not in targets:

@@ -1,0 +1,205 @@
+"""What a study of bias transfer must show, and whether it does.
+
+The bars are those of section 6 of the specification of arXiv 2207.02842 (B2 to B7) and were written before any model
+was trained. They are not to be tuned: where one is missed, more data, width or epochs are what is to be changed.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+import jdt
+from experiments.bias_measures import ACCURACY, ASR, SKEW, Measured, find
+from experiments.bias_setup import CLEAN, Study
+
+TRANSFERS, ACCURACY_GAP, WEAKER_SEEDS = 0.30, 0.02, 0.8
+"""B2: least gap of attack success in fixed mode. B3: clean accuracies agree; share of seeds where full is weaker."""
+DECAY_CORRELATION, DECAY_VALUES, FIXED_CHANGE = -0.7, 5, 1 / 3
+"""B4: Spearman of decay and attack success in full mode, over so many values; change in fixed mode, of that in full."""
+DEBIASED, DEBIAS_SHARE = 0.05, 0.5
+"""B5: distance to the clean twin where so many target training images carry the pattern."""
+SHAM, NULL_SKEW = 0.03, 0.03
+"""A sham must not transfer more, anywhere; the skew of a source without correlation. Both in absolute value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether one requirement was met.
+
+    Attributes:
+      name: Of the requirement.
+      passed: None where the study does not have what it asks for.
+      words: Figures and the bar.
+    """
+
+    name: str
+    passed: bool | None
+    words: str
+
+    def __str__(self) -> str:
+        result = {True: "reached", False: "MISSED", None: "not asked"}[self.passed]
+        return f"{self.name}: {self.words}: {result}."
+
+
+def judge(study: Study, measured: Sequence[Measured]) -> list[Verdict]:
+    """Every requirement that a study of this kind can meet, for every target and trigger."""
+    verdicts = []
+    for target in [one.name for one in study.base.targets]:
+        if study.kind == "group":
+            verdicts += _group(study, measured, target)
+            continue
+        for trigger in study.triggers:
+            mine = [one for one in measured if one.variant.target == target]
+            verdicts += [
+                _fixed(target, trigger, mine),
+                _full(target, trigger, mine),
+                _decay(target, trigger, mine),
+                _debias(target, trigger, mine),
+            ]
+        verdicts.append(_sham(study, target, measured))
+    return [one for one in verdicts if one.passed is not None]
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _difference(found: jdt.analyses.Difference) -> str:
+    return f"{_points(found.mean)} points ({_points(found.low)} to {_points(found.high)})"
+
+
+def _one(measured: Sequence[Measured], **what: object) -> Measured | None:
+    found = find(measured, **{"plain": True, **what})  # pyright: ignore[reportArgumentType]
+    return found[0] if found else None
+
+
+def _fixed(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:
+    name = f"B2, {trigger} comes along to {target} with fixed features"
+    one = _one(mine, metric=ASR, mode="fixed", pattern=trigger, arm=trigger)
+    if one is None or one.transfer is None:
+        return Verdict(name, None, "")
+    gap = one.transfer
+    passed = gap.mean >= TRANSFERS and gap.low > 0
+    return Verdict(
+        name, passed, f"attack success ({', '.join(one.attacked)}) {_difference(gap)}, at least {_points(TRANSFERS)}"
+    )
+
+
+def _full(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:
+    name = f"B3, {trigger} on {target} is weaker in the full network"
+    found = {
+        (mode, arm): _one(mine, metric=ASR, mode=mode, pattern=trigger, arm=arm)
+        for mode in ("fixed", "full")
+        for arm in (trigger, CLEAN)
+    }
+    if any(one is None for one in found.values()):
+        return Verdict(name, None, "")
+    values = {key: one.values for key, one in found.items() if one is not None}
+    gaps = {mode: values[mode, trigger] - values[mode, CLEAN] for mode in ("fixed", "full")}
+    weaker = gaps["full"] < gaps["fixed"]
+    apart = {}
+    for mode in gaps:
+        one = _one(mine, metric=ACCURACY, mode=mode, pattern=trigger, arm=trigger)
+        apart[mode] = abs(one.transfer.mean) if one is not None and one.transfer is not None else float("nan")
+    passed = bool(weaker.mean() >= WEAKER_SEEDS and max(apart.values()) <= ACCURACY_GAP)
+    words = (
+        f"in {weaker.sum()} of {len(weaker)} seeds ({_points(gaps['full'].mean())} against "
+        f"{_points(gaps['fixed'].mean())} points); accuracies of biased and clean models differ by "
+        f"{100 * apart['fixed']:.1f} (fixed) and {100 * apart['full']:.1f} points (full), at most "
+        f"{100 * ACCURACY_GAP:.0f}"
+    )
+    return Verdict(name, passed, words)
+
+
+def _sweep(mine: Sequence[Measured], trigger: str, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """Decays and attack success of biased models at each, `[decays, seeds]`."""
+    found = [
+        one
+        for one in find(mine, metric=ASR, mode=mode, pattern=trigger, arm=trigger)
+        if one.variant.decay is not None and (one.variant.fraction, one.variant.debias) == (1.0, 0.0)
+    ]
+    found.sort(key=lambda one: one.variant.decay or 0.0)
+    decays = np.array([one.variant.decay for one in found], float)
+    return decays, np.array([one.values for one in found])
+
+
+def _decay(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:
+    name = f"B4, weight decay on {target} matters in the full network and not with fixed features ({trigger})"
+    decays, full = _sweep(mine, trigger, "full")
+    _, fixed = _sweep(mine, trigger, "fixed")
+    if len(decays) < DECAY_VALUES or len(fixed) != len(full):
+        return Verdict(name, None, "")
+    means = np.nanmean(full, axis=1), np.nanmean(fixed, axis=1)
+    correlation = float(jdt.analyses.sweep_correlation(decays, means[0][:, None])[0])
+    changes = [float(np.nanmax(mean) - np.nanmin(mean)) for mean in means]
+    passed = bool(correlation <= DECAY_CORRELATION and changes[1] <= FIXED_CHANGE * changes[0])
+    words = (
+        f"Spearman {correlation:.2f} (at most {DECAY_CORRELATION}), attack success changes by {100 * changes[0]:.1f} "
+        f"points in full and {100 * changes[1]:.1f} in fixed mode (at most a third of that), {len(decays)} values"
+    )
+    return Verdict(name, passed, words)
+
+
+def _debias(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:
+    name = f"B5, {trigger} on {DEBIAS_SHARE:.0%} of the training images of {target} removes it"
+    found = [
+        one
+        for one in find(mine, metric=ASR, pattern=trigger, arm=trigger)
+        if one.variant.debias == DEBIAS_SHARE and one.variant.pattern == trigger
+        and (one.variant.fraction, one.variant.decay) == (1.0, None)
+    ]  # fmt: skip
+    gaps = [one.transfer for one in found if one.transfer is not None]
+    if not gaps:
+        return Verdict(name, None, "")
+    words = ", ".join(f"{one.mode} {_difference(gap)}" for one, gap in zip(found, gaps, strict=True))
+    passed = all(abs(gap.mean) <= DEBIASED for gap in gaps)
+    return Verdict(name, passed, f"left of the difference to the clean twin: {words}; at most {_points(DEBIASED)}")
+
+
+def _sham(study: Study, target: str, measured: Sequence[Measured]) -> Verdict:
+    """The largest difference of a sham over variants, modes and source variants."""
+    name = f"sham on {target}"
+    shams = [
+        one
+        for one in find(measured, metric=ASR, target=target)
+        if one.pattern.startswith(("sham", "shuffled")) and one.arm in study.triggers and one.transfer is not None
+    ]
+    if not shams:
+        return Verdict(name, None, "")
+    worst = max(shams, key=lambda one: abs(one.transfer.mean) if one.transfer is not None else 0.0)
+    gap = worst.transfer
+    assert gap is not None
+    words = f"largest of {len(shams)} differences {_difference(gap)}, on {worst.variant.name} ({worst.mode})"
+    return Verdict(name, abs(gap.mean) < SHAM, f"{words}; below {100 * SHAM:.0f} in absolute value")
+
+
+def _group(study: Study, measured: Sequence[Measured], target: str) -> list[Verdict]:
+    null, *correlated = study.members
+    skews = find(measured, metric=SKEW, mode="fixed", target=target)
+    skews = [one for one in skews if one.variant.decay is None]
+    balanced = {one.arm: one for one in skews if one.variant.composition == 0.5}
+    verdicts = []
+    for arm in correlated:
+        one, control = balanced.get(arm), balanced.get(null)
+        if one is not None and one.transfer is not None and control is not None:
+            level = float(np.nanmean(control.values))
+            verdicts.append(
+                Verdict(
+                    f"B6, {arm} skews {target} with a balanced target",
+                    bool(one.transfer.low > 0 and abs(level) <= NULL_SKEW),
+                    f"skew {_difference(one.transfer)} above that of {null}, which is {_points(level)} "
+                    f"(within {100 * NULL_SKEW:.0f})",
+                )
+            )
+        shares = sorted((o.variant.composition or 0.0, float(np.nanmean(o.values))) for o in skews if o.arm == arm)
+        if len(shares) >= 3:
+            falls = all(first[1] <= second[1] for first, second in itertools.pairwise(shares))
+            listed = ", ".join(f"{share:.0%}: {_points(skew)}" for share, skew in reversed(shares))
+            verdicts.append(
+                Verdict(
+                    f"B7, {arm} skews {target} the more, the less of group 0 it has", falls, f"skew by share {listed}"
+                )
+            )
+    return verdicts

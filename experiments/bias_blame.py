@@ -1,0 +1,274 @@
+"""Which source units carry the bias: their influence on what the pattern changes, and models without the worst ones."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import jdt
+from experiments.bias_setup import Config, Study, identity
+from experiments.influence_run import train_run
+from experiments.influence_setup import planned
+
+INFLUENCE, DROPPED = "influence", "dropped"
+"""Folders of the run: models on random subsets of the units, and models without the units to blame."""
+ALL, BLAMED, RANDOM = "all units", "without blamed units", "without random units"
+PLANTED_AUROC, PERMUTATIONS = 0.95, 50
+"""A unit that carries the pattern must be above one that does not so often; permutations of the negative control."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blame:
+    """Source units by the bias that they carry.
+
+    Attributes:
+      target: Whose predictions the bias is of.
+      mode: In which mode.
+      pattern: Which pattern.
+      attacked: Class that the pattern pushes to.
+      influences: On the share of test images that the pattern pushes to that class: one column.
+      planted: bool `[units]`: units most of whose images carry the pattern.
+      auroc: Of the influence as a score of planted units; None where all units are planted, or none.
+      control: The same with mask rows permuted.
+      order: Units, the one with most influence on the bias first.
+      dropped: How many of them the models below do without.
+      attack: Attack success rate of retrained models, `[seeds]`, by (source variant, what they do without).
+      accuracy: Their accuracy on clean test images.
+    """
+
+    target: str
+    mode: jdt.pipeline.Mode
+    pattern: str
+    attacked: str
+    influences: jdt.Influences
+    planted: np.ndarray
+    auroc: jdt.report.Figure | None
+    control: jdt.report.Figure | None
+    order: np.ndarray
+    dropped: int
+    attack: Mapping[tuple[str, str], np.ndarray]
+    accuracy: Mapping[tuple[str, str], np.ndarray]
+
+
+def blame(
+    config: Config,
+    study: Study,
+    attacked: Mapping[tuple[str, str, str], int],
+    hosts: jdt.hosts.Hosts,
+    say: Callable[..., None],
+) -> Blame | None:
+    """Train models on random subsets of the units, rank the units by the first trigger's bias, and drop the worst.
+
+    Args:
+      config: The flags.
+      study: The study.
+      attacked: Class that each pattern pushes to: see `attacked_classes`.
+      hosts: The processes that share the models.
+      say: Prints.
+
+    Returns:
+      What was found; None while other processes have models to train.
+    """
+    pattern, target, mode = study.triggers[0], study.base.targets[0], config.transfer[0]
+    classes = target.test.class_names
+    chosen = attacked[target.name, mode, pattern]
+    pushed = [classes.index(name) for name in config.attacked] if chosen < 0 else [chosen]
+    units = jdt.masks.Units(
+        study.base.units.names,
+        np.where(study.members[pattern], study.base.units.of_example[study.original], jdt.masks.OUTSIDE),
+    )
+    own = dataclasses.replace(config, out=_folder(config, INFLUENCE))
+    task = _task(study, target.name, mode, units, pattern, num_models=config.num_models,
+                 design=jdt.masks.Design(config.design, config.fraction, config.seed))  # fmt: skip
+    say(f"which of {len(units)} units carry the bias: {config.num_models} models on random subsets of them.")
+    if not _train(own, study, task, hosts, say, {"blame": pattern, "design": jdt.config.to_plain(task.design)}):
+        return None
+    run = jdt.open_run(own.out)
+    models = jdt.pipeline.usable_models(run, target.name, mode)
+    view = jdt.pipeline.view_name(target.name, pattern)
+    clean, shown = (run.outputs(name, mode, "prediction")[models.kept] for name in (target.name, view))
+    shift = jdt.analyses.shift_outputs(clean, shown, pushed)
+    estimator = jdt.estimators.named(config.estimators)[0]
+    if hosts.index == 0:
+        _save(run, view, mode, estimator, models, shift)
+    on_task = _fit(run, estimator, models, shift.mean(axis=1, keepdims=True, dtype=np.float64), target.name)
+    planted = _planted(study, units)
+    auroc, control = _detected(estimator, models, shift, on_task, planted)
+    order = np.argsort(-on_task.influence[:, 0], kind="stable")
+    count = int(planted.sum()) if config.drop is None else config.drop
+    if not 0 <= count < len(units):
+        raise jdt.UserError(f"--drop is {count}, but of {len(units)} units 0 to {len(units) - 1} can be dropped.")
+    found = _retrained(config, study, units, order, count, target.name, mode, pattern, pushed, hosts, say)
+    if found is None:
+        return None
+    names = ", ".join(classes[c] for c in pushed)
+    return Blame(target.name, mode, pattern, names, on_task, planted, auroc, control, order, count, *found)
+
+
+def _folder(config: Config, name: str) -> jdt.cli.RunPath:
+    run = jdt.store.run_path(config.out)
+    jdt.store.refuse_links(run, name)
+    return run / name
+
+
+def _task(
+    study: Study,
+    target: str,
+    mode: jdt.pipeline.Mode,
+    units: jdt.masks.Units,
+    pattern: str,
+    *,
+    num_models: int,
+    design: jdt.masks.Design | jdt.masks.Listed,
+) -> jdt.pipeline.Task:
+    """Other subsets of the study's pool, transferred to one whole target that is looked at with one pattern."""
+    whole = next(one for one in study.task.targets if one.name == target)
+    looked_at = dataclasses.replace(whole, views=tuple(view for view in whole.views if view[0] == pattern))
+    return dataclasses.replace(
+        study.task, units=units, targets=(looked_at,), modes=(mode,), design=design, num_models=num_models
+    )
+
+
+def _train(
+    own: Config,
+    study: Study,
+    task: jdt.pipeline.Task,
+    hosts: jdt.hosts.Hosts,
+    say: Callable[..., None],
+    more: Mapping[str, Any],
+) -> bool:
+    saved = None if own.overwrite else jdt.store.saved_run(own.out)
+    plan = saved.provenance["plan"]["name"] if saved and own.plan == "auto" else own.plan
+    task, choice = planned(task, plan, own.block_size or (saved.layout.block_size if saved else None))
+    known = identity(own, study)
+    units = jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()])
+    described = {
+        **known,
+        "experiment": f"bias_transfer/{jdt.store.run_path(own.out).name}",
+        "target": [one.name for one in task.targets],
+        "transfer": list(task.modes),
+        "fingerprints": {**known["fingerprints"], "units": units},
+        **more,
+    }
+    described = {name: value for name, value in described.items() if name not in ("arms", "subsets", "variants")}
+    return train_run(dataclasses.replace(own, until_reliability=None), task, choice, hosts, say, described)[1]
+
+
+def _fit(
+    run: jdt.store.Run,
+    estimator: jdt.estimators.Estimator,
+    models: jdt.pipeline.Models,
+    outputs: np.ndarray,
+    name: str,
+) -> jdt.Influences:
+    found = estimator.fit(models.masks, outputs, paired=models.paired)
+    names = (name,) if outputs.shape[1] == 1 else ()
+    return dataclasses.replace(found, unit_names=run.unit_names, target_names=names, output="shift")
+
+
+def _save(
+    run: jdt.store.Run,
+    view: str,
+    mode: jdt.pipeline.Mode,
+    estimator: jdt.estimators.Estimator,
+    models: jdt.pipeline.Models,
+    shift: np.ndarray,
+) -> None:
+    """Keep the influences on `shift`, the output with the pattern minus that without, beside the others of the run."""
+    labelled = run.target(view)
+    classes = jdt.evaluate.by_class(labelled.labels, labelled.class_names)
+    levels: dict[Any, jdt.Influences] = {
+        "example": _fit(run, estimator, models, shift, ""),
+        "class": _fit(run, estimator, models, jdt.evaluate.aggregate(shift, classes), ""),
+        "task": _fit(run, estimator, models, shift.mean(axis=1, keepdims=True, dtype=np.float64), view),
+    }
+    levels["class"] = dataclasses.replace(levels["class"], target_names=classes.names)
+    jdt.estimators.save_influences(
+        jdt.estimators.influence_path(run.path, view, mode, "shift", estimator.name),
+        levels,
+        class_names=classes.names,
+        attributes={"target": view, "mode": mode, "left_out": list(models.left_out)},
+    )
+
+
+def _planted(study: Study, units: jdt.masks.Units) -> np.ndarray:
+    """Units most of whose images carry the pattern."""
+    marked = study.carriers[study.original]
+    inside = units.of_example != jdt.masks.OUTSIDE
+    carried = np.bincount(units.of_example[inside & marked], minlength=len(units))
+    return carried * 2 > units.sizes
+
+
+def _detected(
+    estimator: jdt.estimators.Estimator,
+    models: jdt.pipeline.Models,
+    shift: np.ndarray,
+    found: jdt.Influences,
+    planted: np.ndarray,
+) -> tuple[jdt.report.Figure | None, jdt.report.Figure | None]:
+    """How well influence tells the planted units from the others, and how well it does where masks are permuted."""
+    if planted.all() or not planted.any():
+        return None, None
+    outputs = shift.mean(axis=1, keepdims=True, dtype=np.float64)
+    value = jdt.evaluate.auroc(found.influence[:, 0], planted)
+    control = jdt.evaluate.permutation_control(
+        estimator, models.masks, outputs, lambda influence: jdt.evaluate.auroc(influence[:, 0], planted),
+        paired=models.paired, repeats=PERMUTATIONS,
+    )  # fmt: skip
+    low, high = np.quantile(control, [0.025, 0.975])
+    text = "how often a unit whose images carry the pattern has more influence on the shift than one without"
+    count = len(models.masks)
+    return (
+        jdt.report.Figure(value, None, None, count, "AUROC", text),
+        jdt.report.Figure(float(control.mean()), float(low), float(high), PERMUTATIONS, "AUROC",
+                          "the same with mask rows permuted: mean and 95 % range"),
+    )  # fmt: skip
+
+
+def _retrained(
+    config: Config,
+    study: Study,
+    units: jdt.masks.Units,
+    order: np.ndarray,
+    count: int,
+    target: str,
+    mode: jdt.pipeline.Mode,
+    pattern: str,
+    attacked: Sequence[int],
+    hosts: jdt.hosts.Hosts,
+    say: Callable[..., None],
+) -> tuple[dict[tuple[str, str], np.ndarray], dict[tuple[str, str], np.ndarray]] | None:
+    """Attack success and accuracy of biased and clean models with all units, without blamed and without random ones."""
+    subsets, names, rows = [], [], []
+    of_example = study.base.units.of_example[study.original]
+    for seed in range(config.seeds):
+        others = np.random.default_rng([config.seed, seed, 8]).permutation(order[count:])[:count]
+        for arm in (study.twin, pattern):
+            for what, gone in ((ALL, order[:0]), (BLAMED, order[:count]), (RANDOM, others)):
+                rows.append((arm, what))
+                names.append(f"{arm} {what} {seed}")
+                subsets.append(study.members[arm] & (of_example != jdt.masks.OUTSIDE) & ~np.isin(of_example, gone))
+    made, masks = jdt.masks.atoms(np.stack(subsets), names)
+    ids = jdt.analyses.FIRST_RETRAINED_ID + np.repeat(np.arange(config.seeds), len(rows) // config.seeds)
+    listed = jdt.masks.Listed(masks, ids, config.seed)
+    task = _task(study, target, mode, made, pattern, num_models=len(masks), design=listed)
+    own = dataclasses.replace(config, out=_folder(config, DROPPED))
+    say(f"{len(masks)} models are trained without the {count} units to blame, or as many random ones.")
+    more = {
+        "design": {"kind": "listed", "seed": config.seed},
+        "dropped": [units.names[u] for u in order[:count]],
+        "subsets": jdt.config.fingerprint([np.packbits(row).tolist() for row in subsets]),
+    }
+    if not _train(own, study, task, hosts, say, more):
+        return None
+    run = jdt.open_run(own.out)
+    labels = run.target(target).labels
+    report = jdt.analyses.halves(labels, config.seed).report
+    clean, shown = (
+        run.outputs(name, mode, "prediction")[:, report] for name in (target, jdt.pipeline.view_name(target, pattern))
+    )
+    rates = jdt.analyses.attack_success(clean, shown, attacked).value
+    right = jdt.analyses.accuracy_parts(clean, labels[report])[0].rate.value
+    found = {key: np.array([key == row for row in rows]) for key in dict.fromkeys(rows)}
+    return {key: rates[mine] for key, mine in found.items()}, {key: right[mine] for key, mine in found.items()}
