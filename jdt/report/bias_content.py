@@ -11,6 +11,9 @@ import numpy as np
 from jdt.report.content import Figure, Mover
 from jdt.types import Int, UInt8
 
+SHARE, DIFFERENCE = "share", "difference of shares"
+"""Units of key figures that are shown in per cent, and in percentage points."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BiasBar:
@@ -106,7 +109,8 @@ class Bias:
       blamed: Source units, the one that carries most of the bias first; influences are on the output with the pattern
         minus the output without it.
       output: Which output those are of, e.g. "confidence" (in the class that is pushed to).
-      figures: Key figures by name, the most important ones first.
+      figures: Key figures by name, the most important ones first; units are free, `SHARE` and `DIFFERENCE` are shown in
+        per cent.
     """
 
     title: str

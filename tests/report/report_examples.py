@@ -215,7 +215,7 @@ def make_bias(*, targets=("cifar10_32",), patterns=("square", "sham"), classes=C
                                   {kind: (counts, moved) for kind, moved in with_pattern.items()}),),
         strips=(BiasStrip("Test images of cifar10_32, square", images),),
         blamed=make_case(rng).helps,
-        figures={"transfer_fixed": figure(0.4, 0.38, 0.42, 5, "points", "Square minus clean, fixed features."),
+        figures={"transfer_fixed": figure(0.4, 0.38, 0.42, 5, "difference of shares", "Square minus clean, fixed features."),
                  "asr_square": figure(0.45, 0.41, 0.49, 5, "share", "Attack success rate of the square."),
                  "auroc_of_blame": figure(0.97, 0.95, 0.99, 5, "AUROC", "Of influence for the planted units.")},
     )  # fmt: skip
