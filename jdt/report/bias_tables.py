@@ -13,7 +13,7 @@ from jdt.report.blocks import Cell, Column, Rows, Table
 from jdt.report.content import Figure, Mover
 from jdt.report.parts import between, difference_cell, effect_cells, effects_scale, whisker
 from jdt.report.tables import strip_image
-from jdt.report.words import ABSENT, NBSP, Scale, clean, percent, sign_sentence
+from jdt.report.words import ABSENT, NBSP, Scale, clean, percent, shorten, sign_sentence
 
 MOST_BLAMED, OPEN_ROWS = 30, 60
 """Units in the table of those to blame; rows of the table of rates that are shown without a click."""
@@ -27,7 +27,7 @@ def verdict_table(bars: Sequence[BiasBar]) -> Table:
     reach = _reach(bar.transfer[arm] for bar, arm, _ in compared)
     columns = (Column("transfer"), Column("verdict"), Column("interval", key=False))
     groups = [
-        Rows(tuple(_verdict_row(*one, reach) for one in compared if one[0].target == target), clean(target))
+        Rows(tuple(_verdict_row(*one, reach) for one in compared if one[0].target == target), shorten(target, 36))
         for target in dict.fromkeys(bar.target for bar, _, _ in compared)
     ]
     note = (
