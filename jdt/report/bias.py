@@ -108,6 +108,12 @@ def _check(found: Bias) -> None:
                     f"the line {line!r} of the curve {curve.title!r} has {len(figures)} points in place of "
                     f"{len(curve.x)}."
                 )
+    for strip in found.strips:
+        if not len(strip.images) or len(strip.images) % 2:
+            raise checks.UserError(
+                f"the images {strip.caption!r} are {len(strip.images)}, but every image needs the same one with the "
+                "pattern after it."
+            )
     for one in found.histograms:
         for kind, counts in one.panels.items():
             if any(len(part) != len(one.class_names) for part in counts):

@@ -26,7 +26,8 @@ class BiasBar:
         control), or the attribute by which groups differ.
       metric: In words, e.g. "attack success rate" or "group skew"; the first metric of a pattern gives the verdict.
       attacked: Names of the classes that the pattern pushes to; empty where there is none, as for a skew.
-      rates: The metric by source arm, e.g. "clean", "square", "scratch" (models that never saw the source).
+      rates: The metric by source arm, e.g. "clean", "square", "scratch" (models that never saw the source): the mean
+        over `n` seeds with its 95 % interval.
       transfer: By source arm, its rate minus that of the clean twins of the same seeds, with the 95 % interval over
         seeds.
       denominators: By source arm, what the rate is a share of, e.g. "of 3,912 to 3,950 images".

@@ -126,7 +126,7 @@ def _curve_words(curve: BiasCurve) -> tuple[str, str]:
         caption += f" Bands: 95{NBSP}% intervals of the mean over seeds."
     if any(not math.isfinite(ends(figure)[0]) for figure in every):
         caption += " Points are missing where no image was left in the denominator."
-    if curve.log_x and 0 in curve.x:
+    if curve.log_x and 0 in curve.x and len(curve.x) > 1:
         caption += " The axis is logarithmic; 0 stands left of the dotted line."
     return alt, caption + (f" {clean(curve.note)}" if curve.note else "")
 

@@ -88,7 +88,12 @@ def draw_groups(groups: Groups, looks: Mapping[str, ArmLook], names: Mapping[str
     heights = np.max([[len(bars) for bars in panel] for panel in groups.panels.values()], axis=0)
     starts = np.cumsum([0.0, *(heights + 0.7)])
     count = len(groups.panels)
-    size = (2.0 + (4.4 if count == 1 else 2.9 * count), 1.35 + 0.155 * float(starts[-1]))
+    width = 2.0 + {1: 4.4, 2: 5.8}.get(count, 2.3 * count)
+    labels = [f" {shorten(names[name], 40)}" for name in series] + ([f" {mark}"] if mark else [])
+    # As many columns as fit: a letter is about 0.085 inches wide, a handle with its gaps as wide as 7 letters.
+    legend_columns = max(1, int(width / 0.085 / (max(map(len, labels), default=0) + 7)))
+    legend_lines = -(-len(labels) // legend_columns)
+    size = (width, 1.15 + 0.2 * legend_lines + 0.155 * float(starts[-1]))
     figure = Drawing(figsize=size, layout="constrained")
     row = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
     for axes, (title, panel) in zip(row, groups.panels.items(), strict=True):
@@ -109,14 +114,10 @@ def draw_groups(groups: Groups, looks: Mapping[str, ArmLook], names: Mapping[str
     values = [bar for panel in groups.panels.values() for bars in panel for bar in bars.values()]
     _limit(row[0], values)
     figure.supxlabel(groups.x_label, fontsize=9.5)
-    handles: list = [Patch(**_fill(looks[name]), label=f" {shorten(names[name], 40)}") for name in series]
+    handles: list[Any] = [Patch(**_fill(looks[name])) for name in series]
     if mark:
-        handles += row[0].plot([], [], color=INK, linewidth=2, marker="|", markersize=9, linestyle="none",
-                               markeredgewidth=2, label=f" {mark}")  # fmt: skip
-    # As many columns as fit: a letter is about 0.085 inches wide, a handle with its gaps as wide as 7 letters.
-    longest = max((len(handle.get_label()) for handle in handles), default=0)
-    figure.legend(handles=handles, loc="outside upper left", ncols=max(1, int(size[0] / 0.085 / (longest + 7))),
-                  frameon=False, handlelength=1.8)  # fmt: skip
+        handles += row[0].plot([], [], color=INK, marker="|", markersize=9, linestyle="none", markeredgewidth=2)
+    figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns, frameon=False, handlelength=1.8)
     return figure
 
 
@@ -158,6 +159,9 @@ def draw_bias_curve(curve: BiasCurve, looks: Mapping[str, ArmLook]) -> Drawing:
         look, style = looks[arm], _STYLES[rests.index(rest) % len(_STYLES)]
         mean, low, high = (100 * part for part in columns(figures))
         draw_band(axes, places, mean, low, high, (look.colour, look.marker, style), name)
+    if not any(np.isfinite(columns(figures)[0]).any() for figures in curve.lines.values()):
+        axes.text(0.5, 0.5, "no images", transform=axes.transAxes, ha="center", color="#555555", style="italic")
+        axes.set_yticks([])
     if curve.log_x:
         # At most some of the labels, or they would overlap.
         shown = slice(None, None, -(-len(places) // _MOST_TICKS) or 1)

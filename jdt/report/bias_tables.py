@@ -87,7 +87,7 @@ def _bar_row(bar: BiasBar, arm: str, reach: float) -> tuple[Cell, ...]:
             drawn = Cell(whisker=whisker(bottom, moved, top, reach))
     return (
         Cell(clean(bar.target)),
-        Cell(clean(bar.mode), clean(bar.pattern) + (f" → {clean(bar.attacked)}" if bar.attacked else "")),
+        Cell(clean(bar.mode), clean(bar.pattern) + (f" →{NBSP}{clean(bar.attacked)}" if bar.attacked else "")),
         Cell(clean(arm)),
         rate,
         difference,

@@ -187,6 +187,8 @@ def _with_curve(**changes):
         (_with_curve(x=()), "which its axis cannot show"),
         (_with_curve(x=(-1.0, 1.0, 2.0, 3.0, 4.0)), "which its axis cannot show"),
         (_with_curve(x=(1.0, 2.0)), "has 5 points in place of 2"),
+        (lambda found: bare(found, strips=(dataclasses.replace(found.strips[0], images=found.strips[0].images[1:]),)),
+         "are 5, but every image needs"),
         (lambda found: bare(found, histograms=(dataclasses.replace(found.histograms[0], class_names=("a",)),)),
          "but 1 are named"),
     ],
