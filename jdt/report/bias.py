@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from jdt import checks
 from jdt.report import plots
-from jdt.report.bias_content import Bias, BiasBar, BiasStrip
+from jdt.report.bias_content import DIFFERENCE, SHARE, Bias, BiasStrip
 from jdt.report.bias_pictures import bar_pictures, curve_picture, histogram_picture
 from jdt.report.bias_plots import arm_looks, ends, split_line
-from jdt.report.bias_tables import bar_table, bias_tables, blamed_table
-from jdt.report.bias_words import NO_IMAGES, bias_summary, control_words, verdicts_by_target
+from jdt.report.bias_tables import bar_table, bias_tables, blamed_table, verdict_table
+from jdt.report.bias_words import NO_IMAGES, bias_summary
 from jdt.report.blocks import Block, Section, Strip, StripGroup, Strips, Text, Tile, Tiles
 from jdt.report.content import Figure
 from jdt.report.figures import Picture, plate, safe_stem
@@ -22,6 +22,7 @@ from jdt.store.files import Place
 
 MOST_TILES, MOST_PAIRS = 6, 5
 """Key figures at the head of the section; pairs of images in a strip."""
+_STRIP_NOTE = "In every pair, the left image is without the pattern and the right one is the same image with it."
 
 
 def add_bias(
@@ -49,7 +50,9 @@ def add_bias(
     """
     _check(found)
     parts: list[Block] = [Text(found.text)] if found.text else []
-    parts += _tiles(found) + _verdict_texts(found.bars)
+    parts += _tiles(found)
+    if found.bars:
+        parts.append(verdict_table(found.bars))
     drawn = _pictures(found, name)
     parts += [plate(one, stem, title) for stem, title, one in drawn if one.name == "bars"]
     if found.bars:
@@ -58,7 +61,7 @@ def add_bias(
     tables = bias_tables(found, name)
     if found.strips:
         groups_of = tuple(map(_strip_group, found.strips))
-        parts.append(Strips(groups_of, "With and without the pattern", "Each picture: without, and beside it with."))
+        parts.append(Strips(groups_of, "With and without the pattern", _STRIP_NOTE))
     if found.blamed:
         parts.append(blamed_table(found, relative, f"tables/{name}_blamed.csv"))
     if found.figures:
@@ -105,6 +108,12 @@ def _check(found: Bias) -> None:
                     f"the line {line!r} of the curve {curve.title!r} has {len(figures)} points in place of "
                     f"{len(curve.x)}."
                 )
+    for strip in found.strips:
+        if not len(strip.images) or len(strip.images) % 2:
+            raise checks.UserError(
+                f"the images {strip.caption!r} are {len(strip.images)}, but every image needs the same one with the "
+                "pattern after it."
+            )
     for one in found.histograms:
         for kind, counts in one.panels.items():
             if any(len(part) != len(one.class_names) for part in counts):
@@ -121,30 +130,14 @@ def _tiles(found: Bias) -> list[Block]:
 
 def _tile(name: str, one: Figure) -> Tile:
     value, low, high = ends(one)
-    if one.unit in ("share", "points"):
-        interval = between(low, high, signed=one.unit == "points")
-        words = percent(value) if one.unit == "share" else f"{decimal(100 * value, 1, signed=True)}{NBSP}pp"
+    if one.unit in (SHARE, DIFFERENCE):
+        interval = between(low, high, signed=one.unit == DIFFERENCE)
+        words = percent(value) if one.unit == SHARE else f"{decimal(100 * value, 1, signed=True)}{NBSP}pp"
     else:
         interval, words = figure_interval(one.low, one.high), figure_number(value)
-    small = [interval and f"95{NBSP}%: {interval}", "" if one.unit in ("share", "points") else one.unit, one.text]
+    small = [interval and f"95{NBSP}%: {interval}", "" if one.unit in (SHARE, DIFFERENCE) else one.unit, one.text]
     label = clean(name).replace("_", " ")
     return Tile(label, words if math.isfinite(value) else NO_IMAGES, "; ".join(filter(None, small)))
-
-
-def _verdict_texts(bars: Sequence[BiasBar]) -> list[Block]:
-    texts: list[Block] = []
-    by_target = verdicts_by_target(bars)
-    for target, sentences in by_target.items():
-        title = "" if texts else "Does the bias come along?"
-        texts.append(Text(f"{clean(target)}. {' '.join(sentences)}" if len(by_target) > 1 else " ".join(sentences),
-                          title))  # fmt: skip
-    if texts:
-        note = (
-            "Numbers are differences to models of the clean source with the same seeds, in percentage points (pp), "
-            f"with 95{NBSP}% intervals over seeds; “no transfer is seen” where the interval contains 0."
-        )
-        texts.append(Text(note + control_words(bars), small=True))
-    return texts
 
 
 def _strip_group(strip: BiasStrip) -> StripGroup:

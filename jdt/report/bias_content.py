@@ -11,6 +11,9 @@ import numpy as np
 from jdt.report.content import Figure, Mover
 from jdt.types import Int, UInt8
 
+SHARE, DIFFERENCE = "share", "difference of shares"
+"""Units of key figures that are shown in per cent, and in percentage points."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BiasBar:
@@ -23,7 +26,8 @@ class BiasBar:
         control), or the attribute by which groups differ.
       metric: In words, e.g. "attack success rate" or "group skew"; the first metric of a pattern gives the verdict.
       attacked: Names of the classes that the pattern pushes to; empty where there is none, as for a skew.
-      rates: The metric by source arm, e.g. "clean", "square", "scratch" (models that never saw the source).
+      rates: The metric by source arm, e.g. "clean", "square", "scratch" (models that never saw the source): the mean
+        over `n` seeds with its 95 % interval.
       transfer: By source arm, its rate minus that of the clean twins of the same seeds, with the 95 % interval over
         seeds.
       denominators: By source arm, what the rate is a share of, e.g. "of 3,912 to 3,950 images".
@@ -106,7 +110,8 @@ class Bias:
       blamed: Source units, the one that carries most of the bias first; influences are on the output with the pattern
         minus the output without it.
       output: Which output those are of, e.g. "confidence" (in the class that is pushed to).
-      figures: Key figures by name, the most important ones first.
+      figures: Key figures by name, the most important ones first; units are free, `SHARE` and `DIFFERENCE` are shown in
+        per cent.
     """
 
     title: str

@@ -16,7 +16,7 @@ from jdt.types import Float, Int
 MOST_GROUPS, MOST_CLASSES = 14, 20
 """Groups of bars in one figure; classes in one of predictions."""
 _MODES = ("fixed", "full", SCRATCH)
-_KIND_LOOKS = {"fixed": ArmLook("#E69F00", "////", "o"), "full": ArmLook("#56B4E9", "....", "s")}
+_KIND_LOOKS = {"fixed": ArmLook("#E69F00", "////", "o"), "full": ArmLook("#56B4E9", "\\\\\\\\", "s")}
 
 
 def bar_pictures(bars: Sequence[BiasBar], looks: Mapping[str, ArmLook]) -> Iterator[tuple[str, str, Picture]]:
@@ -71,14 +71,23 @@ def _groups(metric: str, bars: Sequence[BiasBar]) -> Groups:
     for bar in bars:
         shown = {arm: Bar(*(100 * x for x in ends(rate))) for arm, rate in bar.rates.items()}
         panels[bar.mode][keys.index((bar.target, bar.pattern))].update(shown)
-    one_target, one_pattern = (len({key[i] for key in keys}) == 1 for i in (0, 1))
-    labels = []
-    for target, pattern in keys:
-        attacked = {bar.attacked for bar in bars if (bar.target, bar.pattern) == (target, pattern)}
-        pushes = f" → {shorten(attacked.pop(), 14)}" if len(attacked) == 1 and attacked != {""} else ""
-        what = f"{shorten(pattern, 18)}{pushes}"
-        labels.append(what if one_target else shorten(target) + ("" if one_pattern and not pushes else f"\n{what}"))
-    return Groups(labels, {mode_words(mode): panel for mode, panel in panels.items()}, f"{shorten(metric, 50)} (%)")
+    what = {
+        key: _pattern_words(key[1], {bar.attacked for bar in bars if (bar.target, bar.pattern) == key}) for key in keys
+    }
+    if len(set(what.values())) == 1:
+        labels = [shorten(target) for target, _ in keys]
+        metric = f"{shorten(metric, 40)} (%): {next(iter(what.values()))}"
+    else:
+        one_target = len({target for target, _ in keys}) == 1
+        labels = [words if one_target else f"{shorten(target)}\n{words}" for (target, _), words in what.items()]
+        metric = f"{shorten(metric, 50)} (%)"
+    return Groups(labels, {mode_words(mode): panel for mode, panel in panels.items()}, metric)
+
+
+def _pattern_words(pattern: str, attacked: set[str]) -> str:
+    """A pattern, and which class it pushes to where that is one and the same in all modes."""
+    pushes = f" → {shorten(next(iter(attacked)), 14)}" if len(attacked) == 1 and attacked != {""} else ""
+    return f"{shorten(pattern, 18)}{pushes}"
 
 
 def _bar_words(metric: str, bars: Sequence[BiasBar], groups: Groups) -> tuple[str, str]:
@@ -92,7 +101,7 @@ def _bar_words(metric: str, bars: Sequence[BiasBar], groups: Groups) -> tuple[st
             alt += f" {word}: {percent(value)} ({clean(bar.target)}, {bar.pattern}, {mode_words(bar.mode)}, {arm})."
     caption = (
         f"{capital(clean(metric))} by target and source, mean over {seeds_words(rates)}. Whiskers: 95{NBSP}% intervals "
-        "of the mean over seeds, where there are at least two. How many images each rate is of is in the table below."
+        "of the mean over seeds, where there are at least two. The table below says of how many images each rate is."
     )
     if len(known) < len(rates):
         caption += f" “{NO_IMAGES}”: no image was left in the denominator ({len(rates) - len(known)})."
@@ -117,7 +126,7 @@ def _curve_words(curve: BiasCurve) -> tuple[str, str]:
         caption += f" Bands: 95{NBSP}% intervals of the mean over seeds."
     if any(not math.isfinite(ends(figure)[0]) for figure in every):
         caption += " Points are missing where no image was left in the denominator."
-    if curve.log_x and 0 in curve.x:
+    if curve.log_x and 0 in curve.x and len(curve.x) > 1:
         caption += " The axis is logarithmic; 0 stands left of the dotted line."
     return alt, caption + (f" {clean(curve.note)}" if curve.note else "")
 
@@ -139,7 +148,8 @@ def _histogram_groups(histogram: BiasHistogram) -> tuple[Groups, dict[str, str]]
 
     panels = {mode_words(kind): bars(kind) for kind in kinds}
     labels = [shorten(histogram.class_names[c], 20) for c in chosen]
-    names = {kind: f"{mode_words(kind)}, with the pattern" for kind in shares}
+    # What stands beside others comes last.
+    names = {kind: mode_words(kind) for kind in sorted(shares, key=lambda kind: kind == SCRATCH)}
     return Groups(labels, panels, "share of predictions (%)"), names
 
 

@@ -33,13 +33,13 @@ class ArmLook:
 
 def arm_looks(arms: Sequence[str]) -> dict[str, ArmLook]:
     """One look an arm for a whole section: the clean source is plain, what never saw the source is grey."""
-    looks = {CLEAN: ArmLook(KIND_COLOURS[0], "", KIND_MARKERS[0]), SCRATCH: ArmLook("#b3b3b3", "", KIND_MARKERS[-1])}
-    others = [arm for arm in dict.fromkeys(arms) if arm not in looks]
-    hatches = ("////", "....", "xxxx", "\\\\\\\\", "----")
+    looks = {CLEAN: ArmLook(KIND_COLOURS[0], "", KIND_MARKERS[0])}
+    others = [arm for arm in dict.fromkeys(arms) if arm not in (CLEAN, SCRATCH)]
+    hatches = ("////", "\\\\\\\\", "xxxx", "----", "||||")
     for i, arm in enumerate(others):
         place = 1 + i % (len(KIND_COLOURS) - 1)
         looks[arm] = ArmLook(KIND_COLOURS[place], hatches[i % len(hatches)], KIND_MARKERS[place])
-    return looks
+    return looks | {SCRATCH: ArmLook("#b3b3b3", "", KIND_MARKERS[-1])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +64,7 @@ class Groups:
 
     Attributes:
       labels: A label a group, from the top down.
-      panels: Title of a panel -> the bars of every group by series; a series that a group lacks leaves no gap unless
-        another panel has it.
+      panels: Title of a panel -> the bars of every group by series; a series that a group lacks leaves no gap.
       x_label: Of all panels.
     """
 
@@ -85,14 +84,16 @@ def draw_groups(groups: Groups, looks: Mapping[str, ArmLook], names: Mapping[str
     """
     present = {name for groups_of in groups.panels.values() for bars in groups_of for name in bars}
     series = [name for name in names if name in present]
-    slots = [
-        [name for name in series if any(name in panel[g] for panel in groups.panels.values())]
-        for g in range(len(groups.labels))
-    ]
     # Bars are one apart, groups 0.7 further; `starts` are the upper edges of groups.
-    starts = np.cumsum([0.0, *(len(names_of) + 0.7 for names_of in slots)])
+    heights = np.max([[len(bars) for bars in panel] for panel in groups.panels.values()], axis=0)
+    starts = np.cumsum([0.0, *(heights + 0.7)])
     count = len(groups.panels)
-    size = (2.0 + (4.4 if count == 1 else 2.9 * count), 1.35 + 0.155 * float(starts[-1]))
+    width = 2.0 + {1: 4.4, 2: 5.8}.get(count, 2.3 * count)
+    labels = [f" {shorten(names[name], 40)}" for name in series] + ([f" {mark}"] if mark else [])
+    # As many columns as fit: a letter is about 0.085 inches wide, a handle with its gaps as wide as 7 letters.
+    legend_columns = max(1, int(width / 0.085 / (max(map(len, labels), default=0) + 7)))
+    legend_lines = -(-len(labels) // legend_columns)
+    size = (width, 1.15 + 0.2 * legend_lines + 0.155 * float(starts[-1]))
     figure = Drawing(figsize=size, layout="constrained")
     row = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
     for axes, (title, panel) in zip(row, groups.panels.items(), strict=True):
@@ -100,26 +101,23 @@ def draw_groups(groups: Groups, looks: Mapping[str, ArmLook], names: Mapping[str
         for g, bars in enumerate(panel):
             if g % 2:
                 axes.axhspan(starts[g] - 0.35, starts[g + 1] - 0.35, color="#f3f4f6", zorder=0, linewidth=0)
-            for slot, name in enumerate(slots[g]):
-                if name in bars:
-                    _draw_bar(axes, bars[name], starts[g] + slot + 0.5, looks[name])
+            top = starts[g] + (heights[g] - len(bars)) / 2
+            for slot, name in enumerate(name for name in series if name in bars):
+                _draw_bar(axes, bars[name], float(top) + slot + 0.5, looks[name])
         grid_below(axes, "x")
         axes.axvline(0, color="#555555", linewidth=0.9)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.4g}".replace("-", MINUS)))
-    middles = [start + len(names_of) / 2 for start, names_of in zip(starts, slots, strict=False)]
-    row[0].set_yticks(middles, groups.labels)
+    row[0].set_yticks(starts[:-1] + heights / 2, groups.labels)
     row[0].set_ylim(float(starts[-1]) - 0.35, -0.35)
     values = [bar for panel in groups.panels.values() for bars in panel for bar in bars.values()]
     _limit(row[0], values)
     figure.supxlabel(groups.x_label, fontsize=9.5)
-    handles: list = [Patch(**_fill(looks[name]), label=f" {shorten(names[name], 40)}") for name in series]
+    handles: list[Any] = [Patch(**_fill(looks[name])) for name in series]
     if mark:
-        handles += row[0].plot([], [], color=INK, linewidth=2, marker="|", markersize=9, linestyle="none",
-                               markeredgewidth=2, label=f" {mark}")  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper left", ncols=3 if count > 1 else 2, frameon=False,
-                  handlelength=1.8)  # fmt: skip
+        handles += row[0].plot([], [], color=INK, marker="|", markersize=9, linestyle="none", markeredgewidth=2)
+    figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns, frameon=False, handlelength=1.8)
     return figure
 
 
@@ -161,12 +159,17 @@ def draw_bias_curve(curve: BiasCurve, looks: Mapping[str, ArmLook]) -> Drawing:
         look, style = looks[arm], _STYLES[rests.index(rest) % len(_STYLES)]
         mean, low, high = (100 * part for part in columns(figures))
         draw_band(axes, places, mean, low, high, (look.colour, look.marker, style), name)
+    if not any(np.isfinite(columns(figures)[0]).any() for figures in curve.lines.values()):
+        axes.text(0.5, 0.5, "no images", transform=axes.transAxes, ha="center", color="#555555", style="italic")
+        axes.set_yticks([])
     if curve.log_x:
         # At most some of the labels, or they would overlap.
         shown = slice(None, None, -(-len(places) // _MOST_TICKS) or 1)
         axes.set_xticks(places[shown], [figure_number(x) for x in curve.x[shown]])
         if 0 in curve.x and len(places) > 1:
             axes.axvline(float(places[:2].mean()), color="#8c8c8c", linewidth=0.9, linestyle=(0, (1, 3)))
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: figure_number(round(x, 9))))
     axes.set_xlabel(shorten(curve.x_label, 70))
     axes.set_ylabel(f"{shorten(curve.metric, 44)} (%)")
     grid_below(axes)

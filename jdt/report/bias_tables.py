@@ -2,18 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from jdt.report import csvs
 from jdt.report.bias_content import Bias, BiasBar
 from jdt.report.bias_plots import ends
-from jdt.report.bias_words import NO_IMAGES
+from jdt.report.bias_words import NO_IMAGES, comparisons, control_verdict, control_words, effect_words, verdict
 from jdt.report.blocks import Cell, Column, Rows, Table
 from jdt.report.content import Figure, Mover
 from jdt.report.parts import between, difference_cell, effect_cells, effects_scale, whisker
 from jdt.report.tables import strip_image
-from jdt.report.words import ABSENT, NBSP, Scale, clean, percent, sign_sentence
+from jdt.report.words import ABSENT, NBSP, Scale, clean, percent, shorten, sign_sentence
 
 MOST_BLAMED, OPEN_ROWS = 30, 60
 """Units in the table of those to blame; rows of the table of rates that are shown without a click."""
@@ -21,18 +21,48 @@ _BAR_HEADER = ("target", "mode", "pattern", "metric", "attacked", "source", "rat
                "minus_clean_low", "minus_clean_high", "minus_clean_n", "denominator")  # fmt: skip
 
 
+def verdict_table(bars: Sequence[BiasBar]) -> Table:
+    """Whether the bias survives, by target, mode, pattern and source, from the intervals of the differences."""
+    compared = comparisons(bars)
+    reach = _reach(bar.transfer[arm] for bar, arm, _ in compared)
+    columns = (Column("transfer"), Column("verdict"), Column("interval", key=False))
+    groups = [
+        Rows(tuple(_verdict_row(*one, reach) for one in compared if one[0].target == target), shorten(target, 36))
+        for target in dict.fromkeys(bar.target for bar, _, _ in compared)
+    ]
+    note = (
+        "Numbers are differences to models of the clean source with the same seeds, in percentage points (pp), with "
+        f"95{NBSP}% intervals over seeds; “no transfer is seen” where the interval contains 0.{control_words(bars)}"
+    )
+    return Table("Whether the bias comes along", columns, tuple(groups), "Does the bias come along?", note)
+
+
+def _verdict_row(bar: BiasBar, arm: str, control: Figure | None, reach: float) -> tuple[Cell, ...]:
+    figure = bar.transfer[arm]
+    value, low, high = ends(figure)
+    words = effect_words(bar, figure) + (f"; control pattern: {control_verdict(control)}" if control else "")
+    return (
+        Cell(clean(bar.mode), clean(bar.pattern) + ("" if arm == bar.pattern else f", source: {clean(arm)}")),
+        Cell(verdict(figure), words, strong=True),
+        Cell(whisker=whisker(low, value, high, reach)),
+    )
+
+
+def _reach(figures: Iterable[Figure]) -> float:
+    return max((abs(end) for one in figures for end in ends(one) if math.isfinite(end)), default=0.0)
+
+
 def bar_table(bars: Sequence[BiasBar], link: str) -> Table:
     """Every rate with its denominator, its difference to the clean source, and seeds; `link` is its CSV."""
-    every = [end for bar in bars for one in bar.transfer.values() for end in ends(one)]
-    reach = max((abs(end) for end in every if math.isfinite(end)), default=0.0)
+    reach = _reach(one for bar in bars for one in bar.transfer.values())
     metrics = list(dict.fromkeys(bar.metric for bar in bars))
     groups = []
     for metric in metrics:
         rows = [_bar_row(bar, arm, reach) for bar in bars if bar.metric == metric for arm in bar.rates]
         groups.append(Rows(tuple(rows), clean(metric)))
     columns = (
-        Column("target"), Column("transfer"), Column("pattern"), Column("source"), Column("rate", True),
-        Column("minus clean", True), Column("interval", key=False), Column("share of"), Column("seeds", True),
+        Column("target"), Column("transfer"), Column("source"), Column("rate", True),
+        Column("minus clean", True), Column("interval", key=False), Column("share of", True), Column("seeds", True),
     )  # fmt: skip
     note = (
         f"Rates are means over seeds with 95{NBSP}% intervals; “minus clean” is the difference to models of the clean "
@@ -57,8 +87,7 @@ def _bar_row(bar: BiasBar, arm: str, reach: float) -> tuple[Cell, ...]:
             drawn = Cell(whisker=whisker(bottom, moved, top, reach))
     return (
         Cell(clean(bar.target)),
-        Cell(clean(bar.mode)),
-        Cell(clean(bar.pattern), f"to {clean(bar.attacked)}" if bar.attacked else ""),
+        Cell(clean(bar.mode), clean(bar.pattern) + (f" →{NBSP}{clean(bar.attacked)}" if bar.attacked else "")),
         Cell(clean(arm)),
         rate,
         difference,
@@ -71,7 +100,7 @@ def _bar_row(bar: BiasBar, arm: str, reach: float) -> tuple[Cell, ...]:
 def blamed_table(found: Bias, relative: bool, link: str) -> Table:
     """Source units by the bias that they carry, with images; `relative` as in `add_bias`."""
     scale = effects_scale(found.blamed, found.output)
-    scale = dataclasses.replace(scale, output=f"bias ({scale.output}, with the pattern minus without it)")
+    scale = dataclasses.replace(scale, output=f"bias ({clean(found.output)} with the pattern minus without it)")
     shown = found.blamed[:MOST_BLAMED]
     rows = tuple(_blamed_row(place, mover, scale) for place, mover in enumerate(shown, start=1))
     columns = (

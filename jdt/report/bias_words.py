@@ -7,7 +7,7 @@ from jdt.report.bias_content import BiasBar
 from jdt.report.bias_plots import CLEAN, SCRATCH, ends
 from jdt.report.content import Figure
 from jdt.report.parts import between
-from jdt.report.words import NBSP, clean, decimal, mode_words
+from jdt.report.words import NBSP, capital, clean, decimal, mode_words
 
 NO_IMAGES = "no images"
 FEW_VERDICTS = 4
@@ -57,27 +57,45 @@ def points(figure: Figure) -> str:
     return f"{decimal(100 * value, 1, signed=True)}{NBSP}pp" + (f" ({interval})" if interval else "")
 
 
-def verdicts_by_target(bars: Sequence[BiasBar]) -> dict[str, list[str]]:
-    """A sentence for every mode and pattern of a target, by the pattern's first metric."""
-    found: dict[str, list[str]] = {}
+def comparisons(bars: Sequence[BiasBar]) -> list[tuple[BiasBar, str, Figure | None]]:
+    """What there is a verdict about: the first metric of every target, mode and pattern, by biased source arm.
+
+    Returns:
+      Bars, each with an arm and the same arm's difference under the control pattern, where there is one.
+    """
+    found = []
     for bar in _first_bars(bars):
-        found.setdefault(bar.target, []).append(_sentence(bar, _control_of(bar, bars)))
+        control = _control_of(bar, bars)
+        for arm in biased_arms(bar):
+            found.append((bar, arm, control.transfer.get(arm) if control else None))
     return found
 
 
+def effect_words(bar: BiasBar, figure: Figure) -> str:
+    """What a difference to the clean source is, e.g. "+43.0 pp (+38.1 to +48.0) of images are pushed to bird"."""
+    if not math.isfinite(ends(figure)[0]):
+        return "no images are left in the denominator"
+    what = f"of images are pushed to {clean(bar.attacked)}" if bar.attacked else f"in {clean(bar.metric)}"
+    return f"{points(figure)} {what}"
+
+
+def control_verdict(figure: Figure) -> str:
+    """What the control says: it should contain 0."""
+    return f"{points(figure)}{', which should contain 0' if verdict(figure) in (_SURVIVES, _WEAKER) else ''}"
+
+
 def bias_summary(bars: Sequence[BiasBar]) -> list[str]:
-    """What was found, for the head of the page."""
-    firsts = _first_bars(bars)
-    if not firsts:
+    """What was found, for the head of the page: every verdict as a sentence, or how many there are of each kind."""
+    compared = comparisons(bars)
+    if not compared:
         return []
-    if len(firsts) <= FEW_VERDICTS:
-        by_target = verdicts_by_target(bars)
-        return [f"{clean(target)}. {' '.join(sentences)}" for target, sentences in by_target.items()]
-    found = [(bar, bar.transfer[arms[0]]) for bar in firsts if (arms := biased_arms(bar))]
+    if len(compared) <= FEW_VERDICTS:
+        return [_sentence(bar, arm, control) for bar, arm, control in compared]
+    found = [(bar, bar.transfer[arm]) for bar, arm, _ in compared]
     counts = {word: sum(verdict(figure) == word for _, figure in found) for word in
               (_SURVIVES, _NOTHING, _WEAKER, _UNSURE, _MISSING)}  # fmt: skip
     parts = [f"{word} in {count}" for word, count in counts.items() if count]
-    text = f"Of {len(found)} combinations of target, transfer and pattern, {'; '.join(parts)}."
+    text = f"Of {len(found)} combinations of target, transfer, pattern and source, {'; '.join(parts)}."
     if counts[_SURVIVES]:
         bar, figure = max(found, key=lambda entry: (verdict(entry[1]) == _SURVIVES, ends(entry[1])[0]))
         text += (
@@ -121,22 +139,10 @@ def _control_of(bar: BiasBar, bars: Sequence[BiasBar]) -> BiasBar | None:
     return next(iter(found), None)
 
 
-def _sentence(bar: BiasBar, control: BiasBar | None) -> str:
-    start, arms = f"With {mode_words(bar.mode)}, ", biased_arms(bar)
-    if not arms:
-        return f"{start}“{clean(bar.pattern)}” was not compared with the clean source."
-    first = bar.transfer[arms[0]]
-    of = "" if arms[0] == bar.pattern else f"source {clean(arms[0])}, "
-    what = f"of images are pushed to {clean(bar.attacked)} by" if bar.attacked else f"in {clean(bar.metric)} by"
-    if not math.isfinite(ends(first)[0]):
-        text = f"{start}{verdict(first)} about “{clean(bar.pattern)}”: no images are left in the denominator"
-    else:
-        text = f"{start}{verdict(first)}: {of}{points(first)} {what} “{clean(bar.pattern)}” against the clean source"
-    text += "".join(f"; source {clean(arm)}: {points(bar.transfer[arm])}, {verdict(bar.transfer[arm])}"
-                    for arm in arms[1:])  # fmt: skip
-    controls = biased_arms(control) if control else []
-    if control and controls:
-        figure = control.transfer[arms[0] if arms[0] in controls else controls[0]]
-        text += f"; control “{clean(control.pattern)}”: {points(figure)}"
-        text += ", which should contain 0" if verdict(figure) in (_SURVIVES, _WEAKER) else ""
-    return f"{text}."
+def _sentence(bar: BiasBar, arm: str, control: Figure | None) -> str:
+    figure = bar.transfer[arm]
+    source = "" if arm == bar.pattern else f" (source: {clean(arm)})"
+    text = f"{clean(bar.target)}, {mode_words(bar.mode)}, “{clean(bar.pattern)}”{source}: {verdict(figure)}. "
+    text += capital(effect_words(bar, figure))
+    text += " against the clean source" if math.isfinite(ends(figure)[0]) else ""
+    return f"{text}{f'; control pattern: {control_verdict(control)}' if control else ''}."

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from report_examples import make_case, make_content, make_counterfactual, make_suspects
+from report_examples import make_bias, make_case, make_content, make_counterfactual, make_suspects
 
-from jdt.report import add_cases, add_counterfactual, add_suspects, write_report
+from jdt.report import add_bias, add_cases, add_counterfactual, add_suspects, write_report
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +35,7 @@ def study(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("study")
     rng = np.random.default_rng(0)
     write_report(folder / "report.html", content)
+    add_bias(folder, make_bias())
     add_counterfactual(folder, [make_counterfactual()])
     add_cases(folder, [make_case(rng), make_case(rng, "failure", "image 17", note="taken for dog")], text="Two cases.")
     add_suspects(folder, [make_suspects(rng)])

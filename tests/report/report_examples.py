@@ -1,6 +1,7 @@
-"""Contents with known numbers, for the tests of the report."""
+"""Contents with known numbers and hostile names, and a reader of pages, for the tests of the report."""
 
 import dataclasses
+import html.parser
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from jdt.report import (
 )
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+EVIL = "<script>alert(1)</script>\"'&$x_1^2$"
 NOUNS = ("tabby", "collie", "tractor", "goldfish", "lighthouse", "sports car", "barn", "monarch", "teapot", "pier")
 
 
@@ -201,21 +203,66 @@ def make_bias(*, targets=("cifar10_32",), patterns=("square", "sham"), classes=C
         for arm, level in arms.items() for mode in ("fixed", "full")
     }  # fmt: skip
     counts = rng.integers(300, 500, len(classes))
-    with_pattern = {"scratch": counts + 10, "fixed": counts + 900 * (np.arange(len(classes)) == 2), "full": counts[::-1]}
+    with_pattern = {
+        "scratch": counts + 10,
+        "fixed": counts + 900 * (np.arange(len(classes)) == 2),
+        "full": counts[::-1],
+    }
     images = rng.integers(0, 256, (6, side, side, 3), dtype=np.uint8)
     images[1::2, :8, :8] = 255
     return Bias(
         "Does a white square in the source come along?",
         "Source images of the bird classes carried a white square; do targets that never saw it follow it?",
         bars=tuple(bars),
-        curves=(BiasCurve("Weight decay, cifar10_32", "weight decay", decay, True, "attack success rate", lines, "A note."),
-                BiasCurve("Target size, cifar10_32", "target images", (500.0, 1000.0, 2000.0, 4000.0, 8000.0), False,
-                          "attack success rate", lines)),
+        curves=(BiasCurve("Weight decay", "weight decay", decay, True, "attack success rate", lines, "A note."),
+                BiasCurve("Target size", "target images", (500.0, 1e3, 2e3, 4e3, 8e3), False, "flip rate", lines)),
         histograms=(BiasHistogram("cifar10_32, square", tuple(classes),
                                   {kind: (counts, moved) for kind, moved in with_pattern.items()}),),
         strips=(BiasStrip("Test images of cifar10_32, square", images),),
         blamed=make_case(rng).helps,
-        figures={"transfer_fixed": figure(0.4, 0.38, 0.42, 5, "points", "Square minus clean, fixed features."),
+        figures={"transfer_fixed": figure(0.4, 0.38, 0.42, 5, "difference of shares", "Square minus clean, fixed."),
                  "asr_square": figure(0.45, 0.41, 0.49, 5, "share", "Attack success rate of the square."),
                  "auroc_of_blame": figure(0.97, 0.95, 0.99, 5, "AUROC", "Of influence for the planted units.")},
     )  # fmt: skip
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags with attributes and the visible text."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.words, self.open, self.wrong = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "link", "img", "br", "line", "circle", "input"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        if not {"style", "script"} & {*self.open}:
+            self.words.append(data)
+
+
+def read(page):
+    reader = Reader()
+    reader.feed(page)
+    return reader
+
+
+def poisoned(value):
+    """A content with a hostile beginning and end of every string in it, wherever it stands."""
+    if isinstance(value, str):
+        return f"{EVIL}{value}\0\x1b[2J\ud800"
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: poisoned(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    if isinstance(value, dict):
+        return {poisoned(key): poisoned(item) for key, item in value.items()}
+    return type(value)(map(poisoned, value)) if type(value) in (list, tuple) else value

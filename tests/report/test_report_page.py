@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import html
-import html.parser
 import io
 import itertools
 import re
@@ -13,42 +12,10 @@ import numpy as np
 import pytest
 import rich.console
 from PIL import Image
-from report_examples import CIFAR, make_content, make_target, pictures, with_influences
+from report_examples import CIFAR, EVIL, make_content, make_target, pictures, poisoned, read, with_influences
 
 from jdt.checks import UserError
 from jdt.report import findings_table, write_figures, write_report
-
-EVIL = "<script>alert(1)</script>\"'&$x_1^2$"
-
-
-class Reader(html.parser.HTMLParser):
-    """Collects tags with attributes and the visible text."""
-
-    def __init__(self):
-        super().__init__()
-        self.tags, self.words, self.open, self.wrong = [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "link", "img", "br", "line", "circle", "input"}:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def handle_data(self, data):
-        if not {"style", "script"} & {*self.open}:
-            self.words.append(data)
-
-
-def read(page):
-    reader = Reader()
-    reader.feed(page)
-    return reader
 
 
 def words(page):
@@ -101,18 +68,6 @@ def test_every_image_is_a_picture(page):
             assert image.size == (int(attrs["width"]), int(attrs["height"]))
     # Four figures, five strips a class, and those of the grid.
     assert len(sizes) == 4 + 10 * 5 + 30 + 10
-
-
-def poisoned(value):
-    """A content with a hostile beginning and end of every string in it, wherever it stands."""
-    if isinstance(value, str):
-        return f"{EVIL}{value}\0\x1b[2J\ud800"
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: poisoned(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **fields)
-    if isinstance(value, dict):
-        return {poisoned(key): poisoned(item) for key, item in value.items()}
-    return type(value)(map(poisoned, value)) if type(value) in (list, tuple) else value
 
 
 def test_every_string_of_a_content_is_escaped(written):

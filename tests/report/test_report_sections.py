@@ -38,7 +38,7 @@ def copied(study, tmp_path):
 
 
 def test_sections_stand_in_one_order_whoever_comes_first(study, tmp_path, content):
-    names = ["influences-1", "counterfactual", "cases", "suspects"]
+    names = ["influences-1", "bias", "counterfactual", "cases", "suspects"]
     last = ["influences-reading", "influences-figures", "influences-provenance"]
     assert titles(study) == names + last
     add_suspects(tmp_path, [make_suspects(np.random.default_rng(0))])
@@ -47,7 +47,7 @@ def test_sections_stand_in_one_order_whoever_comes_first(study, tmp_path, conten
     assert titles(tmp_path) == ["counterfactual", "suspects"]
     path = write_report(tmp_path / "report.html", content)
     assert path == tmp_path / "report.html"
-    assert titles(tmp_path) == [*names[:2], "suspects", *last]
+    assert titles(tmp_path) == ["influences-1", "counterfactual", "suspects", *last]
 
 
 def test_a_section_replaces_that_of_its_name_alone(copied):
@@ -171,6 +171,7 @@ def test_tables_hold_the_numbers_in_full(study, content):
     assert {path.name for path in tables.iterdir()} == {
         *(f"1_cifar10_32_fixed_{name}.csv" for name in ("classes", "task", "accuracy", "reliability")), "figures.csv",
         *(f"counterfactual_1_cifar10_32_fixed{name}.csv" for name in ("", "_order", "_figures")),
+        *(f"bias_{name}.csv" for name in ("bars", "curves", "predictions", "blamed", "figures")),
         "cases.csv", "cases_figures.csv", "suspects_1.csv", "suspects_1_figures.csv",
     }  # fmt: skip
 
