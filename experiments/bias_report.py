@@ -1,4 +1,4 @@
-"""What a study of bias transfer says: a table on the terminal, `bias.json`, `summary.json` and a section of the page."""
+"""What a study of bias transfer says: a table on the terminal, `bias.json`, `summary.json`, a section of the page."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +73,7 @@ def _mean(values: np.ndarray, unit: str, text: str) -> jdt.report.Figure:
 
 def _gap(found: jdt.analyses.Difference, text: str) -> jdt.report.Figure:
     ends = (None, None) if np.isnan(found.low) else (found.low, found.high)
-    return jdt.report.Figure(found.mean, *ends, found.pairs, "points", text)
+    return jdt.report.Figure(found.mean, *ends, found.pairs, "difference of shares", text)
 
 
 def _question(config: Config, study: Study) -> str:
@@ -90,7 +90,7 @@ def _question(config: Config, study: Study) -> str:
     return (
         f"{int(study.carriers.sum()):,} of {len(study.base.source):,} source images carry a pattern ({listed}), and no "
         "target training image does unless that is said. How many test images does the pattern move to another class? "
-        f"Clean twins have the same {config.seeds} seeds and the same images without it; the sham is on no source image."
+        f"Clean twins have the same {config.seeds} seeds and the same images without it; no source image has the sham."
     )
 
 
@@ -133,7 +133,8 @@ def _curves(study: Study, measured: Sequence[Measured]) -> list[jdt.report.BiasC
     metric, curves = SHOWN[study.kind][0], []
     sweeps: tuple[tuple[str, str, bool, Callable[[Variant], float | None]], ...] = (
         ("Weight decay", "weight decay", True, lambda v: v.decay if _only(v, "decay") else None),
-        ("Target size", "share of the target's training images", False, lambda v: v.fraction if _only(v, "fraction") else None),
+        ("Target size", "share of the target's training images", False,
+         lambda v: v.fraction if _only(v, "fraction") else None),
         ("De-biasing", "share of the target's training images with the pattern", False,
          lambda v: v.debias if _only(v, "debias") else None),
         ("Composition", "share of group 1 in the target's training images", False,
@@ -315,9 +316,7 @@ def _warnings(measured: Sequence[Measured]) -> list[str]:
     words = []
     if missing:
         places = ", ".join(dict.fromkeys(f"{one.variant.name} ({one.mode}, {one.arm})" for one in missing[:5]))
-        words.append(
-            f"{len(missing)} rates have no example in the denominator of some model, and are missing: {places}."
-        )
+        words.append(f"{len(missing)} rates have no image in the denominator of some model, and are missing: {places}.")
     if measured and len(measured[0].values) < 2:
         words.append("There is one seed, so that no difference has an interval: pass --seeds 5.")
     return words
@@ -388,4 +387,4 @@ def _plain(
             "attack_success": {" / ".join(key): values.tolist() for key, values in blame.attack.items()},
             "accuracy": {" / ".join(key): values.tolist() for key, values in blame.accuracy.items()},
         }
-    return jdt.store.jsonable(plain)
+    return plain

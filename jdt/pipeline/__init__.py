@@ -31,6 +31,7 @@ from jdt.pipeline.gallery import gallery_of as gallery_of
 from jdt.pipeline.measuring import BUDGET_SECONDS as BUDGET_SECONDS
 from jdt.pipeline.measuring import make_forecast as make_forecast
 from jdt.pipeline.rows import OUTPUTS as OUTPUTS
+from jdt.pipeline.rows import Models as Models
 from jdt.pipeline.rows import share_of as share_of
 from jdt.pipeline.rows import usable_models as usable_models
 from jdt.pipeline.rows import usable_rows as usable_rows
