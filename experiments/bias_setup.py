@@ -317,6 +317,11 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
     rows = jdt.plant.correlated_subsets(labels, groups, config.phis, seed=config.seed)
     targets, variants, tested = [], [], {}
     for target in base.targets:
+        if len(target.test.class_names) != 2:
+            raise jdt.UserError(
+                f"{target.name} has {len(target.test.class_names)} classes, but a skew is that of two: pass "
+                "--target-groups with two groups of classes, or --target-label with a feature that is true or false."
+            )
         feature = config.target_group or config.group
         test_split = config.target_test_split or jdt.data.evaluation_split(target.name, data_dir=config.data_dir)
         train, train_groups = _grouped(config, target.train, target.name, config.target_split or "train", feature)
@@ -348,8 +353,8 @@ def _grouped(
     if config.group == "planted":
         _, trigger = jdt.plant.parse_trigger(config.trigger[0])
         return jdt.plant.planted_attribute(data, trigger.stamp(data.image_shape, "attribute"), seed=config.seed)
-    if config.source_groups is not None:
-        raise jdt.UserError("--source-groups leaves examples out, which a column of groups does not: pass --label.")
+    if config.source_groups is not None or config.target_groups is not None:
+        raise jdt.UserError("groups of classes leave examples out, which a column of groups does not: pass --label.")
     groups, names = jdt.data.attribute(name, split, str(feature), data_dir=config.data_dir)
     if len(names) > 2:
         raise jdt.UserError(f"{feature} of {name} has {len(names)} values, but a group is one of two: pass another.")
