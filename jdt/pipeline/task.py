@@ -51,6 +51,9 @@ class TargetData:
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
             raise checks.UserError(f"target {self.name!r}: its training and test splits name different classes.")
+        views = [view for view, _ in self.views]
+        if len(set(views)) < len(views):
+            raise checks.UserError(f"views of target {self.name!r} are {', '.join(views)}: name each of them once.")
         for view, data in self.views:
             if data.class_names != self.test.class_names or data.image_shape != self.test.image_shape:
                 raise checks.UserError(
