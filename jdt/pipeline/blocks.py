@@ -317,14 +317,15 @@ def _transfer(
 def _source_accuracy(
     task: Task, ensemble: Ensemble, trained: Trained, masks: Bool[np.ndarray, "models units"]
 ) -> Float[np.ndarray, " models"]:
-    """Accuracy on the test images of the classes that each model was trained on (the published protocol)."""
+    """Accuracy on the test images of the classes that each model was trained on (the published protocol); else NaN."""
     if task.source_test is None:
         return np.full(len(masks), np.nan, np.float32)
     logits = apply_in_batches(ensemble, trained.variables, task.source_test.images).logits
     labels = np.asarray(task.source_test.labels)
     right = np.asarray(logits.argmax(axis=-1)) == labels
     kept = _kept_classes(task, masks)[:, labels]
-    return (np.sum(right & kept, axis=1) / np.maximum(kept.sum(axis=1), 1)).astype(np.float32)
+    count = kept.sum(axis=1)
+    return np.where(count > 0, np.sum(right & kept, axis=1) / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def _kept_classes(task: Task, masks: Bool[np.ndarray, "models units"]) -> Bool[np.ndarray, "models classes"]:

@@ -105,10 +105,9 @@ def test_views_and_stamps_are_planned_for(make_task, tmp_path, monkeypatch):
     assert trial.how()["target, fixed"] == "all 149 images"
     assert trial.scale("target, fixed", 2.0) == 2.0
 
-    seen_by: dict[str, int] = {}
-    monkeypatch.setattr(measuring, "memory_needed", lambda _, examples: seen_by.setdefault("source", examples))
+    monkeypatch.setattr(measuring, "memory_needed", lambda _, examples: examples)
     monkeypatch.setattr(measuring, "inference_memory_needed", lambda _, images: images)
-    monkeypatch.setattr(measuring, "head_memory_needed", lambda _, training, test, head: 1000 * len(test))
+    monkeypatch.setattr(measuring, "head_memory_needed", lambda *args: 1000 * len(args[2]))
     memory, source = measuring._memory(task), 100 * (36 + 4)
     assert memory == {"training": 100, "features": source + 149, "heads": source + 109_000}
 
