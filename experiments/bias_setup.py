@@ -319,7 +319,7 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
     for target in base.targets:
         feature = config.target_group or config.group
         test_split = config.target_test_split or jdt.data.evaluation_split(target.name, data_dir=config.data_dir)
-        train, train_groups = _grouped(config, target.train, target.name, "train", feature)
+        train, train_groups = _grouped(config, target.train, target.name, config.target_split or "train", feature)
         test, test_groups = _grouped(config, target.test, target.name, test_split, feature)
         balanced = np.flatnonzero(jdt.plant.balanced_cells(np.asarray(test.labels), test_groups, config.seed))
         whole = dataclasses.replace(target, train=train, test=test.part(balanced, f"{test.name}, balanced"))

@@ -36,6 +36,8 @@ class Config:
     """Target datasets."""
     target_label: str | None = None
     """Feature of the targets that is the label; by default the only or the usual one."""
+    target_split: str | None = None
+    """Split of the targets that heads and networks are trained on, e.g. "train[:25%]"; by default train."""
     target_test_split: str | None = None
     """Split of the targets whose outputs are recorded, e.g. "test[:1000]"; by default test, else validation."""
     data_dir: pathlib.Path | None = None
@@ -154,7 +156,15 @@ MACHINE_FIELDS = (
 """Flags that say how and where a run is trained, and not what: each command has its own."""
 ARRAYS_AT_ONCE = 8
 """Float32 arrays [units, examples] that estimating and saving one output holds: influence, error, z, and copies."""
-LATER_FIELDS = ("source_test_split", "target_test_split", "image_channels", "views", "label", "target_label")
+LATER_FIELDS = (
+    "source_test_split",
+    "target_test_split",
+    "image_channels",
+    "views",
+    "label",
+    "target_label",
+    "target_split",
+)
 """Flags that runs of before do not know; part of a run's identity where they are given."""
 
 
@@ -333,7 +343,7 @@ def load_target(
       Training split, test split, and the training split once more, streamed, where a recipe of training cuts it anew.
     """
     row = None if config.views == "whole" else paper_target(name, config.views)
-    split = "train" if row is None or name.startswith("folder:") else row.train_split
+    split = config.target_split or ("train" if row is None or name.startswith("folder:") else row.train_split)
     view = jdt.data.View() if config.views == "whole" else still_view(name, config.views)
     streamed = load(split, view, streamed=True) if any(recipe.is_cut for recipe in training) else None
     return load(split, view), load(test_split, view), streamed
