@@ -367,6 +367,8 @@ def _plain(
         "arms": list(study.arms),
         "twin": predictions.twin,
         "seeds": config.seeds,
+        "triggers": list(study.triggers),
+        "shams": list(study.shams),
         "reporting_images": reporting,
         "groups": {name: groups.tolist() for name, groups in study.groups.items()},
         "measured": [one.to_plain() for one in measured],
