@@ -568,8 +568,8 @@ def planted_units(study: Study, store: Store) -> list[int] | None:
 
 def dropped_figures(study: Study, claim: Mapping[str, Any], attacked: Sequence[int]) -> Iterator[Figure]:
     """Attack success and accuracy of models that were trained without units; masks say which model is which."""
-    store, seeds = Store(study.run / "dropped"), study.seeds
-    yield Figure("dropped: units", claim["units"][: claim["dropped"]], store.config["dropped"])
+    store, seeds = Store(study.run / pathlib.PurePath(claim["run"]).name), study.seeds
+    yield Figure("dropped: units", sorted(claim["units"][: claim["dropped"]]), sorted(store.config["dropped"]))
     keys = list(itertools.product((study.twin, claim["pattern"]), WITHOUT))
     yield Figure("dropped: models", len(keys) * seeds, store.num_models)
     names = [f"{arm} {what} {seed}" for seed in range(seeds) for arm, what in keys]

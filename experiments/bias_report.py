@@ -386,6 +386,7 @@ def _plain(
             "auroc": None if blame.auroc is None else blame.auroc.value,
             "control": None if blame.control is None else blame.control.value,
             "dropped": blame.dropped,
+            "run": blame.run,
             "attack_success": {" / ".join(key): values.tolist() for key, values in blame.attack.items()},
             "accuracy": {" / ".join(key): values.tolist() for key, values in blame.accuracy.items()},
         }
