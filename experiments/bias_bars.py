@@ -164,7 +164,7 @@ def _sham(study: Study, target: str, measured: Sequence[Measured]) -> Verdict:
     shams = [
         one
         for one in find(measured, metric=ASR, target=target)
-        if one.pattern.startswith(("sham", "shuffled")) and one.arm in study.triggers and one.transfer is not None
+        if one.pattern in study.shams and one.arm in study.triggers and one.transfer is not None
     ]
     if not shams:
         return Verdict(name, None, "")

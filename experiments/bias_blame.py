@@ -12,7 +12,10 @@ from experiments.influence_run import train_run
 from experiments.influence_setup import planned
 
 INFLUENCE, DROPPED = "influence", "dropped"
-"""Folders of the run: models on random subsets of the units, and models without the units to blame."""
+"""Folders of the run: models on random subsets of the units, and models without the units to blame.
+
+The second ends in a digest of what its models were trained on: more models on random subsets may blame other units.
+"""
 ALL, BLAMED, RANDOM = "all units", "without blamed units", "without random units"
 PLANTED_AUROC, PERMUTATIONS = 0.95, 50
 """A unit that carries the pattern must be above one that does not so often; permutations of the negative control."""
@@ -33,6 +36,7 @@ class Blame:
       control: The same with mask rows permuted.
       order: Units, the one with most influence on the bias first.
       dropped: How many of them the models below do without.
+      run: Folder of the run that holds those models.
       attack: Attack success rate of retrained models, `[seeds]`, by (source variant, what they do without).
       accuracy: Their accuracy on clean test images.
     """
@@ -47,6 +51,7 @@ class Blame:
     control: jdt.report.Figure | None
     order: np.ndarray
     dropped: int
+    run: str
     attack: Mapping[tuple[str, str], np.ndarray]
     accuracy: Mapping[tuple[str, str], np.ndarray]
 
@@ -238,14 +243,15 @@ def _retrained(
     attacked: Sequence[int],
     hosts: jdt.hosts.Hosts,
     say: Callable[..., None],
-) -> tuple[dict[tuple[str, str], np.ndarray], dict[tuple[str, str], np.ndarray]] | None:
+) -> tuple[str, dict[tuple[str, str], np.ndarray], dict[tuple[str, str], np.ndarray]] | None:
     """Attack success and accuracy of biased and clean models with all units, without blamed and without random ones."""
     subsets, names, rows = [], [], []
+    blamed, rest = np.sort(order[:count]), np.sort(order[count:])  # Another order among them trains nothing anew.
     of_example = study.base.units.of_example[study.original]
     for seed in range(config.seeds):
-        others = np.random.default_rng([config.seed, seed, 8]).permutation(order[count:])[:count]
+        others = np.random.default_rng([config.seed, seed, 8]).permutation(rest)[:count]
         for arm in (study.twin, pattern):
-            for what, gone in ((ALL, order[:0]), (BLAMED, order[:count]), (RANDOM, others)):
+            for what, gone in ((ALL, order[:0]), (BLAMED, blamed), (RANDOM, others)):
                 rows.append((arm, what))
                 names.append(f"{arm} {what} {seed}")
                 subsets.append(study.members[arm] & (of_example != jdt.masks.OUTSIDE) & ~np.isin(of_example, gone))
@@ -253,12 +259,12 @@ def _retrained(
     ids = jdt.analyses.FIRST_RETRAINED_ID + np.repeat(np.arange(config.seeds), len(rows) // config.seeds)
     listed = jdt.masks.Listed(masks, ids, config.seed)
     task = _task(study, target, mode, made, pattern, num_models=len(masks), design=listed)
-    own = dataclasses.replace(config, out=_folder(config, DROPPED))
+    name = f"{DROPPED}-{jdt.config.fingerprint([names, *(np.packbits(row).tolist() for row in subsets)])[:8]}"
+    own = dataclasses.replace(config, out=_folder(config, name))
     say(f"{len(masks)} models are trained without the {count} units to blame, or as many random ones.")
     more = {
         "design": {"kind": "listed", "seed": config.seed},
-        "dropped": [units.names[u] for u in order[:count]],
-        "subsets": jdt.config.fingerprint([np.packbits(row).tolist() for row in subsets]),
+        "dropped": [units.names[u] for u in blamed],
     }
     if not _train(own, study, task, hosts, say, more):
         return None
@@ -271,4 +277,4 @@ def _retrained(
     rates = jdt.analyses.attack_success(clean, shown, attacked).value
     right = jdt.analyses.accuracy_parts(clean, labels[report])[0].rate.value
     found = {key: np.array([key == row for row in rows]) for key in dict.fromkeys(rows)}
-    return {key: rates[mine] for key, mine in found.items()}, {key: right[mine] for key, mine in found.items()}
+    return name, {key: rates[mine] for key, mine in found.items()}, {key: right[mine] for key, mine in found.items()}

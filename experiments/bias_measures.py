@@ -127,7 +127,7 @@ def attacked_classes(study: Study, predictions: Predictions, named: Sequence[str
                     continue
                 of = pattern if pattern in study.triggers else next(iter(study.triggers), "")
                 arm = of or next(arm for arm in predictions.arms if arm not in (TWIN, SCRATCH))
-                is_natural = pattern not in study.triggers and not pattern.startswith(("sham", "shuffled"))
+                is_natural = pattern not in study.triggers and pattern not in study.shams
                 shown = pattern if is_natural or not of else of
                 arm = CLEAN if is_natural and of else arm
                 clean = predictions.of(variant.name, mode, arm)

@@ -368,6 +368,8 @@ def _plain(
         "arms": list(study.arms),
         "twin": predictions.twin,
         "seeds": config.seeds,
+        "triggers": list(study.triggers),
+        "shams": list(study.shams),
         "reporting_images": reporting,
         "groups": {name: groups.tolist() for name, groups in study.groups.items()},
         "measured": [one.to_plain() for one in measured],
@@ -385,6 +387,7 @@ def _plain(
             "auroc": None if blame.auroc is None else blame.auroc.value,
             "control": None if blame.control is None else blame.control.value,
             "dropped": blame.dropped,
+            "run": blame.run,
             "attack_success": {" / ".join(key): values.tolist() for key, values in blame.attack.items()},
             "accuracy": {" / ".join(key): values.tolist() for key, values in blame.accuracy.items()},
         }

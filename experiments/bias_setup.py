@@ -104,6 +104,7 @@ class Study:
       members: Source variant -> bool `[pool]`, the examples that it trains on.
       stamps: Every pattern on test images, triggers first.
       triggers: Those of them that are in the source.
+      shams: Those that are there as a control: no source image has them, and nothing should come along.
       carriers: bool `[examples]` of the base's source: who carries the first trigger.
       original: int `[pool]`: the base's example that each example of the pool is a version of.
       variants: Of the targets.
@@ -116,6 +117,7 @@ class Study:
     members: Mapping[str, np.ndarray]
     stamps: Mapping[str, jdt.plant.Stamp]
     triggers: tuple[str, ...]
+    shams: tuple[str, ...]
     carriers: np.ndarray
     original: np.ndarray
     variants: tuple[Variant, ...]
@@ -155,7 +157,8 @@ def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
     shape = base.source.image_shape
     stamps = {name: trigger.stamp(shape, name) for name, trigger in patterns.items()}
     triggers = tuple(stamps) if config.source_checkpoint is None else ()
-    stamps |= {stamp.name: stamp for stamp in _shams(config, patterns, stamps, shape)}
+    shams = {stamp.name: stamp for stamp in _shams(config, patterns, stamps, shape)}
+    stamps |= shams
     stencils = jdt.plant.read_stencils(str(config.stencils)) if config.stencils is not None else ()
     for stencil in stencils:
         stamp = stencil.stamp(shape)
@@ -181,7 +184,9 @@ def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
             targets.append(made)
             variants.append(variant)
     arms = (*members, SCRATCH) if triggers else (GIVEN,)
-    return _study(config, base, source, members, arms, targets, variants, stamps, triggers, carriers, original, {})
+    return _study(
+        config, base, source, members, arms, targets, variants, stamps, triggers, tuple(shams), carriers, original, {}
+    )
 
 
 def _drawn(config: Config, base: jdt.pipeline.Task) -> tuple[dict[str, jdt.plant.Trigger], tuple[int, ...]]:
@@ -274,12 +279,11 @@ def _varied(
             made = _variant(config, base, made, fractions=(fraction,))
         if pattern:
             suffix = f"{pattern}{100 * share:g}%"
-            made = dataclasses.replace(
-                made,
-                name=f"{made.name}@{suffix}",
-                train=jdt.plant.stamped_view(made.train, stamps[pattern], seed=config.seed, share=share),
-                whole=target,
+            train, streamed = (
+                one and jdt.plant.stamped_view(one, stamps[pattern], seed=config.seed, share=share)
+                for one in (made.train, made.streamed)
             )
+            made = dataclasses.replace(made, name=f"{made.name}@{suffix}", train=train, streamed=streamed, whole=target)
         if decay is not None:
             made = _variant(config, base, made, weight_decays=(decay,))
         found.append((made, Variant(target.name, made.name, fraction, decay, share, pattern)))
@@ -316,15 +320,12 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
     arms = [f"phi={value:g}" for value in config.phis]
     rows = jdt.plant.correlated_subsets(labels, groups, config.phis, seed=config.seed)
     targets, variants, tested = [], [], {}
-    for target in base.targets:
-        if len(target.test.class_names) != 2:
-            raise jdt.UserError(
-                f"{target.name} has {len(target.test.class_names)} classes, but a skew is that of two: pass "
-                "--target-groups with two groups of classes, or --target-label with a feature that is true or false."
-            )
+    for target in (_of_two_classes(one) for one in base.targets):
         feature = config.target_group or config.group
         test_split = config.target_test_split or jdt.data.evaluation_split(target.name, data_dir=config.data_dir)
-        train, train_groups = _grouped(config, target.train, target.name, config.target_split or "train", feature)
+        train_split = config.target_split or "train"
+        train, train_groups = _grouped(config, target.train, target.name, train_split, feature)
+        streamed = target.streamed and _grouped(config, target.streamed, target.name, train_split, feature)[0]
         test, test_groups = _grouped(config, target.test, target.name, test_split, feature)
         balanced = np.flatnonzero(jdt.plant.balanced_cells(np.asarray(test.labels), test_groups, config.seed))
         whole = dataclasses.replace(target, train=train, test=test.part(balanced, f"{test.name}, balanced"))
@@ -332,8 +333,11 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
         chosen = jdt.plant.composition(np.asarray(train.labels), train_groups, shares, seed=config.seed)
         for share, row in zip(shares, chosen, strict=True):
             name = f"{target.name}@group{100 * share:g}%"
-            part = train.part(np.flatnonzero(row), f"{train.name}, {share:.0%} of group 1")
-            one = dataclasses.replace(whole, name=name, train=part, whole=whole)
+            part, streamed_part = (
+                data and data.part(np.flatnonzero(row), f"{train.name}, {share:.0%} of group 1")
+                for data in (train, streamed)
+            )
+            one = dataclasses.replace(whole, name=name, train=part, streamed=streamed_part, whole=whole)
             for decay in (None, *config.weight_decays):
                 made = one if decay is None else _variant(config, base, one, weight_decays=(decay,))
                 targets.append(made)
@@ -341,9 +345,19 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
         tested[target.name] = test_groups[balanced]
     members = dict(zip(arms, rows, strict=True))
     return _study(
-        config, base, source, members, (*arms, SCRATCH), targets, variants, {}, (), groups == 1, np.arange(len(labels)),
-        tested,
+        config, base, source, members, (*arms, SCRATCH), targets, variants, {}, (), (), groups == 1,
+        np.arange(len(labels)), tested,
     )  # fmt: skip
+
+
+def _of_two_classes(target: jdt.pipeline.TargetData) -> jdt.pipeline.TargetData:
+    """A target whose label is one of two, as that is which group skew is about."""
+    if len(target.test.class_names) != 2:
+        raise jdt.UserError(
+            f"{target.name} has {len(target.test.class_names)} classes, but skew is that of a label of two: pass "
+            "--target-groups with two groups of classes, or --target-label with a feature that is true or false."
+        )
+    return target
 
 
 def _grouped(
@@ -354,7 +368,10 @@ def _grouped(
         _, trigger = jdt.plant.parse_trigger(config.trigger[0])
         return jdt.plant.planted_attribute(data, trigger.stamp(data.image_shape, "attribute"), seed=config.seed)
     if config.source_groups is not None or config.target_groups is not None:
-        raise jdt.UserError("groups of classes leave examples out, which a column of groups does not: pass --label.")
+        raise jdt.UserError(
+            "--source-groups and --target-groups leave examples out, which a column of groups does not: pass --label "
+            "and --target-label."
+        )
     groups, names = jdt.data.attribute(name, split, str(feature), data_dir=config.data_dir)
     if len(names) > 2:
         raise jdt.UserError(f"{feature} of {name} has {len(names)} values, but a group is one of two: pass another.")
@@ -371,6 +388,7 @@ def _study(
     variants: Sequence[Variant],
     stamps: Mapping[str, jdt.plant.Stamp],
     triggers: tuple[str, ...],
+    shams: tuple[str, ...],
     carriers: np.ndarray,
     original: np.ndarray,
     groups: Mapping[str, np.ndarray],
@@ -399,8 +417,9 @@ def _study(
         start=_start(config, base, config.source_checkpoint),
     )
     return Study(
-        task, base, tuple(arms) * config.seeds, members, stamps, triggers, carriers, original, tuple(variants), groups
-    )
+        task, base, tuple(arms) * config.seeds, members, stamps, triggers, shams, carriers, original, tuple(variants),
+        groups,
+    )  # fmt: skip
 
 
 def _start(config: Config, base: jdt.pipeline.Task, path: pathlib.Path | None) -> jdt.models.Variables | None:
