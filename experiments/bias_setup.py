@@ -179,6 +179,8 @@ def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
         members = {CLEAN: np.ones(len(labels), bool)}
     targets, variants = [], []
     for target in base.targets:
+        for name in config.attacked:
+            jdt.checks.require_known("attacked class", name, target.test.class_names)
         views = tuple(
             (name, jdt.plant.stamped_view(target.test, stamp, seed=config.seed)) for name, stamp in stamps.items()
         )

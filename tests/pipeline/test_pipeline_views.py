@@ -34,7 +34,7 @@ def test_a_view_is_stored_as_if_it_were_the_test_split(make_task, open_writer):
     seen = with_views(make_task().targets[0])
     seen = dataclasses.replace(seen, views=seen.views[:1])
     task = make_task("fixed-size", num_models=2, epochs=1, targets=(seen,))
-    task = dataclasses.replace(task, modes=("fixed", "full"), full=FULL, baseline_models=0)
+    task = dataclasses.replace(task, baseline_models=0)
     found, run = outputs(task, open_writer(task, "views"))
     assert list(dict.fromkeys(name.split("/")[1] for name in found)) == ["target", "target+square"]
     # Alone under the name of the target, so that heads start from the same values.
