@@ -34,6 +34,8 @@ class Config:
     """Feature of the source that is the label, e.g. attributes/Young; by default the only or the usual one."""
     target: tuple[str, ...] = ("jdt_digits",)
     """Target datasets."""
+    target_groups: pathlib.Path | None = None
+    """Group the targets' classes anew, and leave out those in no group: a JSON file of new class -> classes."""
     target_label: str | None = None
     """Feature of the targets that is the label; by default the only or the usual one."""
     target_split: str | None = None
@@ -157,14 +159,8 @@ MACHINE_FIELDS = (
 ARRAYS_AT_ONCE = 8
 """Float32 arrays [units, examples] that estimating and saving one output holds: influence, error, z, and copies."""
 LATER_FIELDS = (
-    "source_test_split",
-    "target_test_split",
-    "image_channels",
-    "views",
-    "label",
-    "target_label",
-    "target_split",
-)
+    "source_test_split", "target_test_split", "image_channels", "views", "label", "target_label", "target_split",
+)  # fmt: skip
 """Flags that runs of before do not know; part of a run's identity where they are given."""
 
 
@@ -346,7 +342,15 @@ def load_target(
     split = config.target_split or ("train" if row is None or name.startswith("folder:") else row.train_split)
     view = jdt.data.View() if config.views == "whole" else still_view(name, config.views)
     streamed = load(split, view, streamed=True) if any(recipe.is_cut for recipe in training) else None
-    return load(split, view), load(test_split, view), streamed
+    train, test = load(split, view), load(test_split, view)
+    if config.target_groups is None:
+        return train, test, streamed
+    if streamed is not None:
+        raise jdt.UserError(
+            "--target-groups needs decoded images, but a recipe cuts them anew in every pass: leave one."
+        )
+    groups = jdt.masks.read_groups(config.target_groups)
+    return jdt.data.regrouped(train, groups), jdt.data.regrouped(test, groups), None
 
 
 def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
@@ -375,7 +379,7 @@ def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
         raise jdt.UserError(f"{run.path} says in a way of its own how it was made ({error}).") from error
     paths = {
         name: pathlib.Path(value)
-        for name in ("data_dir", "start_from", "source_groups", "plant_fits")
+        for name in ("data_dir", "start_from", "source_groups", "target_groups", "plant_fits")
         if isinstance(value := getattr(config, name), str)
     }
     given = {name: value for name, value in changes.items() if value is not None}

@@ -71,6 +71,8 @@ class TargetData:
         """The test split and its views one after the other, as they are shown to models."""
         if not self.views:
             return as_shown(self.test)
+        if self.whole is not None and (self.whole.test, self.whole.views) == (self.test, self.views):
+            return self.whole.all_tests
         parts = list(map(as_shown, self.tests.values()))
         return dataclasses.replace(
             parts[0],
