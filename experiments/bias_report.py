@@ -330,7 +330,8 @@ def _table(study: Study, measured: Sequence[Measured]) -> Table:
         table.add_column(name, overflow="fold")
     rows: dict[tuple[str, str, str], dict[str, Measured]] = {}
     for one in find(measured, metric=metric):
-        rows.setdefault((one.variant.name, one.mode, one.pattern), {})[one.arm] = one
+        if one.variant.is_plain or one.pattern in ("", *study.triggers):  # Controls of sweeps are on the page.
+            rows.setdefault((one.variant.name, one.mode, one.pattern), {})[one.arm] = one
     for (name, mode, pattern), found in rows.items():
         first = next(iter(found.values()))
         gaps = [

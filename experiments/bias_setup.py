@@ -53,8 +53,6 @@ class Config(influence_setup.Config):
     """Study a group instead of a pattern: planted (the first trigger on half of all images), or a TFDS feature."""
     target_group: str | None = None
     """The feature of the targets that is the group, where it has another name than the source's."""
-    target_groups: pathlib.Path | None = None
-    """With --group planted: JSON of two groups of the targets' classes, as --source-groups is of the source's."""
     phis: tuple[float, ...] = (0.0, 0.8)
     """Correlations of label and group in the source, each a variant of it; the first is the clean twin."""
     compositions: tuple[float, ...] = ()
@@ -322,11 +320,12 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
     arms = [f"phi={value:g}" for value in config.phis]
     rows = jdt.plant.correlated_subsets(labels, groups, config.phis, seed=config.seed)
     targets, variants, tested = [], [], {}
-    for target in (_of_two_classes(config, one) for one in base.targets):
+    for target in (_of_two_classes(one) for one in base.targets):
         feature = config.target_group or config.group
         test_split = config.target_test_split or jdt.data.evaluation_split(target.name, data_dir=config.data_dir)
-        train, train_groups = _grouped(config, target.train, target.name, "train", feature)
-        streamed = target.streamed and _grouped(config, target.streamed, target.name, "train", feature)[0]
+        train_split = config.target_split or "train"
+        train, train_groups = _grouped(config, target.train, target.name, train_split, feature)
+        streamed = target.streamed and _grouped(config, target.streamed, target.name, train_split, feature)[0]
         test, test_groups = _grouped(config, target.test, target.name, test_split, feature)
         balanced = np.flatnonzero(jdt.plant.balanced_cells(np.asarray(test.labels), test_groups, config.seed))
         whole = dataclasses.replace(target, train=train, test=test.part(balanced, f"{test.name}, balanced"))
@@ -351,14 +350,8 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
     )  # fmt: skip
 
 
-def _of_two_classes(config: Config, target: jdt.pipeline.TargetData) -> jdt.pipeline.TargetData:
+def _of_two_classes(target: jdt.pipeline.TargetData) -> jdt.pipeline.TargetData:
     """A target whose label is one of two, as that is which group skew is about."""
-    if config.target_groups is not None:
-        groups = jdt.masks.read_groups(config.target_groups)
-        train, test, streamed = (
-            data and jdt.data.regrouped(data, groups) for data in (target.train, target.test, target.streamed)
-        )
-        target = dataclasses.replace(target, train=train, test=test, streamed=streamed)
     if len(target.test.class_names) != 2:
         raise jdt.UserError(
             f"{target.name} has {len(target.test.class_names)} classes, but skew is that of a label of two: pass "

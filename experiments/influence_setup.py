@@ -34,8 +34,12 @@ class Config:
     """Feature of the source that is the label, e.g. attributes/Young; by default the only or the usual one."""
     target: tuple[str, ...] = ("jdt_digits",)
     """Target datasets."""
+    target_groups: pathlib.Path | None = None
+    """Group the targets' classes anew, and leave out those in no group: a JSON file of new class -> classes."""
     target_label: str | None = None
     """Feature of the targets that is the label; by default the only or the usual one."""
+    target_split: str | None = None
+    """Split of the targets that heads and networks are trained on, e.g. "train[:25%]"; by default train."""
     target_test_split: str | None = None
     """Split of the targets whose outputs are recorded, e.g. "test[:1000]"; by default test, else validation."""
     data_dir: pathlib.Path | None = None
@@ -154,7 +158,9 @@ MACHINE_FIELDS = (
 """Flags that say how and where a run is trained, and not what: each command has its own."""
 ARRAYS_AT_ONCE = 8
 """Float32 arrays [units, examples] that estimating and saving one output holds: influence, error, z, and copies."""
-LATER_FIELDS = ("source_test_split", "target_test_split", "image_channels", "views", "label", "target_label")
+LATER_FIELDS = (
+    "source_test_split", "target_test_split", "image_channels", "views", "label", "target_label", "target_split",
+)  # fmt: skip
 """Flags that runs of before do not know; part of a run's identity where they are given."""
 
 
@@ -333,10 +339,18 @@ def load_target(
       Training split, test split, and the training split once more, streamed, where a recipe of training cuts it anew.
     """
     row = None if config.views == "whole" else paper_target(name, config.views)
-    split = "train" if row is None or name.startswith("folder:") else row.train_split
+    split = config.target_split or ("train" if row is None or name.startswith("folder:") else row.train_split)
     view = jdt.data.View() if config.views == "whole" else still_view(name, config.views)
     streamed = load(split, view, streamed=True) if any(recipe.is_cut for recipe in training) else None
-    return load(split, view), load(test_split, view), streamed
+    train, test = load(split, view), load(test_split, view)
+    if config.target_groups is None:
+        return train, test, streamed
+    if streamed is not None:
+        raise jdt.UserError(
+            "--target-groups needs decoded images, but a recipe cuts them anew in every pass: leave one."
+        )
+    groups = jdt.masks.read_groups(config.target_groups)
+    return jdt.data.regrouped(train, groups), jdt.data.regrouped(test, groups), None
 
 
 def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
@@ -365,7 +379,7 @@ def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
         raise jdt.UserError(f"{run.path} says in a way of its own how it was made ({error}).") from error
     paths = {
         name: pathlib.Path(value)
-        for name in ("data_dir", "start_from", "source_groups", "plant_fits")
+        for name in ("data_dir", "start_from", "source_groups", "target_groups", "plant_fits")
         if isinstance(value := getattr(config, name), str)
     }
     given = {name: value for name, value in changes.items() if value is not None}

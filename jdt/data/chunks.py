@@ -113,7 +113,7 @@ class _Reading:
             height = width = look.size
         images = np.empty((len(indices), height, width, channels), np.uint8)
         self.chunk: Chunk = images, dataset.labels[indices]
-        self._pieces = _Pieces(dataset.images, indices, look, images)
+        self._pieces = _Pieces(dataset, indices, look, images)
         self._iterator = None
 
     def start(self, num_threads: int) -> None:
@@ -157,11 +157,13 @@ class _Pieces:
     An element is its own number, because Grain leaves out elements that are `None`.
     """
 
-    def __init__(self, images: ImageArray, indices: np.ndarray, look: Look | None, out: np.ndarray):
+    def __init__(self, dataset: Dataset, indices: np.ndarray, look: Look | None, out: np.ndarray):
+        images: ImageArray = dataset.images
         image_bytes = max(1, int(np.prod(out.shape[1:])))
         size = _DECODED_A_PIECE if isinstance(images, StreamedImages) else max(1, _BYTES_A_PIECE // image_bytes)
         order = np.argsort(indices, kind="stable")
         self._images, self._indices, self._look, self._out = images, indices, look, out
+        self._version_of = dataset.version_of
         self._places = [order[start : start + size] for start in range(0, len(order), size)]
         self.threads: set[threading.Thread] = set()
 
@@ -176,7 +178,7 @@ class _Pieces:
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
         if self._look is not None and isinstance(self._images, StreamedImages):
-            return self._images.looked_at(self._look, indices)
+            return self._images.looked_at(self._look, indices, self._version_of)
         return self._images[indices]
 
 

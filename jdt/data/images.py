@@ -58,12 +58,15 @@ class StreamedImages:
         images = self._shown(chosen.ravel(), self.shape[1:], lambda record, _: self._still(record, self.image_size))
         return images.reshape(*chosen.shape, *self.shape[1:])
 
-    def looked_at(self, look: Look, positions: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n size size channels"]:
+    def looked_at(
+        self, look: Look, positions: Int[np.ndarray, " n"], version_of: Int[np.ndarray, " examples"] | None = None
+    ) -> UInt8[np.ndarray, "n size size channels"]:
         """Decode some examples as one chunk is to show them.
 
         Args:
           look: Their size, and which crops.
           positions: Integers `[n]`, not negative.
+          version_of: First version of each example, where some are versions of one another: they are cropped alike.
 
         Raises:
           UserError: If a record cannot be read or decoded; the message names it.
@@ -73,7 +76,7 @@ class StreamedImages:
         def show(record: Record, position: int) -> np.ndarray:
             if view is None:
                 return self._still(record, look.size)
-            draws = crop_draws(look.key, position)
+            draws = crop_draws(look.key, position if version_of is None else int(version_of[position]))
             return decode_crop(record.raw, record.where, mode=self.mode, size=look.size, view=view, draws=draws)
 
         return self._shown(positions, (look.size, look.size, self.shape[-1]), show)

@@ -67,10 +67,11 @@ def with_stamps(data: Dataset, stamps: Stamps) -> Dataset:
             f"stamps of {stamps.gain.shape[1:]} do not fit {data.name}, whose images are {data.image_shape}: make them "
             "for that shape."
         )
-    if stamps.of_example.shape != (len(data),) or int(stamps.of_example.max(initial=-1)) >= len(stamps.gain):
+    lowest, highest = (int(of(stamps.of_example, initial=NO_STAMP)) for of in (np.min, np.max))
+    if stamps.of_example.shape != (len(data),) or lowest < NO_STAMP or highest >= len(stamps.gain):
         raise UserError(
             f"{data.name} has {len(data)} examples and there are {len(stamps.gain)} stamps, which the numbers of "
-            f"stamps do not fit: shape {stamps.of_example.shape}, up to {stamps.of_example.max(initial=-1)}."
+            f"stamps do not fit: shape {stamps.of_example.shape}, from {lowest} to {highest}."
         )
     digest = hashlib.sha256()
     for array in stamps:

@@ -1,5 +1,6 @@
 """Units of a study whose subsets are known beforehand: what tells one subset from another, and nothing finer."""
 
+import collections
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,13 +9,16 @@ from jdt import checks
 from jdt.masks.units import OUTSIDE, Units
 from jdt.types import Bool
 
+_MOST_NAMES = 3  # Of subsets, in the name of a unit: a study may have a hundred.
+
 
 def atoms(
     members: Bool[np.ndarray, "subsets examples"], names: Sequence[str]
 ) -> tuple[Units, Bool[np.ndarray, "subsets units"]]:
     """Make units of the examples that the same subsets hold, so that every subset is a row over few units.
 
-    A unit is named after the subsets that hold it. Examples in no subset are outside all units; a subset may be empty.
+    A unit is named after the subsets that hold it, `a, b and 5 more` where they are many. Examples in no subset are
+    outside all units; a subset may be empty.
 
     Args:
       members: Which examples each subset holds.
@@ -41,5 +45,25 @@ def atoms(
     of_example = np.full(members.shape[1], OUTSIDE, np.int32)
     of_example[inside] = rank[which.reshape(-1)]
     masks = patterns[:, order].astype(bool)
-    held = [", ".join(name for name, holds in zip(names, column, strict=True) if holds) for column in masks.T]
-    return Units(tuple(held), of_example), masks
+    held = [_short([name for name, holds in zip(names, column, strict=True) if holds]) for column in masks.T]
+    return Units(_unique(held), of_example), masks
+
+
+def _short(names: list[str]) -> str:
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[: _MOST_NAMES - 1])} and {len(names) - _MOST_NAMES + 1} more"
+
+
+def _unique(names: list[str]) -> tuple[str, ...]:
+    """Names of which those that occur again are numbered: `a`, `a (2)`."""
+    seen: collections.Counter[str] = collections.Counter()
+    made: list[str] = []
+    for name in names:
+        unique = name
+        while seen[unique]:
+            seen[name] += 1
+            unique = f"{name} ({seen[name]})"
+        seen[unique] += 1
+        made.append(unique)
+    return tuple(made)

@@ -1,5 +1,6 @@
 """From masks to stored outputs, block by block: a run can be stopped and resumed at any of them."""
 
+import collections
 import contextlib
 import importlib.util
 import logging
@@ -33,7 +34,7 @@ from jdt.train import (
     source_data,
     train,
 )
-from jdt.transfer import FixedFeature, transfer_fixed, transfer_full
+from jdt.transfer import FixedFeature, FrozenFeatures, transfer_fixed, transfer_full
 from jdt.types import Bool, Float, Int
 
 logger = logging.getLogger(__name__)
@@ -236,9 +237,10 @@ def transferred(
       All columns by name, and what the block's record says of the transfer.
     """
     ensemble, randomness_ids, arrays = task.ensemble, task.design.randomness_id(model_ids), dict(columns)
-    for target in task.targets:
-        for mode in task.modes:
-            found, sound = _transfer(task, ensemble, variables, target, mode, randomness_ids)
+    for mode in task.modes:
+        features_of = FrozenFeatures(ensemble, variables, _asked_again(task.targets))  # No longer than for this mode.
+        for target in task.targets:
+            found, sound = _transfer(task, ensemble, variables, target, mode, randomness_ids, features_of=features_of)
             found = named_columns(found, mode)
             arrays |= {name: _rows(value, finite & sound) for name, value in found.items()}
     return arrays, _baseline(task, ensemble) if block == 0 else {}
@@ -249,6 +251,12 @@ def named_columns(found: Mapping[str, Mapping[str, np.ndarray]], mode: Mode) -> 
     return {
         f"targets/{test}/{mode}/{name}": value for test, columns in found.items() for name, value in columns.items()
     }
+
+
+def _asked_again(targets: Sequence[TargetData]) -> set[str]:
+    """Fingerprints of data that more than one target has: variants share test images, and some training images."""
+    of_each = [one.fingerprint for target in targets for one in (target.train, target.all_tests)]
+    return {name for name, count in collections.Counter(of_each).items() if count > 1}
 
 
 def _initial(task: Transfers, ensemble: Ensemble, randomness_ids: Int[np.ndarray, " models"]) -> Variables:
@@ -287,6 +295,7 @@ def _transfer(
     mode: Mode,
     randomness_ids: Int[np.ndarray, " models"],
     measured: Dataset | None = None,
+    features_of: FrozenFeatures | None = None,
 ) -> tuple[dict[str, dict[str, np.ndarray]], Bool[np.ndarray, " models"]]:
     """Columns of one target in one mode, by the names of its test split and views; which models it left finite.
 
@@ -295,7 +304,7 @@ def _transfer(
     sound, settings = np.ones(len(randomness_ids), bool), settings_of(task, target, mode)
     tests = target.all_tests
     if isinstance(settings, FixedFeature) and settings.solver == "convex":
-        transferred = transfer_fixed(ensemble, variables, target.train, tests, settings)
+        transferred = transfer_fixed(ensemble, variables, target.train, tests, settings, features_of)
         columns: dict[str, Any] = {"gradient_norm": transferred.gradient_norm}
     else:
         transferred = transfer_full(
@@ -317,14 +326,15 @@ def _transfer(
 def _source_accuracy(
     task: Task, ensemble: Ensemble, trained: Trained, masks: Bool[np.ndarray, "models units"]
 ) -> Float[np.ndarray, " models"]:
-    """Accuracy on the test images of the classes that each model was trained on (the published protocol)."""
+    """Accuracy on the test images of the classes that each model was trained on (the published protocol); else NaN."""
     if task.source_test is None:
         return np.full(len(masks), np.nan, np.float32)
     logits = apply_in_batches(ensemble, trained.variables, task.source_test.images).logits
     labels = np.asarray(task.source_test.labels)
     right = np.asarray(logits.argmax(axis=-1)) == labels
     kept = _kept_classes(task, masks)[:, labels]
-    return (np.sum(right & kept, axis=1) / np.maximum(kept.sum(axis=1), 1)).astype(np.float32)
+    count = kept.sum(axis=1)
+    return np.where(count > 0, np.sum(right & kept, axis=1) / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def _kept_classes(task: Task, masks: Bool[np.ndarray, "models units"]) -> Bool[np.ndarray, "models classes"]:

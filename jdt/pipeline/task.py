@@ -51,6 +51,9 @@ class TargetData:
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
             raise checks.UserError(f"target {self.name!r}: its training and test splits name different classes.")
+        views = [view for view, _ in self.views]
+        if len(set(views)) < len(views):
+            raise checks.UserError(f"views of target {self.name!r} are {', '.join(views)}: name each of them once.")
         for view, data in self.views:
             if data.class_names != self.test.class_names or data.image_shape != self.test.image_shape:
                 raise checks.UserError(
@@ -68,6 +71,8 @@ class TargetData:
         """The test split and its views one after the other, as they are shown to models."""
         if not self.views:
             return as_shown(self.test)
+        if self.whole is not None and (self.whole.test, self.whole.views) == (self.test, self.views):
+            return self.whole.all_tests
         parts = list(map(as_shown, self.tests.values()))
         return dataclasses.replace(
             parts[0],

@@ -3,10 +3,11 @@
 One pass over the source is cut into chunks, in an order of its own each time; every model trains on its members of
 the chunk that is on the device, for the chunk's share of the steps. With one chunk that holds everything this is
 training on resident data, draw for draw. Random crops are drawn anew in each pass, and a change of the images' size
-falls between two stretches.
+falls between two stretches. Versions of one example are on the device together.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -66,12 +67,21 @@ class Pool:
     @property
     def chunks_a_pass(self) -> int:
         """Chunks that one pass over the source is cut into, as equal as can be."""
-        return math.ceil(len(self.dataset) / self.capacity)
+        if len(self.dataset) <= self.capacity:
+            return 1
+        return math.ceil(len(self.dataset) / max(1, self.capacity - self._spare))
 
     @property
     def chunk_size(self) -> int:
-        """Examples of the largest chunk."""
-        return math.ceil(len(self.dataset) / self.chunks_a_pass)
+        """Examples of the largest chunk that there may be."""
+        whole = len(self.dataset)
+        return whole if self.chunks_a_pass == 1 else min(whole, math.ceil(whole / self.chunks_a_pass) + self._spare)
+
+    @functools.cached_property
+    def _spare(self) -> int:
+        """Room in a chunk for the rest of the versions of its last example."""
+        version_of = self.dataset.version_of
+        return 0 if version_of is None else int(np.bincount(version_of).max(initial=1)) - 1
 
     def check(self, smallest_subset: int, batch_size: int, image_shape: tuple[int, int, int] | None = None) -> None:
         """Refuse a pool in which a subset would not fill a batch.
@@ -116,7 +126,7 @@ class Pool:
         by_pass = chunks > 1 or renewed
         while done < num_steps:
             order = self._order(number // chunks, seed)
-            for rows in np.array_split(order, chunks):
+            for rows in np.split(order, self._bounds(order)):
                 end = min(num_steps, round((number + 1) * steps_per_pass / chunks)) if by_pass else num_steps
                 bounds = [done, *(step for step, _ in sizes if done < step < end), end]
                 for part, (first, last) in enumerate(itertools.pairwise(bounds)):
@@ -129,4 +139,15 @@ class Pool:
     def _order(self, pass_number: int, seed: int) -> np.ndarray:
         if self.chunks_a_pass == 1:
             return np.arange(len(self.dataset))
-        return np.asarray(jax.random.permutation(key_for(seed, "pool", pass_number), len(self.dataset)))
+        order = np.asarray(jax.random.permutation(key_for(seed, "pool", pass_number), len(self.dataset)))
+        version_of = self.dataset.version_of
+        return order if version_of is None else np.argsort(np.argsort(order)[version_of], kind="stable")
+
+    def _bounds(self, order: np.ndarray) -> list[int]:
+        """Where a pass is cut: in equal parts, but before the first version of an example."""
+        sizes = [len(part) for part in np.array_split(order, self.chunks_a_pass)]
+        bounds = np.cumsum(sizes)[:-1].tolist()
+        if self.dataset.version_of is None:
+            return bounds
+        firsts = self.dataset.version_of[order]
+        return [next(b for b in range(bound, -1, -1) if b == 0 or firsts[b] != firsts[b - 1]) for bound in bounds]

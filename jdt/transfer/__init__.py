@@ -7,6 +7,7 @@
 """
 
 from jdt.transfer.fixed import FixedFeature as FixedFeature
+from jdt.transfer.fixed import FrozenFeatures as FrozenFeatures
 from jdt.transfer.fixed import Transferred as Transferred
 from jdt.transfer.fixed import head_memory_needed as head_memory_needed
 from jdt.transfer.fixed import transfer_fixed as transfer_fixed

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -74,8 +75,36 @@ class Transferred(NamedTuple):
     train_accuracy: Float[Array | np.ndarray, " models"]
 
 
+class FrozenFeatures:
+    """Features of a block of models on datasets, computed once for all targets that share a dataset.
+
+    Args:
+      ensemble: What the models share.
+      variables: Of the source models, stacked on a leading models axis.
+      shared: Fingerprints of datasets that are asked for again; those of others are not kept.
+    """
+
+    def __init__(self, ensemble: Ensemble, variables: Variables, shared: Collection[str] = ()) -> None:
+        self._ensemble, self._variables, self._shared = ensemble, variables, set(shared)
+        self._kept: dict[str, Any] = {}
+
+    def of(self, data: Dataset) -> Any:
+        """float32 `[models, examples, features]` on a dataset, as its images are shown without augmentation."""
+        if data.fingerprint in self._kept:
+            return self._kept[data.fingerprint]
+        found = apply_in_batches(self._ensemble, self._variables, as_shown(data).images).features
+        if data.fingerprint in self._shared:
+            self._kept[data.fingerprint] = found
+        return found
+
+
 def transfer_fixed(
-    ensemble: Ensemble, variables: Variables, train: Dataset, test: Dataset, settings: FixedFeature
+    ensemble: Ensemble,
+    variables: Variables,
+    train: Dataset,
+    test: Dataset,
+    settings: FixedFeature,
+    features_of: FrozenFeatures | None = None,
 ) -> Transferred:
     """Transfer every model of a block to a target with its features frozen, under a convex head.
 
@@ -85,13 +114,14 @@ def transfer_fixed(
       train: Target training split.
       test: Target test split, with the same classes.
       settings: How the heads are fitted.
+      features_of: Features of these models that are there already.
 
     Raises:
       UserError: If the settings let features drift.
     """
     settings.check()
-    features = apply_in_batches(ensemble, variables, as_shown(train).images).features
-    test_features = apply_in_batches(ensemble, variables, as_shown(test).images).features
+    features_of = features_of or FrozenFeatures(ensemble, variables)
+    features, test_features = features_of.of(train), features_of.of(test)
     labels, num_classes = jnp.asarray(train.labels), len(train.class_names)
 
     def one_wave(rows: np.ndarray) -> Transferred:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jdt import config, data, masks, models, pipeline, train, transfer
+from jdt import config, data, masks, models, pipeline, plant, train, transfer
 from jdt.checks import UserError
 from jdt.data.source import Record, Source
 
@@ -140,6 +140,16 @@ def test_crops_are_new_in_every_pass_even_where_the_pool_holds_all(source, membe
     train.train(ensemble(), train.Pool(source, EXAMPLES), members[:1], IDS[:1], seed=SEED)
     assert len({look.key for look in seen}) == 3
     assert {look.size for look in seen} == {8, 10}
+
+
+def test_versions_of_an_example_are_cropped_alike(source):
+    who = np.arange(EXAMPLES) % 5 == 0
+    pool = plant.with_versions(source, {"square": (who, plant.Square().stamp((SIDE, SIDE, 3)))}, seed=0).data
+    look = data.Look(8, RECIPE.view, data.crop_key(SEED, 0))
+    ((images, _),) = data.read_chunks(pool, [(np.arange(len(pool)), look)])
+    np.testing.assert_array_equal(images, images[pool.version_of])
+    ((alone, _),) = data.read_chunks(dataclasses.replace(pool, version_of=None), [(np.arange(len(pool)), look)])
+    assert (images != alone).any()
 
 
 def make_task(source, recipe=RECIPE, module=None, **kwargs):
