@@ -1,5 +1,6 @@
 """Studies of bias transfer as a user makes them, on a small study of the digits."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 import jdt
-from experiments import bias_measures, bias_report, bias_transfer
+from experiments import bias_measures, bias_report, bias_setup, bias_transfer
 from experiments.bias_setup import Variant
 
 
@@ -198,6 +199,26 @@ def test_what_cannot_be_studied_is_one_line_and_trains_nothing(places, tmp_path,
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert words in line
     assert not (tmp_path / "run").exists()
+
+
+def test_classes_in_no_unit_train_no_model_and_a_start_is_not_from_scratch(places, tmp_path, capfd):
+    variables = jdt.models.make(f"{__name__}:Linear", num_classes=7).init(jax.random.key(3), (8, 8, 1))
+    start = tmp_path / "start.msgpack"
+    start.write_bytes(flax.serialization.to_bytes({"params": jax.tree.map(np.asarray, variables.params)}))
+    config = dataclasses.replace(
+        bias_transfer.PRESETS["smoke"], units=f"groups:{places['GROUPS']}", trigger_classes=("upright 8",),
+        model=f"{__name__}:Linear", start_from=start,
+    )  # fmt: skip
+    study = bias_setup.load_study(config)
+    names = np.array(study.task.source.class_names)[study.task.source.labels]
+    for row in study.members.values():
+        assert set(names[row]) == {"upright 0", "upright 1", "upright 8", "upright 9"}
+        assert row.sum() == 4 * 70
+    assert study.arms == ("clean", "square") * 2
+    np.testing.assert_array_equal(study.task.units.members(study.task.design.masks[:2]), [*study.members.values()])
+    outside = dataclasses.replace(config, trigger_classes=("upright 2",))
+    with pytest.raises(jdt.UserError, match="in no unit"):
+        bias_setup.load_study(outside)
 
 
 def test_a_rate_of_nothing_is_missing_and_never_zero():
