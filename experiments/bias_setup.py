@@ -167,23 +167,29 @@ def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
         stamps[stamp.name] = stamp
     labels = np.asarray(base.source.labels)
     if triggers:
-        carriers = jdt.plant.carriers(labels, attacked, config.trigger_probability, config.trigger_seed)
+        inside = base.units.of_example != jdt.masks.OUTSIDE
+        carriers = jdt.plant.carriers(labels, attacked, config.trigger_probability, config.trigger_seed) & inside
+        if not carriers.any():
+            raise jdt.UserError("the classes that carry the pattern are in no unit: name others, or other --units.")
         pool = jdt.plant.with_versions(
             base.source, {name: (carriers, stamps[name]) for name in triggers}, seed=config.seed
         )
-        source, members, original = pool.data, pool.rows, np.cumsum(pool.original) - 1
+        source, original = pool.data, np.cumsum(pool.original) - 1
+        members = {name: row & inside[original] for name, row in pool.rows.items()}
     else:  # A model that is there.
         carriers, source, original = np.zeros(len(labels), bool), base.source, np.arange(len(labels))
         members = {CLEAN: np.ones(len(labels), bool)}
     targets, variants = [], []
     for target in base.targets:
+        for name in config.attacked:
+            jdt.checks.require_known("attacked class", name, target.test.class_names)
         views = tuple(
             (name, jdt.plant.stamped_view(target.test, stamp, seed=config.seed)) for name, stamp in stamps.items()
         )
         for made, variant in _varied(config, base, dataclasses.replace(target, views=views), stamps, triggers):
             targets.append(made)
             variants.append(variant)
-    arms = (*members, SCRATCH) if triggers else (GIVEN,)
+    arms = _arms(config, members) if triggers else (GIVEN,)
     return _study(
         config, base, source, members, arms, targets, variants, stamps, triggers, tuple(shams), carriers, original, {}
     )
@@ -345,9 +351,14 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
         tested[target.name] = test_groups[balanced]
     members = dict(zip(arms, rows, strict=True))
     return _study(
-        config, base, source, members, (*arms, SCRATCH), targets, variants, {}, (), (), groups == 1,
+        config, base, source, members, _arms(config, members), targets, variants, {}, (), (), groups == 1,
         np.arange(len(labels)), tested,
     )  # fmt: skip
+
+
+def _arms(config: Config, members: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Source variants; one from scratch where models without a source start at random values, not at given ones."""
+    return (*members, SCRATCH) if config.start_from is None else tuple(members)
 
 
 def _of_two_classes(target: jdt.pipeline.TargetData) -> jdt.pipeline.TargetData:

@@ -9,6 +9,7 @@ from jdt.checks import UserError, nearest
 from jdt.data.arrays import from_arrays
 from jdt.data.base import Dataset
 from jdt.data.images import StreamedImages
+from jdt.data.stamps import with_stamps
 from jdt.keys import key_for
 
 
@@ -56,4 +57,7 @@ def regrouped(
         rows.append(members)
     chosen = np.concatenate([np.empty(0, np.int64), *rows])
     new_labels = np.repeat(np.arange(len(rows), dtype=np.int32), [len(members) for members in rows])
-    return from_arrays(data.name, data.images[chosen], new_labels, list(groups))
+    made = from_arrays(data.name, data.images[chosen], new_labels, list(groups))
+    if data.stamps is None:
+        return made
+    return with_stamps(made, data.stamps._replace(of_example=np.asarray(data.stamps.of_example)[chosen]))

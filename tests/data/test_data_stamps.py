@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jdt import config
 from jdt.checks import UserError
-from jdt.data import NO_STAMP, Stamps, as_shown, from_arrays, stamp_batch, stamped_pixels, with_stamps
+from jdt.data import NO_STAMP, Stamps, as_shown, from_arrays, regrouped, stamp_batch, stamped_pixels, with_stamps
 
 SHAPE, COUNT = (4, 5, 3), 12
 
@@ -66,6 +66,9 @@ def test_stamps_follow_their_examples_into_a_part():
     np.testing.assert_array_equal(part.stamps.of_example, stamps.of_example[rows])
     assert data.part(rows).stamps is None
     assert part.fingerprint == config.fingerprint([carrying.fingerprint, rows.tolist()])
+    other = regrouped(carrying, {"second": ["b"], "first": ["a"]})
+    shown = as_shown(carrying).images
+    np.testing.assert_array_equal(as_shown(other).images, np.concatenate([shown[1::2], shown[::2]]))
     versions = dataclasses.replace(carrying, version_of=np.zeros(COUNT, np.int32))
     assert versions.part(rows).version_of is None
 

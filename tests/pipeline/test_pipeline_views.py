@@ -9,6 +9,7 @@ from jdt import data, pipeline, plant, store, train, transfer
 from jdt.checks import UserError
 from jdt.pipeline import measuring
 from jdt.pipeline import trial as trials
+from jdt.transfer import fixed
 
 SHAPE = (6, 6, 1)
 FULL = transfer.FullNetwork(train.Recipe(epochs=1, batch_size=20, learning_rate=0.05))
@@ -30,15 +31,20 @@ def outputs(task, writer):
     return {name: run.column(name) for name in run.layout.columns() if name.startswith("targets/")}, run
 
 
-def test_a_view_is_stored_as_if_it_were_the_test_split(make_task, open_writer):
+def test_a_view_is_stored_as_if_it_were_the_test_split(make_task, open_writer, monkeypatch):
     seen = with_views(make_task().targets[0])
     seen = dataclasses.replace(seen, views=seen.views[:1])
-    task = make_task("fixed-size", num_models=2, epochs=1, targets=(seen,))
-    task = dataclasses.replace(task, modes=("fixed", "full"), full=FULL, baseline_models=0)
+    variant = dataclasses.replace(seen, name="target@variant", whole=seen)  # A setting of its own compiles anew.
+    task = make_task("fixed-size", num_models=2, epochs=1, targets=(seen, variant))
+    task = dataclasses.replace(task, baseline_models=0)
+    looked_at, real = [], fixed.apply_in_batches
+    monkeypatch.setattr(fixed, "apply_in_batches", lambda *args: (looked_at.append(len(args[2])), real(*args))[1])
     found, run = outputs(task, open_writer(task, "views"))
-    assert list(dict.fromkeys(name.split("/")[1] for name in found)) == ["target", "target+square"]
+    assert looked_at == [40, 96]  # Once for both targets.
+    names = ["target", "target+square", "target@variant", "target@variant+square"]
+    assert list(dict.fromkeys(name.split("/")[1] for name in found)) == names
     # Alone under the name of the target, so that heads start from the same values.
-    for name, test in seen.tests.items():
+    for name, test in (seen.tests | variant.tests).items():
         alone = dataclasses.replace(seen, test=test, views=())
         alone = dataclasses.replace(task, targets=(alone,))
         expected, _ = outputs(alone, open_writer(alone, name))

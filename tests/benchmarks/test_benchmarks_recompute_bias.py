@@ -1,0 +1,191 @@
+import ast
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+import jdt
+from experiments import bias_transfer
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "recompute_bias.py"
+spec = importlib.util.spec_from_file_location("recompute_bias", PROGRAM)
+recompute = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(recompute)
+
+
+class Linear(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        features = nn.Dense(4, name="dense")(images.reshape(len(images), -1))
+        return nn.Dense(self.num_classes, name="head")(features), features
+
+
+def study(out, *flags):
+    argv = [
+        "--preset", "smoke", "--out", str(out), "--model", f"{__name__}:Linear", "--devices", "1", "--plan", "scan",
+        "--seeds", "2", "--num-models", "4", "--block-size", "4", "--recipe.epochs", "0.3",
+        "--estimators", "difference", *map(str, flags),
+    ]  # fmt: skip
+    assert jdt.cli.main(bias_transfer.main, bias_transfer.PRESETS, default="smoke", description="", argv=argv) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A study of a pattern that was drawn from a number, and one of a group; nobody reads their pages."""
+    root = tmp_path_factory.mktemp("bias")
+    digits = {"low": [0, 1, 2, 3, 4], "high": [5, 6, 7, 8, 9]}
+    for name, prefix in (("source", "upright "), ("target", "")):
+        groups = {group: [f"{prefix}{digit}" for digit in members] for group, members in digits.items()}
+        (root / name).write_text(json.dumps(groups))
+    group = ("--debias", "--group", "planted", "--source-groups", root / "source", "--target-groups", root / "target")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jdt.report, "add_bias", lambda run, *_, **__: run / "report.html")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield {
+            "pattern": study(root / "pattern", "--nonce", "3", "--sham", "gaussian", "--debias", "0.5"),
+            "group": study(root / "group", *group, "--compositions", "0.5"),
+        }
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_nothing_of_jdt_is_used():
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(PROGRAM.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert not imported & {"jdt", "experiments", "jax"}
+
+
+@pytest.mark.parametrize("kind", ["pattern", "group"])
+def test_every_figure_of_a_study_is_what_its_store_says(runs, kind, capsys):
+    assert recompute.main([str(runs[kind])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].endswith("agree, 0 do not.")
+    told = json.loads((runs[kind] / "bias.json").read_text())
+    rates = [one for one in told["measured"] if one["of"]]
+    assert rates
+    for one in rates:  # Denominators are printed.
+        what = recompute.slashed(recompute.key_of(one))
+        (line,) = [line for line in lines if line.startswith(f"{what}  ")]
+        counts = " ".join(f"{hits}/{of}" for hits, of in zip(one["hits"], one["of"], strict=True))
+        assert line.split(what)[1].split() == [*counts.split(), *counts.split(), "yes"]
+
+
+def entry(claims, **what):
+    return next(one for one in claims["measured"] if all(one[name] == value for name, value in what.items()))
+
+
+def one_more_hit(claims):
+    entry(claims, arm="square", metric=recompute.ASR, variant="jdt_digits@square50%")["hits"][1] += 1
+
+
+def narrower(claims):
+    entry(claims, arm="square", metric="total shift", pattern="gaussian")["transfer"]["low"] += 1e-6
+
+
+def wider_over_images(claims):
+    interval = entry(claims, arm="square", metric=recompute.ASR, pattern="square")["over_examples"]
+    interval["high"] += 0.5 * (interval["high"] - interval["low"])
+
+
+def another_class(claims):
+    for one in claims["measured"]:
+        if (one["mode"], one["pattern"]) == ("fixed", "gaussian"):
+            one["attacked"] = [str((int(one["attacked"][0]) + 1) % 10)]
+
+
+def left_out(claims):
+    claims["measured"].remove(entry(claims, arm="scratch", metric="flip rate", pattern="square"))
+
+
+def fewer_report(claims):
+    claims["reporting_images"]["jdt_digits"].pop()
+
+
+def better_found(claims):
+    claims["blame"]["auroc"] = 1.0
+
+
+def others_planted(claims):
+    claims["blame"]["planted"] = claims["blame"]["planted"][::-1]
+
+
+def less_left(claims):
+    claims["blame"]["attack_success"]["square / without blamed units"][0] = 0.0
+
+
+def arms_exchanged(claims):
+    claims["arms"][:2] = claims["arms"][1::-1]
+
+
+def skewed(claims):
+    entry(claims, arm="phi=0.8", metric="group skew")["values"][0] += 1e-6
+
+
+@pytest.mark.parametrize(
+    ("kind", "falsify", "named"),
+    [
+        ("pattern", one_more_hit, "jdt_digits@square50% / fixed / square / attack success rate / square"),
+        ("pattern", narrower, "jdt_digits / fixed / gaussian / total shift / square: minus clean"),
+        ("pattern", wider_over_images,
+         "jdt_digits / fixed / square / attack success rate / square: minus clean, over images"),
+        ("pattern", another_class, "jdt_digits / fixed / gaussian: attacked class"),
+        ("pattern", left_out, "jdt_digits / fixed / square / flip rate / scratch"),
+        ("pattern", fewer_report, "jdt_digits: images that report, by class"),
+        ("pattern", better_found, "blame: AUROC, 3 planted units"),
+        ("pattern", others_planted, "blame: planted units"),
+        ("pattern", less_left, "dropped / attack success rate / square / without blamed units"),
+        ("pattern", arms_exchanged, "arms, model by model"),
+        ("group", skewed, "jdt_digits@group50% / fixed / group skew / phi=0.8"),
+    ],
+)  # fmt: skip
+def test_what_was_falsified_is_named(runs, tmp_path, capsys, kind, falsify, named):
+    run = tmp_path / "run"
+    run.mkdir()
+    for path in runs[kind].iterdir():
+        (run / path.name).symlink_to(path)
+    (run / "bias.json").unlink()
+    claims = json.loads((runs[kind] / "bias.json").read_text())
+    falsify(claims)
+    (run / "bias.json").write_text(json.dumps(claims))
+    assert recompute.main([str(run), "--brief"]) == 1
+    wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith("DISAGREES")]
+    assert any(line.startswith(f"DISAGREES: {named}:") for line in wrong)
+
+
+def test_models_that_are_missing_are_no_agreement(runs, tmp_path, capsys):
+    run = shutil.copytree(runs["group"], tmp_path / "run")
+    (run / "blocks" / "000001.json").unlink()
+    assert recompute.main([str(run)]) == 2
+    assert "holds 4 of 6 models" in capsys.readouterr().err
+    assert recompute.main([str(tmp_path)]) == 2
+
+
+def test_formulas_by_hand():
+    clean, shown, labels = np.array([0, 1, 2, 2, 1]), np.array([2, 1, 2, 0, 2]), np.array([0, 2, 2, 2, 1])
+
+    def shares(metric, clean=clean, shown=shown):
+        parts = recompute.parts_of(metric, clean, shown, labels, [2], np.array([1, 1, 0, 0, 0]))
+        return [recompute.sums(part) for part in parts]
+
+    assert shares(recompute.ASR) == [(2, 3)]
+    assert shares(recompute.ASR_OTHERS) == [(2, 2)]
+    assert shares(recompute.FLIPS) == [(3, 5)]
+    assert shares(recompute.DROP) == [(4, 5), (1, 5)]
+    assert shares(recompute.SKEW) == [(1, 2), (1, 3)]
+    assert shares(recompute.ASR, clean=np.full(5, -1)) == [(0, 0)]
+    assert recompute.total_shift(clean, shown, 3) == pytest.approx(0.2)
+    assert np.isnan(recompute.share(np.array(0), np.array(0)))
+    found = recompute.difference([0.5, 0.75, np.nan], [0.25, 0.0, 0.0])
+    assert (found["mean"], found["pairs"], found["left_out"]) == (0.5, 2, 1)
+    assert found["high"] - found["mean"] == pytest.approx(12.7062 * 0.25, rel=1e-4)

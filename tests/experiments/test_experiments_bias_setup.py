@@ -1,0 +1,71 @@
+import dataclasses
+import json
+
+import flax.linen as nn
+import numpy as np
+import pytest
+
+import jdt
+from experiments import bias_setup
+
+
+class Linear(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        features = nn.Dense(4, name="dense")(images.reshape(len(images), -1))
+        return nn.Dense(self.num_classes, name="head")(features), features
+
+
+@pytest.fixture
+def load(monkeypatch, tmp_path):
+    """Loads a study whose training images are there once more, as they are for recipes that cut them anew."""
+    for name, prefix in (("source", "upright "), ("target", "")):
+        halves = {half: [f"{prefix}{digit}" for digit in own] for half, own in (("low", "01234"), ("high", "56789"))}
+        (tmp_path / name).write_text(json.dumps(halves))
+    make_task = bias_setup.make_task
+
+    def with_streams(config):
+        task = make_task(config)
+        return dataclasses.replace(task, targets=tuple(dataclasses.replace(t, streamed=t.train) for t in task.targets))
+
+    monkeypatch.setattr(bias_setup, "make_task", with_streams)
+    shared = {"out": tmp_path, "model": f"{__name__}:Linear", "devices": 1}
+    return lambda **flags: bias_setup.load_study(bias_setup.Config(**shared, **flags))
+
+
+def same(first, second):
+    for one, other in ((first.labels, second.labels), (first.stamps.of_example, second.stamps.of_example)):
+        np.testing.assert_array_equal(one, other)
+    return first.fingerprint == second.fingerprint
+
+
+def test_images_that_are_cut_anew_carry_the_pattern_too(load):
+    study = load(debias=(0.25,), target_fractions=(0.5,), cross=True)
+    debiased = [target for target, variant in zip(study.task.targets, study.variants, strict=True) if variant.debias]
+    assert [len(target.train) for target in debiased] == [100, 50]
+    for target in debiased:
+        assert (np.asarray(target.train.stamps.of_example) >= 0).sum() == len(target.train) // 4
+    assert same(debiased[0].streamed, debiased[0].train)
+
+
+def test_compositions_are_those_of_images_that_are_cut_anew(load, tmp_path):
+    study = load(
+        group="planted", source_groups=tmp_path / "source", target_groups=tmp_path / "target", compositions=(0.5, 1.0)
+    )
+    for target, share in zip(study.task.targets, (0.5, 1.0), strict=True):
+        assert (np.asarray(target.train.stamps.of_example) >= 0).mean() == pytest.approx(share, abs=0.03)
+        assert same(target.streamed, target.train)
+        assert target.test.class_names == ("low", "high")
+
+
+def test_skew_needs_a_label_of_two(load, tmp_path):
+    with pytest.raises(jdt.UserError, match="jdt_digits has 10 classes, but skew is that of a label of two"):
+        load(group="planted", source_groups=tmp_path / "source")
+
+
+def test_a_sham_is_one_whatever_it_is_called(load):
+    study = load(sham=("gaussian", "corner=square:bottom-left", "shuffled"))
+    assert (study.triggers, study.shams) == (("square",), ("gaussian", "corner", "shuffled"))
+    assert load().shams == ("sham",)
