@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jdt
-from experiments import bias_transfer
+from experiments import bias_blame, bias_transfer
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "recompute_bias.py"
 spec = importlib.util.spec_from_file_location("recompute_bias", PROGRAM)
@@ -37,6 +37,9 @@ def study(out, *flags):
     return out
 
 
+PATTERN = ("--nonce", "3", "--sham", "gaussian", "--debias", "0.5")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A study of a pattern that was drawn from a number, and one of a group; nobody reads their pages."""
@@ -50,7 +53,7 @@ def runs(tmp_path_factory):
         patch.setattr(jdt.report, "add_bias", lambda run, *_, **__: run / "report.html")
         jax.config.update("jax_disable_most_optimizations", True)
         yield {
-            "pattern": study(root / "pattern", "--nonce", "3", "--sham", "gaussian", "--debias", "0.5"),
+            "pattern": study(root / "pattern", *PATTERN),
             "group": study(root / "group", *group, "--compositions", "0.5"),
         }
         jax.config.update("jax_disable_most_optimizations", False)
@@ -179,6 +182,21 @@ def test_models_that_are_missing_are_no_agreement(runs, tmp_path, capsys):
     assert recompute.main([str(run)]) == 2
     assert "holds 4 of 6 models" in capsys.readouterr().err
     assert recompute.main([str(tmp_path)]) == 2
+
+
+def test_other_units_are_dropped_in_a_run_of_their_own(runs, monkeypatch):
+    asked, train = [], bias_blame._train
+
+    def as_others_would(own, *rest):
+        asked.append(own.out.name)
+        return len(asked) == 1 and train(own, *rest)
+
+    monkeypatch.setattr(bias_blame, "_train", as_others_would)
+    study(runs["pattern"], *PATTERN, "--drop", "1")
+    before = json.loads((runs["pattern"] / "bias.json").read_text())["blame"]["run"]
+    assert asked[0] == "influence"
+    assert {name.partition("-")[0] for name in (asked[1], before)} == {"dropped"}
+    assert asked[1] != before
 
 
 def test_formulas_by_hand():
