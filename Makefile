@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study test check bench bench-solvers clean
+.PHONY: help setup demo study bias test check bench bench-solvers clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -18,6 +18,9 @@ demo: $(INSTALLED) ## Influence of 30 source classes on handwritten digits, into
 study: demo ## The demo's influences put to use: units removed and models retrained, classes, images and failures looked into.
 	$(BIN)/python -m experiments.counterfactual --run runs/demo --removed 0.2 0.4 0.6
 	$(BIN)/python -m experiments.inspect_influence --run runs/demo --classes 3 8 --subpopulations 3 --failures 3 --verify 2
+
+bias: $(INSTALLED) ## Does a pattern in the source survive on clean digits, which units carry it, what removes it: into runs/bias.
+	$(BIN)/python -m experiments.bias_transfer --out runs/bias
 
 test: $(INSTALLED) ## Run all tests.
 	$(BIN)/python -m pytest tests -n auto --dist loadfile
