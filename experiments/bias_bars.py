@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import jdt
-from experiments.bias_measures import ACCURACY, ASR, SHIFT, SKEW, Measured, find
+from experiments.bias_measures import ACCURACY, ASR, SHIFT, SKEW, Measured, find, words_of
 from experiments.bias_setup import CLEAN, SCRATCH, Study
 
 TRANSFERS, ACCURACY_GAP, WEAKER_SEEDS = 0.30, 0.02, 0.8
@@ -84,7 +84,7 @@ def _fixed(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:
     gap = one.transfer
     passed = gap.mean >= TRANSFERS and gap.low > 0
     return Verdict(
-        name, passed, f"attack success ({', '.join(one.attacked)}) {_difference(gap)}, at least {_points(TRANSFERS)}"
+        name, passed, f"attack success ({words_of(one.attacked)}) {_difference(gap)}, at least {_points(TRANSFERS)}"
     )
 
 

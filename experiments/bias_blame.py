@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import jdt
+from experiments.bias_measures import words_of
 from experiments.bias_setup import Config, Study, identity
 from experiments.influence_run import train_run
 from experiments.influence_setup import planned
@@ -29,7 +30,7 @@ class Blame:
       target: Whose predictions the bias is of.
       mode: In which mode.
       pattern: Which pattern.
-      attacked: Class that the pattern pushes to.
+      attacked: Classes that the pattern pushes models on random subsets to, in words.
       influences: On the share of test images that the pattern pushes to that class: one column.
       planted: bool `[units]`: units most of whose images carry the pattern.
       auroc: Of the influence as a score of planted units; None where all units are planted, or none.
@@ -59,7 +60,6 @@ class Blame:
 def blame(
     config: Config,
     study: Study,
-    attacked: Mapping[tuple[str, str, str], int],
     hosts: jdt.hosts.Hosts,
     say: Callable[..., None],
 ) -> Blame | None:
@@ -68,7 +68,6 @@ def blame(
     Args:
       config: The flags.
       study: The study.
-      attacked: Class that each pattern pushes to: see `attacked_classes`.
       hosts: The processes that share the models.
       say: Prints.
 
@@ -77,8 +76,6 @@ def blame(
     """
     pattern, target, mode = study.triggers[0], study.base.targets[0], config.transfer[0]
     classes = target.test.class_names
-    chosen = attacked[target.name, mode, pattern]
-    pushed = [classes.index(name) for name in config.attacked] if chosen < 0 else [chosen]
     units = jdt.masks.Units(
         study.base.units.names,
         np.where(study.members[pattern], study.base.units.of_example[study.original], jdt.masks.OUTSIDE),
@@ -93,22 +90,34 @@ def blame(
     models = jdt.pipeline.usable_models(run, target.name, mode)
     view = jdt.pipeline.view_name(target.name, pattern)
     clean, shown = (run.outputs(name, mode, "prediction")[models.kept] for name in (target.name, view))
+    parts = jdt.analyses.halves(run.target(target.name).labels, config.seed)
+    pushed = _pushed(config, clean, shown, classes, parts)
     shift = jdt.analyses.shift_outputs(clean, shown, pushed)
+    on_average = shift[:, parts.report].mean(axis=1, keepdims=True, dtype=np.float64)
     estimator = jdt.estimators.named(config.estimators)[0]
     if hosts.index == 0:
-        _save(run, view, mode, estimator, models, shift)
-    on_task = _fit(run, estimator, models, shift.mean(axis=1, keepdims=True, dtype=np.float64), target.name)
+        _save(run, view, mode, estimator, models, shift, parts.report)
+    on_task = _fit(run, estimator, models, on_average, target.name)
     planted = _planted(study, units)
-    auroc, control = _detected(estimator, models, shift, on_task, planted)
+    auroc, control = _detected(estimator, models, on_average, on_task, planted)
     order = np.argsort(-on_task.influence[:, 0], kind="stable")
     count = int(planted.sum()) if config.drop is None else config.drop
     if not 0 <= count < len(units):
         raise jdt.UserError(f"--drop is {count}, but of {len(units)} units 0 to {len(units) - 1} can be dropped.")
-    found = _retrained(config, study, units, order, count, target.name, mode, pattern, pushed, hosts, say)
+    found = _retrained(config, study, units, order, count, target.name, mode, pattern, hosts, say)
     if found is None:
         return None
-    names = ", ".join(classes[c] for c in pushed)
+    names = words_of(config.attacked or [classes[c] for c in pushed[:, 0]])
     return Blame(target.name, mode, pattern, names, on_task, planted, auroc, control, order, count, *found)
+
+
+def _pushed(
+    config: Config, clean: np.ndarray, shown: np.ndarray, classes: Sequence[str], parts: jdt.analyses.Halves
+) -> np.ndarray:
+    """Int `[models, attacked]`: the class that each model is pushed to, as `attacked_by` chooses it."""
+    if config.attacked:
+        return np.repeat(np.array([[classes.index(name) for name in config.attacked]]), len(clean), axis=0)
+    return jdt.analyses.attacked_classes(clean, shown, len(classes), parts.score)
 
 
 def _folder(config: Config, name: str) -> jdt.cli.RunPath:
@@ -179,14 +188,18 @@ def _save(
     estimator: jdt.estimators.Estimator,
     models: jdt.pipeline.Models,
     shift: np.ndarray,
+    report: np.ndarray,
 ) -> None:
-    """Keep the influences on `shift`, the output with the pattern minus that without, beside the others of the run."""
+    """Keep the influences on `shift`, the output with the pattern minus that without, beside the others of the run.
+
+    Means over classes and the task are those of the images that did not choose the class that is attacked.
+    """
     labelled = run.target(view)
-    classes = jdt.evaluate.by_class(labelled.labels, labelled.class_names)
+    classes = jdt.evaluate.by_class(labelled.labels[report], labelled.class_names)
     levels: dict[Any, jdt.Influences] = {
         "example": _fit(run, estimator, models, shift, ""),
-        "class": _fit(run, estimator, models, jdt.evaluate.aggregate(shift, classes), ""),
-        "task": _fit(run, estimator, models, shift.mean(axis=1, keepdims=True, dtype=np.float64), view),
+        "class": _fit(run, estimator, models, jdt.evaluate.aggregate(shift[:, report], classes), ""),
+        "task": _fit(run, estimator, models, shift[:, report].mean(axis=1, keepdims=True, dtype=np.float64), view),
     }
     levels["class"] = dataclasses.replace(levels["class"], target_names=classes.names)
     jdt.estimators.save_influences(
@@ -208,14 +221,13 @@ def _planted(study: Study, units: jdt.masks.Units) -> np.ndarray:
 def _detected(
     estimator: jdt.estimators.Estimator,
     models: jdt.pipeline.Models,
-    shift: np.ndarray,
+    outputs: np.ndarray,
     found: jdt.Influences,
     planted: np.ndarray,
 ) -> tuple[jdt.report.Figure | None, jdt.report.Figure | None]:
     """How well influence tells the planted units from the others, and how well it does where masks are permuted."""
     if planted.all() or not planted.any():
         return None, None
-    outputs = shift.mean(axis=1, keepdims=True, dtype=np.float64)
     value = jdt.evaluate.auroc(found.influence[:, 0], planted)
     control = jdt.evaluate.permutation_control(
         estimator, models.masks, outputs, lambda influence: jdt.evaluate.auroc(influence[:, 0], planted),
@@ -240,7 +252,6 @@ def _retrained(
     target: str,
     mode: jdt.pipeline.Mode,
     pattern: str,
-    attacked: Sequence[int],
     hosts: jdt.hosts.Hosts,
     say: Callable[..., None],
 ) -> tuple[str, dict[tuple[str, str], np.ndarray], dict[tuple[str, str], np.ndarray]] | None:
@@ -270,11 +281,10 @@ def _retrained(
         return None
     run = jdt.open_run(own.out)
     labels = run.target(target).labels
-    report = jdt.analyses.halves(labels, config.seed).report
-    clean, shown = (
-        run.outputs(name, mode, "prediction")[:, report] for name in (target, jdt.pipeline.view_name(target, pattern))
-    )
-    rates = jdt.analyses.attack_success(clean, shown, attacked).value
-    right = jdt.analyses.accuracy_parts(clean, labels[report])[0].rate.value
+    parts, classes = jdt.analyses.halves(labels, config.seed), run.target(target).class_names
+    clean, shown = (run.outputs(n, mode, "prediction") for n in (target, jdt.pipeline.view_name(target, pattern)))
+    pushed = _pushed(config, clean, shown, classes, parts)
+    rates = jdt.analyses.attack_success(clean[:, parts.report], shown[:, parts.report], pushed).value
+    right = jdt.analyses.accuracy_parts(clean[:, parts.report], labels[parts.report])[0].rate.value
     found = {key: np.array([key == row for row in rows]) for key in dict.fromkeys(rows)}
     return name, {key: rates[mine] for key, mine in found.items()}, {key: right[mine] for key, mine in found.items()}

@@ -1,5 +1,6 @@
 """How strongly a bias comes along: every metric of a study of bias transfer, from what its run has stored."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import jdt
-from experiments.bias_setup import CLEAN, SCRATCH, TWIN, Study, Variant
+from experiments.bias_setup import SCRATCH, TWIN, Study, Variant
 
 ASR, ASR_OTHERS = "attack success rate", "attack success rate, images of other classes"
 FLIPS, SHIFT, DROP, ACCURACY = "flip rate", "total shift", "accuracy drop", "accuracy"
@@ -26,7 +27,7 @@ class Measured:
       pattern: On the test images; empty for a study of groups.
       metric: Its name.
       arm: The source variant.
-      attacked: Target classes that the pattern pushes to.
+      attacked: The class that the pattern pushes each model to, `[seeds]`; or those that were named, for all of them.
       values: float64 `[seeds]`; NaN where nothing is in the denominator, or the model diverged.
       hits: What the rate counts, `[seeds]`; empty for metrics that are no share.
       of: What it is a share of, `[seeds]`.
@@ -107,95 +108,80 @@ class Predictions:
         return self._run.target(target).labels
 
 
-def attacked_classes(study: Study, predictions: Predictions, named: Sequence[str]) -> dict[tuple[str, str, str], int]:
-    """The class that each pattern pushes to, by (target, mode, pattern), chosen on the half that does not report.
+def attacked_by(
+    predictions: Predictions, name: str, mode: str, pattern: str, arm: str, classes: Sequence[str], named: Sequence[str]
+) -> np.ndarray:
+    """Int `[models, attacked]`: the classes that a pattern pushes each model to, each chosen on the half that chooses.
 
-    Of a trigger, by the models that had it in their source; of a sham, the one of the first trigger; of a pattern that
-    no source had, by the models of the first source variant. With classes that are named, none is chosen: -1.
+    Models of one source need not agree, and twins choose as well, so that a pattern which moves both equally has no
+    difference. With classes that are named, none is chosen.
     """
-    chosen = {}
-    plain = [variant for variant in study.variants if variant.is_plain]
-    for variant in plain:
-        classes = _class_names(study, variant.target)
-        for name in named:
-            jdt.checks.require_known("attacked class", name, classes)
-        half = predictions.halves(variant.name).score
-        for mode in study.task.modes:
-            for pattern in study.stamps:
-                if named:
-                    chosen[variant.target, mode, pattern] = -1
-                    continue
-                of = pattern if pattern in study.triggers else next(iter(study.triggers), "")
-                arm = of or next(arm for arm in predictions.arms if arm not in (TWIN, SCRATCH))
-                is_natural = pattern not in study.triggers and pattern not in study.shams
-                shown = pattern if is_natural or not of else of
-                arm = CLEAN if is_natural and of else arm
-                clean = predictions.of(variant.name, mode, arm)
-                with_pattern = predictions.of(jdt.pipeline.view_name(variant.name, shown), mode, arm)
-                found = jdt.analyses.attacked_class(clean, with_pattern, len(classes), half)
-                if found is None:
-                    raise jdt.UserError(
-                        f"all models of source variant {arm!r} diverged on {variant.name} ({mode}): lower "
-                        "--recipe.learning-rate or --full.recipe.learning-rate."
-                    )
-                chosen[variant.target, mode, pattern] = found
-    return chosen
+    if named:
+        given = np.array([[classes.index(one) for one in named]])
+        return np.repeat(given, len(predictions.of(name, mode, arm)), axis=0)
+    clean, shown = (predictions.of(one, mode, arm) for one in (name, jdt.pipeline.view_name(name, pattern)))
+    return jdt.analyses.attacked_classes(clean, shown, len(classes), predictions.halves(name).score)
 
 
 def measure(study: Study, predictions: Predictions, named: Sequence[str], seed: int) -> list[Measured]:
     """Every metric of a study."""
     if study.kind == "group":
         return _measure_groups(study, predictions, seed)
-    attacked, found = attacked_classes(study, predictions, named), []
+    found = []
     for variant in study.variants:
-        names = _class_names(study, variant.target)
-        labels, report = predictions.labels(variant.name), predictions.halves(variant.name).report
         for mode in study.task.modes:
             for pattern in study.stamps:
-                class_id = attacked[variant.target, mode, pattern]
-                classes = [names.index(name) for name in named] if class_id < 0 else [class_id]
-                view = jdt.pipeline.view_name(variant.name, pattern)
-                pairs = {
-                    arm: (
-                        predictions.of(variant.name, mode, arm)[:, report],
-                        predictions.of(view, mode, arm)[:, report],
-                    )
-                    for arm in predictions.arms
-                    if pattern not in study.triggers or arm not in study.triggers or arm == pattern
-                }
-                about = (variant, mode, pattern, tuple(names[c] for c in classes))
-                found += _pattern_metrics(about, pairs, labels[report], classes, len(names), predictions.twin, seed)
+                found += _measure_pattern(study, predictions, variant, mode, pattern, named, seed)
     return found
 
 
-def _pattern_metrics(
-    about: tuple[Variant, str, str, tuple[str, ...]],
-    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    labels: np.ndarray,
-    classes: Sequence[int],
-    num_classes: int,
-    twin: str,
+def _measure_pattern(
+    study: Study,
+    predictions: Predictions,
+    variant: Variant,
+    mode: str,
+    pattern: str,
+    named: Sequence[str],
     seed: int,
 ) -> list[Measured]:
-    variant, mode, pattern, names = about
+    """Every metric of one pattern on one target variant in one mode, of each source variant that it is asked of."""
+    classes, report = _class_names(study, variant.target), predictions.halves(variant.name).report
+    labels, view = predictions.labels(variant.name)[report], jdt.pipeline.view_name(variant.name, pattern)
+    arms = [a for a in predictions.arms if pattern not in study.triggers or a not in study.triggers or a == pattern]
     values: dict[str, dict[str, Any]] = {}
-    for arm, (clean, shown) in pairs.items():
-        right = jdt.analyses.accuracy_parts(clean, labels)[0].rate
+    attacked, parts = {}, {}
+    for arm in arms:
+        clean, shown = (predictions.of(name, mode, arm)[:, report] for name in (variant.name, view))
+        attacked[arm] = attacked_by(predictions, variant.name, mode, pattern, arm, classes, named)
+        parts[arm] = jdt.analyses.attack_parts(clean, shown, attacked[arm])
         values[arm] = {
-            ASR: jdt.analyses.attack_success(clean, shown, classes),
-            ASR_OTHERS: jdt.analyses.attack_success(clean, shown, classes, labels),
+            ASR: parts[arm][0].rate,
+            ASR_OTHERS: jdt.analyses.attack_success(clean, shown, attacked[arm], labels),
             FLIPS: jdt.analyses.flip_rate(clean, shown),
-            ACCURACY: right,
+            ACCURACY: jdt.analyses.accuracy_parts(clean, labels)[0].rate,
             DROP: jdt.analyses.accuracy_drop(clean, shown, labels).value,
-            SHIFT: jdt.analyses.total_shift(jdt.analyses.prediction_shift(clean, shown, num_classes)),
+            SHIFT: jdt.analyses.total_shift(jdt.analyses.prediction_shift(clean, shown, len(classes))),
         }
-    parts = {arm: jdt.analyses.attack_parts(*pair, classes) for arm, pair in pairs.items()}
+    twin = predictions.twin
+    names = {arm: tuple(classes[c] for c in (rows[0] if named else rows[:, 0])) for arm, rows in attacked.items()}
     return [
-        _measured((variant, mode, pattern, metric, arm, names), value, values[twin][metric], arm != twin,
+        _measured((variant, mode, pattern, metric, arm, names[arm]), value, values[twin][metric], arm != twin,
                   (parts[arm], parts[twin]) if metric == ASR else None, seed)
         for arm, metrics in values.items()
         for metric, value in metrics.items()
     ]  # fmt: skip
+
+
+def words_of(attacked: Sequence[str]) -> str:
+    """The classes that models are pushed to, the most frequent first.
+
+    >>> words_of(["ship", "cat", "ship"]), words_of(["ship", "ship"])
+    ('ship (2 of 3), cat (1 of 3)', 'ship')
+    """
+    counts = collections.Counter(attacked).most_common()
+    if len(counts) == 1 or (all(count == 1 for _, count in counts) and len(counts) < 3):
+        return ", ".join(name for name, _ in counts)
+    return ", ".join(f"{name} ({count} of {len(attacked)})" for name, count in counts)
 
 
 def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[Measured]:

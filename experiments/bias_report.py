@@ -21,6 +21,7 @@ from experiments.bias_measures import (
     Measured,
     Predictions,
     find,
+    words_of,
 )
 from experiments.bias_setup import CLEAN, SCRATCH, Config, Study, Variant
 
@@ -110,7 +111,7 @@ def _bars(study: Study, measured: Sequence[Measured]) -> list[jdt.report.BiasBar
                 mode=mode,
                 pattern=pattern or "group",
                 metric=metric,
-                attacked=", ".join(arms[0].attacked) if metric in (ASR, ASR_OTHERS) else "",
+                attacked=_pushed_to(arms) if metric in (ASR, ASR_OTHERS) else "",
                 rates={one.arm: _mean(one.values, "share", f"{metric} of {one.arm} models") for one in arms},
                 transfer={
                     one.arm: _gap(one.transfer, f"{metric} of {one.arm} models minus that of their twins")
@@ -121,6 +122,12 @@ def _bars(study: Study, measured: Sequence[Measured]) -> list[jdt.report.BiasBar
             )
         )
     return found
+
+
+def _pushed_to(arms: Sequence[Measured]) -> str:
+    """Classes that the pattern pushes models to: of the source that has it, else of the first."""
+    own = next((one for one in arms if one.arm == one.pattern), arms[0])
+    return words_of(own.attacked)
 
 
 def _denominator(of: Sequence[int]) -> str:
@@ -302,7 +309,7 @@ def _figures(measured: Sequence[Measured], blame: Blame | None) -> dict[str, jdt
         for one in find(measured, metric=metric):
             key = one.variant.is_plain or (one.variant.composition == 0.5 and one.variant.decay is None)
             if key and one.transfer is not None and one.arm not in (SCRATCH, CLEAN):
-                of = f" ({', '.join(one.attacked)})" if one.attacked else ""
+                of = f" ({words_of(one.attacked)})" if one.attacked else ""
                 name = "/".join(part for part in (one.variant.name, one.mode, one.pattern, one.arm, metric) if part)
                 found[name] = _gap(one.transfer, f"{metric}{of} of {one.arm} models minus that of their twins")
     if blame is not None:
@@ -333,13 +340,12 @@ def _table(study: Study, measured: Sequence[Measured]) -> Table:
         if one.variant.is_plain or one.pattern in ("", *study.triggers):  # Controls of sweeps are on the page.
             rows.setdefault((one.variant.name, one.mode, one.pattern), {})[one.arm] = one
     for (name, mode, pattern), found in rows.items():
-        first = next(iter(found.values()))
         gaps = [
             f"{arm} {_in_points(_gap(one.transfer, ''))}"
             for arm, one in found.items()
             if one.transfer is not None and arm != SCRATCH
         ]
-        cells = [name, mode, *((pattern, ", ".join(first.attacked)) if study.stamps else ())]
+        cells = [name, mode, *((pattern, _pushed_to(list(found.values()))) if study.stamps else ())]
         cells += [_percent(found[arm].values) if arm in found else "" for arm in arms]
         table.add_row(*cells, "; ".join(gaps))
     return table

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import jdt
 from experiments import bias_blame, bias_report
 from experiments.bias_bars import judge
-from experiments.bias_measures import Predictions, attacked_classes, measure
+from experiments.bias_measures import Predictions, measure
 from experiments.bias_setup import SCRATCH, TWIN, Config, Study, identity, load_study
 from experiments.influence_run import train_run
 from experiments.influence_setup import planned
@@ -103,7 +103,7 @@ def main(config: Config) -> None:
     verdicts = judge(study, measured)
     blame = None
     if config.num_models and study.triggers:
-        blame = bias_blame.blame(config, study, attacked_classes(study, predictions, config.attacked), hosts, say)
+        blame = bias_blame.blame(config, study, hosts, say)
         if blame is None:
             say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
             return
