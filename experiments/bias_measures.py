@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import jdt
-from experiments.bias_setup import SCRATCH, TWIN, Study, Variant
+from experiments.bias_setup import GIVEN, SCRATCH, TWIN, Study, Variant
 
 ASR, ASR_OTHERS = "attack success rate", "attack success rate, images of other classes"
 FLIPS, SHIFT, DROP, ACCURACY = "flip rate", "total shift", "accuracy drop", "accuracy"
@@ -31,6 +31,7 @@ class Measured:
       values: float64 `[seeds]`; NaN where nothing is in the denominator, or the model diverged.
       hits: What the rate counts, `[seeds]`; empty for metrics that are no share.
       of: What it is a share of, `[seeds]`.
+      twin: The source variant that it is compared with.
       transfer: To the twin: mean difference with its t interval over seeds; None for the twin itself.
       over_examples: The same mean with its bootstrap interval over test images; None where it was not asked for.
     """
@@ -41,6 +42,7 @@ class Measured:
     metric: str
     arm: str
     attacked: tuple[str, ...]
+    twin: str
     values: np.ndarray
     hits: tuple[int, ...] = ()
     of: tuple[int, ...] = ()
@@ -132,7 +134,16 @@ def measure(study: Study, predictions: Predictions, named: Sequence[str], seed: 
         for mode in study.task.modes:
             for pattern in study.stamps:
                 found += _measure_pattern(study, predictions, variant, mode, pattern, named, seed)
-    return found
+    # A given model under a convex head is the same in every seed, which says nothing of other models.
+    is_one = GIVEN in study.arms and study.task.head.solver == "convex"
+    return [_without_interval(one) if is_one and one.mode == "fixed" else one for one in found]
+
+
+def _without_interval(one: Measured) -> Measured:
+    if one.transfer is None or SCRATCH in (one.arm, one.twin):
+        return one
+    missing = dataclasses.replace(one.transfer, low=float("nan"), high=float("nan"))
+    return dataclasses.replace(one, transfer=missing)
 
 
 def _measure_pattern(
@@ -165,7 +176,7 @@ def _measure_pattern(
     twin = predictions.twin
     names = {arm: tuple(classes[c] for c in (rows[0] if named else rows[:, 0])) for arm, rows in attacked.items()}
     return [
-        _measured((variant, mode, pattern, metric, arm, names[arm]), value, values[twin][metric], arm != twin,
+        _measured((variant, mode, pattern, metric, arm, names[arm], twin), value, values[twin][metric], arm != twin,
                   (parts[arm], parts[twin]) if metric == ASR else None, seed)
         for arm, metrics in values.items()
         for metric, value in metrics.items()
@@ -202,7 +213,7 @@ def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[M
                 }
                 parts[arm] = jdt.analyses.skew_parts(own, groups)
             found += [
-                _measured((variant, mode, "", metric, arm, ()), value, values[predictions.twin][metric],
+                _measured((variant, mode, "", metric, arm, (), predictions.twin), value, values[predictions.twin][metric],
                           arm != predictions.twin,
                           (parts[arm], parts[predictions.twin]) if metric == SKEW else None, seed)
                 for arm, metrics in values.items()
@@ -212,7 +223,7 @@ def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[M
 
 
 def _measured(
-    about: tuple[Variant, str, str, str, str, tuple[str, ...]],
+    about: tuple[Variant, str, str, str, str, tuple[str, ...], str],
     value: jdt.analyses.Rate | np.ndarray,
     twin: jdt.analyses.Rate | np.ndarray,
     is_compared: bool,

@@ -31,7 +31,7 @@ DEMO = Config(
     transfer=("fixed", "full"),
     recipe=jdt.train.Recipe(epochs=6, batch_size=64, learning_rate=0.1),
     full=jdt.transfer.FullNetwork(jdt.train.Recipe(epochs=10, batch_size=50, learning_rate=0.02, warmup_epochs=2)),
-    weight_decays=(0.001, 0.01, 0.03, 0.1, 0.3),
+    weight_decays=(0.001, 0.003, 0.01, 0.03, 0.1),
     debias=(0.25, 0.5),
     target_fractions=(0.5,),
     num_models=64,
