@@ -371,27 +371,22 @@ def arms_figures(study: Study) -> Iterator[Figure]:
     yield Figure("triggers", claims.get("triggers", MISSING), study.triggers)
     if study.per_seed != [GIVEN]:
         first = store.masks[: len(study.per_seed)]
-        yield Figure("units are named after the arms whose masks hold them", unnumbered(store.units),
-                     named_after(first, study.per_seed))  # fmt: skip
+        yield names_figure("units are named after the arms whose masks hold them", store, first, study.per_seed)
         repeated = np.array_equal(store.masks, np.tile(first, (study.seeds, 1)))
         yield Figure("masks are the same in every seed", repeated, True)
         if SCRATCH in study.per_seed:
             yield Figure("units of models from scratch", int(first[study.per_seed.index(SCRATCH)].sum()), 0)
 
 
-def named_after(masks: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Name of each unit: those of the rows that hold it, of more than three the first two; not what numbers equal ones.
+def names_figure(what: str, store: Store, masks: np.ndarray, rows: Sequence[str]) -> Figure:
+    """Units are named after the rows whose masks hold them; names of more than three may be cut after two.
 
-    >>> named_after(np.array([[1, 1], [1, 0], [0, 1], [1, 1], [1, 0]], bool), ["a", "b", "c", "d", "e"])
-    ['a, b and 2 more', 'a, c, d']
+    A unit of the name of an earlier one is numbered.
     """
-    held = [[name for name, holds in zip(names, column, strict=True) if holds] for column in masks.T]
-    return [", ".join(one) if len(one) < 4 else f"{', '.join(one[:2])} and {len(one) - 2} more" for one in held]
-
-
-def unnumbered(names: Sequence[str]) -> list[str]:
-    """Names without the number that tells a unit from an earlier one of that name."""
-    return [re.sub(r" \(\d+\)$", "", name) for name in names]
+    held = [[name for name, holds in zip(rows, column, strict=True) if holds] for column in masks.T]
+    cut = [", ".join(one) if len(one) < 4 else f"{', '.join(one[:2])} and {len(one) - 2} more" for one in held]
+    whole, told = [", ".join(one) for one in held], [re.sub(r" \(\d+\)$", "", name) for name in store.units]
+    return Figure(what, told, whole if told == whole else cut)
 
 
 def division_figures(study: Study) -> Iterator[Figure]:
@@ -584,8 +579,7 @@ def dropped_figures(study: Study, claim: Mapping[str, Any], attacked: Sequence[i
     keys = list(itertools.product((study.twin, claim["pattern"]), WITHOUT))
     yield Figure("dropped: models", len(keys) * seeds, store.num_models)
     names = [f"{arm} {what} {seed}" for seed in range(seeds) for arm, what in keys]
-    yield Figure("dropped: units are named after the models whose masks hold them", unnumbered(store.units),
-                 named_after(store.masks, names))  # fmt: skip
+    yield names_figure("dropped: units are named after the models whose masks hold them", store, store.masks, names)
     target, mode = claim["target"], claim["mode"]
     report = study.reporting(target)
     labels = store.labels(target)[report]

@@ -1,6 +1,6 @@
 """What a study of bias transfer must show, and whether it does.
 
-The bars are those of section 6 of the specification of arXiv 2207.02842 (B2 to B7) and were written before any model
+The bars are those of section 6 of the specification of arXiv 2207.02842 (B2 to B8) and were written before any model
 was trained. They are not to be tuned: where one is missed, more data, width or epochs are what is to be changed.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 import jdt
-from experiments.bias_measures import ACCURACY, ASR, SKEW, Measured, find
-from experiments.bias_setup import CLEAN, Study
+from experiments.bias_measures import ACCURACY, ASR, SHIFT, SKEW, Measured, find
+from experiments.bias_setup import CLEAN, SCRATCH, Study
 
 TRANSFERS, ACCURACY_GAP, WEAKER_SEEDS = 0.30, 0.02, 0.8
 """B2: least gap of attack success in fixed mode. B3: clean accuracies agree; share of seeds where full is weaker."""
@@ -57,6 +57,7 @@ def judge(study: Study, measured: Sequence[Measured]) -> list[Verdict]:
                 _full(target, trigger, mine),
                 _decay(target, trigger, mine),
                 _debias(target, trigger, mine),
+                *(_natural(target, trigger, mode, mine) for mode in study.task.modes),
             ]
         verdicts.append(_sham(study, target, measured))
     return [one for one in verdicts if one.passed is not None]
@@ -156,6 +157,23 @@ def _debias(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:
     words = ", ".join(f"{one.mode} {_difference(gap)}" for one, gap in zip(found, gaps, strict=True))
     passed = all(abs(gap.mean) <= DEBIASED for gap in gaps)
     return Verdict(name, passed, f"left of the difference to the clean twin: {words}; at most {_points(DEBIASED)}")
+
+
+def _natural(target: str, trigger: str, mode: str, mine: Sequence[Measured]) -> Verdict:
+    """Where the sham is the pattern's pixels in another order: is it the pattern that moves its models?"""
+    name = f"B8, {trigger} moves models of its source more than models from scratch on {target} ({mode}), shuffled not"
+    excess = {}
+    for pattern in (trigger, "shuffled"):
+        own = _one(mine, metric=SHIFT, mode=mode, pattern=pattern, arm=trigger)
+        scratch = _one(mine, metric=SHIFT, mode=mode, pattern=pattern, arm=SCRATCH)
+        if own is None or scratch is None:
+            return Verdict(name, None, "")
+        excess[pattern] = jdt.analyses.paired(own.values, scratch.values)
+    passed = bool(excess[trigger].low > 0 and not excess["shuffled"].low > 0)
+    words = (
+        f"total shift above that of scratch {_difference(excess[trigger])}, shuffled {_difference(excess['shuffled'])}"
+    )
+    return Verdict(name, passed, words)
 
 
 def _sham(study: Study, target: str, measured: Sequence[Measured]) -> Verdict:

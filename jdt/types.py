@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 try:
-    from jaxtyping import Array, Bool, Float, Int, Int32, Key, Shaped, UInt8
+    from jaxtyping import Array, Bool, Float, Int, Int32, Int64, Key, Shaped, UInt8
 except ModuleNotFoundError:
     if not TYPE_CHECKING:
 
@@ -23,7 +23,7 @@ except ModuleNotFoundError:
                 return item[0]
 
         Array = jax.Array
-        Bool = Float = Int = Int32 = Key = Shaped = UInt8 = _Unchecked
+        Bool = Float = Int = Int32 = Int64 = Key = Shaped = UInt8 = _Unchecked
 
 AnyArray: TypeAlias = jax.Array | np.ndarray
 

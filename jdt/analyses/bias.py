@@ -7,12 +7,16 @@ in `bias_intervals`.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from jdt import checks
 from jdt.analyses.rates import Counted, Gap, Rate, has_values
-from jdt.types import Bool, Float, Int
+from jdt.types import Bool, Float, Int, Int64
+
+Attacked: TypeAlias = Sequence[int] | Int[np.ndarray, " attacked"] | Int[np.ndarray, "models attacked"]
+"""The classes c* that a pattern pushes to: the same for all models, or a row for each."""
 
 
 def accuracy_parts(
@@ -31,7 +35,7 @@ def accuracy_parts(
 def attack_parts(
     clean: Int[np.ndarray, "models examples"],
     triggered: Int[np.ndarray, "models examples"],
-    attacked: Sequence[int] | Int[np.ndarray, " attacked"],
+    attacked: Attacked,
     labels: Int[np.ndarray, " examples"] | None = None,
 ) -> tuple[Counted]:
     """Which images could be moved into the attacked classes, and which were: see `attack_success`.
@@ -40,16 +44,16 @@ def attack_parts(
       UserError: If no class is attacked, one is negative, or the predictions differ in shape.
     """
     classes = _classes(attacked)
-    of = has_values(clean, triggered)[:, None] & ~np.isin(clean, classes)
+    of = has_values(clean, triggered)[:, None] & ~_inside(clean, classes)
     if labels is not None:
-        of &= ~np.isin(labels, classes)
-    return (Counted(np.isin(triggered, classes) & of, of),)
+        of &= ~_inside(labels[None], classes)
+    return (Counted(_inside(triggered, classes) & of, of),)
 
 
 def attack_success(
     clean: Int[np.ndarray, "models examples"],
     triggered: Int[np.ndarray, "models examples"],
-    attacked: Sequence[int] | Int[np.ndarray, " attacked"],
+    attacked: Attacked,
     labels: Int[np.ndarray, " examples"] | None = None,
 ) -> Rate:
     """Attack success rate: P(prediction with the pattern in c* | prediction without it not in c*).
@@ -57,7 +61,7 @@ def attack_success(
     Args:
       clean: Predictions without the pattern.
       triggered: Predictions of the same images with it.
-      attacked: The classes c*; where no class of the target is like the attacked ones, that of `attacked_class`.
+      attacked: The classes c*; where no class of the target is like the attacked ones, those of `attacked_classes`.
       labels: With them, the second variant: images whose true label is in c* are left out as well.
 
     Returns:
@@ -194,10 +198,43 @@ def attacked_class(
     return int(shift.mean(axis=0).argmax()) if len(shift) else None
 
 
+def attacked_classes(
+    clean: Int[np.ndarray, "models examples"],
+    triggered: Int[np.ndarray, "models examples"],
+    num_classes: int,
+    chosen_on: Bool[np.ndarray, " examples"],
+) -> Int64[np.ndarray, "models one"]:
+    """The class that the pattern moves the predictions of each model to: `attacked_class`, model by model.
+
+    Models of one source need not agree on the class. Where those of a biased source choose their own, their twins must
+    do so as well: on any images the largest of several shifts is above that of a class which somebody else chose.
+
+    Args:
+      clean: Predictions without the pattern.
+      triggered: Predictions of the same images with it.
+      num_classes: All classes.
+      chosen_on: bool `[examples]`: the images that choose; measure on the others.
+
+    Returns:
+      int64 `[models, 1]`; 0 for a model that diverged, which has no rate whatever its class.
+
+    Raises:
+      UserError: If no image chooses.
+
+    >>> clean, triggered = np.array([[0, 1], [0, 1]]), np.array([[1, 1], [0, 0]])
+    >>> attacked_classes(clean, triggered, 2, chosen_on=np.array([True, True])).tolist()
+    [[1], [0]]
+    """
+    found = [
+        attacked_class(*pair, num_classes, chosen_on) for pair in zip(clean[:, None], triggered[:, None], strict=True)
+    ]
+    return np.array([[0 if one is None else one] for one in found], np.int64).reshape(-1, 1)
+
+
 def shift_outputs(
     clean: Int[np.ndarray, "models examples"],
     triggered: Int[np.ndarray, "models examples"],
-    attacked: Sequence[int] | Int[np.ndarray, " attacked"],
+    attacked: Attacked,
 ) -> Float[np.ndarray, "models examples"]:
     """The output "triggered minus clean" of each image, for estimators: what a source unit adds to the bias.
 
@@ -219,7 +256,7 @@ def shift_outputs(
     [[1.0, 0.0, -1.0]]
     """
     sound, classes = has_values(clean, triggered), _classes(attacked)
-    moved = np.isin(triggered, classes).astype(np.float32) - np.isin(clean, classes).astype(np.float32)
+    moved = _inside(triggered, classes).astype(np.float32) - _inside(clean, classes).astype(np.float32)
     return np.where(sound[:, None], moved, np.float32(np.nan))
 
 
@@ -234,10 +271,19 @@ def output_change(
     return np.asarray(triggered, np.float32) - np.asarray(clean, np.float32)
 
 
-def _classes(attacked: Sequence[int] | Int[np.ndarray, " attacked"]) -> Int[np.ndarray, " attacked"]:
+def _classes(attacked: Attacked) -> Int[np.ndarray, "..."]:
     classes = np.asarray(attacked, np.int64)
-    if not len(classes) or classes.min() < 0:
+    if not classes.size or classes.min() < 0:
         raise checks.UserError(
             f"attacked classes are {classes.tolist()}, but at least one is needed, counted from 0: for example [2]."
         )
     return classes
+
+
+def _inside(
+    values: Int[np.ndarray, "rows examples"], classes: Int[np.ndarray, "..."]
+) -> Bool[np.ndarray, "_ examples"]:
+    """Which values are among the classes, or each row's among its own."""
+    if classes.ndim == 1:
+        return np.isin(values, classes)
+    return (values[:, :, None] == classes[:, None, :]).any(axis=-1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jdt
-from experiments import bias_transfer
+from experiments import bias_blame, bias_transfer
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "recompute_bias.py"
 spec = importlib.util.spec_from_file_location("recompute_bias", PROGRAM)
@@ -37,6 +37,9 @@ def study(out, *flags):
     return out
 
 
+PATTERN = ("--nonce", "3", "--sham", "gaussian", "--debias", "0.5")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A study of a pattern that was drawn from a number, and one of a group; nobody reads their pages."""
@@ -50,7 +53,7 @@ def runs(tmp_path_factory):
         patch.setattr(jdt.report, "add_bias", lambda run, *_, **__: run / "report.html")
         jax.config.update("jax_disable_most_optimizations", True)
         yield {
-            "pattern": study(root / "pattern", "--nonce", "3", "--sham", "gaussian", "--debias", "0.5"),
+            "pattern": study(root / "pattern", *PATTERN),
             "group": study(root / "group", *group, "--compositions", "0.5"),
         }
         jax.config.update("jax_disable_most_optimizations", False)
@@ -100,7 +103,7 @@ def wider_over_images(claims):
 
 def another_class(claims):
     for one in claims["measured"]:
-        if (one["mode"], one["pattern"]) == ("fixed", "gaussian"):
+        if (one["variant"], one["pattern"]) == ("jdt_digits", "gaussian"):
             one["attacked"] = [str((int(one["attacked"][0]) + 1) % 10)]
 
 
@@ -132,35 +135,45 @@ def skewed(claims):
     entry(claims, arm="phi=0.8", metric="group skew")["values"][0] += 1e-6
 
 
+SQUARE = "fixed / square / attack success rate / square"
+
+
 @pytest.mark.parametrize(
-    ("kind", "falsify", "named"),
+    ("kind", "falsified"),
     [
-        ("pattern", one_more_hit, "jdt_digits@square50% / fixed / square / attack success rate / square"),
-        ("pattern", narrower, "jdt_digits / fixed / gaussian / total shift / square: minus clean"),
-        ("pattern", wider_over_images,
-         "jdt_digits / fixed / square / attack success rate / square: minus clean, over images"),
-        ("pattern", another_class, "jdt_digits / fixed / gaussian: attacked class"),
-        ("pattern", left_out, "jdt_digits / fixed / square / flip rate / scratch"),
-        ("pattern", fewer_report, "jdt_digits: images that report, by class"),
-        ("pattern", better_found, "blame: AUROC, 3 planted units"),
-        ("pattern", others_planted, "blame: planted units"),
-        ("pattern", less_left, "dropped / attack success rate / square / without blamed units"),
-        ("pattern", arms_exchanged, "arms, model by model"),
-        ("group", skewed, "jdt_digits@group50% / fixed / group skew / phi=0.8"),
+        ("pattern", {
+            one_more_hit: f"jdt_digits@square50% / {SQUARE}:",
+            narrower: "jdt_digits / fixed / gaussian / total shift / square: minus clean:",
+            wider_over_images: f"jdt_digits / {SQUARE}: minus clean, over images:",
+            another_class: "jdt_digits / fixed / gaussian: attacked class:",
+            left_out: "jdt_digits / fixed / square / flip rate / scratch",
+            better_found: "blame: AUROC, 3 planted units:",
+            less_left: "dropped / attack success rate / square / without blamed units:",
+            arms_exchanged: "arms, model by model:",
+        }),
+        ("pattern", {others_planted: "blame: planted units:"}),
+        ("pattern", {fewer_report: "jdt_digits: images that report, by class:"}),
+        ("group", {skewed: "jdt_digits@group50% / fixed / group skew / phi=0.8:"}),
     ],
+    ids=["figures", "planted", "halves", "groups"],
 )  # fmt: skip
-def test_what_was_falsified_is_named(runs, tmp_path, capsys, kind, falsify, named):
+def test_what_was_falsified_is_named(runs, tmp_path, capsys, kind, falsified):
     run = tmp_path / "run"
     run.mkdir()
     for path in runs[kind].iterdir():
         (run / path.name).symlink_to(path)
+    claims = json.loads((run / "bias.json").read_text())
+    for falsify in falsified:
+        falsify(claims)
     (run / "bias.json").unlink()
-    claims = json.loads((runs[kind] / "bias.json").read_text())
-    falsify(claims)
     (run / "bias.json").write_text(json.dumps(claims))
     assert recompute.main([str(run), "--brief"]) == 1
-    wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith("DISAGREES")]
-    assert any(line.startswith(f"DISAGREES: {named}:") for line in wrong)
+    start = "DISAGREES: "
+    wrong = [line[len(start) :] for line in capsys.readouterr().out.splitlines() if line.startswith(start)]
+    assert [name for name in falsified.values() if not any(line.startswith(name) for line in wrong)] == []
+    if one_more_hit in falsified:  # A class names every entry that it is in; all else is as it was.
+        places = (*falsified.values(), "jdt_digits / fixed / gaussian / ")
+        assert [line for line in wrong if not line.startswith(places)] == []
 
 
 def test_models_that_are_missing_are_no_agreement(runs, tmp_path, capsys):
@@ -169,6 +182,21 @@ def test_models_that_are_missing_are_no_agreement(runs, tmp_path, capsys):
     assert recompute.main([str(run)]) == 2
     assert "holds 4 of 6 models" in capsys.readouterr().err
     assert recompute.main([str(tmp_path)]) == 2
+
+
+def test_other_units_are_dropped_in_a_run_of_their_own(runs, monkeypatch):
+    asked, train = [], bias_blame._train
+
+    def as_others_would(own, *rest):
+        asked.append(own.out.name)
+        return len(asked) == 1 and train(own, *rest)
+
+    monkeypatch.setattr(bias_blame, "_train", as_others_would)
+    study(runs["pattern"], *PATTERN, "--drop", "1")
+    before = json.loads((runs["pattern"] / "bias.json").read_text())["blame"]["run"]
+    assert asked[0] == "influence"
+    assert {name.partition("-")[0] for name in (asked[1], before)} == {"dropped"}
+    assert asked[1] != before
 
 
 def test_formulas_by_hand():
