@@ -78,7 +78,7 @@ def judge_blame(study: Study, blame: Blame) -> list[Verdict]:
             for what in (ALL, BLAMED)}  # fmt: skip
     if blame.dropped and np.isfinite(gaps[BLAMED].mean):
         words = (
-            f"attack success above the clean twin {_difference(gaps[BLAMED])}, with all units {_difference(gaps[ALL])}; "
+            f"attack success above the twin {_difference(gaps[BLAMED])}, with all units {_difference(gaps[ALL])}; "
             f"at most {_points(DEBIASED)} are to be left"
         )
         name = f"without the {blame.dropped} blamed units the bias is gone"
