@@ -13,6 +13,7 @@ import json
 import pathlib
 import statistics
 import time
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -48,7 +49,7 @@ def main() -> None:
     variables = initial_variables(ensemble, 0, np.arange(args.models))
     heads = [FixedFeature(inverse_penalty=10.0**-i) for i in range(args.variants)]
 
-    def sweep(uses: dict[str, int]) -> float:
+    def sweep(uses: Mapping[str, int]) -> float:
         start, features = time.perf_counter(), FrozenFeatures(ensemble, variables, uses)
         for head in heads:
             jax.block_until_ready(transfer_fixed(ensemble, variables, train, test, head, features).logits)
