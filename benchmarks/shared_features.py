@@ -55,7 +55,7 @@ def main() -> None:
             jax.block_until_ready(transfer_fixed(ensemble, variables, train, test, head, features).logits)
         return time.perf_counter() - start
 
-    both = dict.fromkeys((train.fingerprint, test.fingerprint), args.variants)
+    both: dict[str, int] = {train.fingerprint: len(heads), test.fingerprint: len(heads)}
     rounds = [(sweep({}), sweep(both)) for _ in range(args.repeats + 1)][1:]
     apart, together = (statistics.median(column) for column in zip(*rounds, strict=True))
     record = {
