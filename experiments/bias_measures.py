@@ -213,8 +213,8 @@ def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[M
                 }
                 parts[arm] = jdt.analyses.skew_parts(own, groups)
             found += [
-                _measured((variant, mode, "", metric, arm, (), predictions.twin), value, values[predictions.twin][metric],
-                          arm != predictions.twin,
+                _measured((variant, mode, "", metric, arm, (), predictions.twin), value,
+                          values[predictions.twin][metric], arm != predictions.twin,
                           (parts[arm], parts[predictions.twin]) if metric == SKEW else None, seed)
                 for arm, metrics in values.items()
                 for metric, value in metrics.items()

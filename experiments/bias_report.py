@@ -395,6 +395,8 @@ def _plain(
             "dropped": blame.dropped,
             "run": blame.run,
             "attack_success": {" / ".join(key): values.tolist() for key, values in blame.attack.items()},
+            "attack_success_hits": {" / ".join(key): rate.hits.tolist() for key, rate in blame.success.items()},
+            "attack_success_of": {" / ".join(key): rate.of.tolist() for key, rate in blame.success.items()},
             "accuracy": {" / ".join(key): values.tolist() for key, values in blame.accuracy.items()},
         }
     return plain
