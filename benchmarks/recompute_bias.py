@@ -340,9 +340,12 @@ class Study:
         return [*self.per_seed, *self.others]
 
     @property
-    def names_classes(self) -> bool:
-        """Whether the classes that models are pushed to were named, in place of chosen."""
-        return bool(self.store.settings["attacked"])
+    def named(self) -> list[str]:
+        """The classes that all models are pushed to, where they were named.
+
+        The last command says, which `bias.json` tells of; earlier ones told it in the first command's settings alone.
+        """
+        return self.claims.get("attacked", self.store.settings["attacked"])
 
     @property
     def is_one_model(self) -> bool:
@@ -381,8 +384,8 @@ class Study:
         choose, the first of equals.
         """
         classes = self.store.classes(target)
-        if named := self.store.settings["attacked"]:
-            return [[classes.index(name) for name in named]] * len(clean)
+        if self.named:
+            return [[classes.index(name) for name in self.named]] * len(clean)
         chooses = ~self.reporting(target)
         return [[gained_most(*pair, len(classes))] for pair in zip(clean[:, chooses], shown[:, chooses], strict=True)]
 
@@ -454,7 +457,7 @@ def measured_figures(study: Study) -> Iterator[Figure]:
         arms = [arm for arm in study.arms
                 if pattern not in study.triggers or arm not in study.triggers or arm == pattern]  # fmt: skip
         attacked = {arm: study.attacked(*place, arm) if pattern else [[]] * study.seeds for arm in arms}
-        names = {arm: [classes[c] for c in (rows[0] if study.names_classes else itertools.chain(*rows))]
+        names = {arm: [classes[c] for c in (rows[0] if study.named else itertools.chain(*rows))]
                  for arm, rows in attacked.items()}  # fmt: skip
         if pattern:
             for arm in arms:
@@ -509,7 +512,7 @@ class Counted(NamedTuple):
         if metric == SHIFT:
             return cls([], [total_shift(a, b, num_classes) for a, b in zip(clean, shown, strict=True)])
         models = zip(clean, shown, attacked, strict=True)
-        parts = [parts_of(metric, *predicted, labels, pushed_to, groups) for *predicted, pushed_to in models]
+        parts = [parts_of(metric, without, with_it, labels, to, groups) for without, with_it, to in models]
         shares = np.array([[share(*map(np.asarray, sums(part))) for part in model] for model in parts], np.float64)
         return cls(parts, value_of(metric, shares.T).tolist())
 
@@ -590,7 +593,7 @@ def blame_figures(study: Study, claim: Mapping[str, Any]) -> Iterator[Figure]:
     yield Figure(f"blame: AUROC, {len(scores[True])} planted units", claim["auroc"], auroc)
     if auroc is not None:
         yield Figure("summary.json, blame/auroc", study.summary.get("blame/auroc", {}).get("value", MISSING), auroc)
-    if study.store.settings["drop"] is None:
+    if claim.get("drop", study.store.settings["drop"]) is None:
         yield Figure("blame: as many are dropped as were planted", claim["dropped"], len(scores[True]))
     yield from dropped_figures(study, claim)
 
@@ -611,7 +614,7 @@ def shift_figures(study: Study, claim: Mapping[str, Any], store: Store, saved: p
     yield Figure("blame: models left out", attributes["left_out"], np.flatnonzero(~kept).tolist())
     clean, shown, masks = clean[kept], shown[kept], store.masks[kept].astype(np.float64)
     pushed, classes = study.pushed_to(target, clean, shown), study.store.classes(target)
-    names = study.store.settings["attacked"] or [classes[c] for (c,) in pushed]
+    names = study.named or [classes[c] for (c,) in pushed]
     yield Figure("blame: attacked class of each model", claim["attacked"], told(names))
     moved = np.array([np.isin(b, to) * 1.0 - np.isin(a, to) for a, b, to in zip(clean, shown, pushed, strict=True)])
     labels, report = store.labels(view), study.reporting(target)

@@ -269,3 +269,12 @@ def test_formulas_by_hand():
     found = recompute.difference([0.5, 0.75, np.nan], [0.25, 0.0, 0.0])
     assert (found["mean"], found["pairs"], found["left_out"]) == (0.5, 2, 1)
     assert found["high"] - found["mean"] == pytest.approx(12.7062 * 0.25, rel=1e-4)
+
+
+def test_what_the_last_command_named_holds_for_all_models(runs, tmp_path, capsys):
+    run = study(shutil.copytree(runs["pattern"], tmp_path / "run"), *PATTERN, "--attacked", "3", "5", "--drop", "20")
+    told = json.loads((run / "bias.json").read_text())
+    assert {tuple(one["attacked"]) for one in told["measured"]} == {("3", "5")}
+    assert (told["blame"]["attacked"], told["blame"]["dropped"]) == ("3, 5", 20)
+    code = recompute.main([str(run), "--brief"])
+    assert (code, capsys.readouterr().out.splitlines()[-1].split(", ")[-1]) == (0, "0 do not.")
