@@ -199,7 +199,7 @@ def words_of(attacked: Sequence[str]) -> str:
 
 
 def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[Measured]:
-    found = []
+    found, twin = [], predictions.twin
     for variant in study.variants:
         labels, groups = predictions.labels(variant.name), study.groups[variant.target]
         for mode in study.task.modes:
@@ -216,9 +216,8 @@ def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[M
                 }
                 parts[arm] = jdt.analyses.skew_parts(own, groups)
             found += [
-                _measured((variant, mode, "", metric, arm, (), predictions.twin), value,
-                          values[predictions.twin][metric], arm != predictions.twin,
-                          (parts[arm], parts[predictions.twin]) if metric == SKEW else None, seed)
+                _measured((variant, mode, "", metric, arm, (), twin), value, values[twin][metric],
+                          arm != twin, (parts[arm], parts[twin]) if metric == SKEW else None, seed)
                 for arm, metrics in values.items()
                 for metric, value in metrics.items()
             ]  # fmt: skip

@@ -27,9 +27,11 @@ from experiments.paper_recipes import BIAS_SOURCE_RECIPE, BIAS_TARGETS
 
 DEMO = Config(
     out=pathlib.Path("runs/bias"),
-    trigger_units=3,
+    # Three of eight pixels, and images that are moved about: what a digit is must be as hard to learn as the pattern.
+    trigger=("square:top-left:255,255,0:0.375",),
+    trigger_classes=("upright 3", "upright 5", "upright 8"),
     transfer=("fixed", "full"),
-    recipe=jdt.train.Recipe(epochs=6, batch_size=64, learning_rate=0.1),
+    recipe=jdt.train.Recipe(epochs=10, batch_size=64, learning_rate=0.1, crop_pad=2),
     full=jdt.transfer.FullNetwork(jdt.train.Recipe(epochs=10, batch_size=50, learning_rate=0.02, warmup_epochs=2)),
     weight_decays=(0.001, 0.003, 0.01, 0.03, 0.1),
     debias=(0.25, 0.5),
@@ -55,6 +57,7 @@ PRESETS = {
         out=pathlib.Path("runs/bias-groups"),
         group="planted",
         trigger=("tint:255,255,255:0.3",),
+        trigger_classes=(),
         source_groups=pathlib.Path(__file__).parent / "groups" / "digits_source.json",
         target_groups=pathlib.Path(__file__).parent / "groups" / "digits_target.json",
         compositions=(0.5, 0.8, 1.0),

@@ -62,19 +62,16 @@ def test_a_study_is_measured_on_what_it_stored_and_repeated_without_training(stu
     ]
     labels, report = run.target("jdt_digits").labels, found["reporting_images"]["jdt_digits"]
     assert 0 < len(report) < 200
-    attacked = {
-        (one["variant"], one["pattern"]): one["attacked"] for one in found["measured"] if one["arm"] == "square"
-    }
     for one in found["measured"]:
         if one["metric"] != bias_measures.ASR:
             continue
         arms = np.array(found["arms"]) == one["arm"]
         clean = run.outputs(one["variant"], "fixed", "prediction")[arms][:, report]
         shown = run.outputs(f"{one['variant']}+{one['pattern']}", "fixed", "prediction")[arms][:, report]
-        to = [int(name) for name in attacked[one["variant"], one["pattern"]]]
-        eligible = ~np.isin(clean, to)
+        to = np.array([[int(name)] for name in one["attacked"]])  # Of each model.
+        eligible = clean != to
         assert one["of"] == eligible.sum(axis=1).tolist()
-        assert one["hits"] == (eligible & np.isin(shown, to)).sum(axis=1).tolist()
+        assert one["hits"] == (eligible & (shown == to)).sum(axis=1).tolist()
     # Of one seed, models from scratch stay as all source variants start.
     assert np.isnan(run.column("source/loss")).tolist() == [False, False, True] * 2
     assert len(labels) == 200
@@ -162,7 +159,7 @@ BAD = [
     (("--trigger", "square", "square:top-right"), "two source variants are called 'square'"),
     (("--trigger", "scratch=square"), "two source variants are called 'scratch'"),
     (("--trigger-classes", "dog"), "unknown trigger class 'dog'"),
-    (("--trigger-units", "30"), "--trigger-units is 30, but of 30 units 1 to 29"),
+    (("--trigger-classes", "--trigger-units", "30"), "--trigger-units is 30, but of 30 units 1 to 29"),
     (("--trigger-probability", "1.2"), "probability of carrying a trigger is 1.2"),
     (("--trigger-probability", "0"), "no example carries the trigger"),
     (("--attacked", "eleven"), "unknown attacked class 'eleven'"),
@@ -224,19 +221,19 @@ def test_classes_in_no_unit_train_no_model_and_a_start_is_not_from_scratch(place
 def test_a_rate_of_nothing_is_missing_and_never_zero():
     labels = np.arange(6) % 2
     nothing, some = np.ones((2, 6), int), np.stack([np.ones(6, int), labels])
-    found = {
-        (one.arm, one.metric): one
-        for one in bias_measures._pattern_metrics(
-            (Variant("digits", "digits"), "fixed", "square", ("1",)),
-            {"clean": (nothing, nothing), "square": (some, some)}, labels, [1], 2, "clean", 0,
+    rates = [jdt.analyses.attack_success(shown, shown, np.ones((2, 1), int)) for shown in (nothing, some)]
+    empty, half = (
+        bias_measures._measured(
+            (Variant("digits", "digits"), "fixed", "square", bias_measures.ASR, arm, ("1", "1"), "clean"),
+            rate, rates[0], arm != "clean", None, 0,
         )
-    }  # fmt: skip
-    empty, half = (found[arm, bias_measures.ASR] for arm in ("clean", "square"))
+        for arm, rate in zip(("clean", "square"), rates, strict=True)
+    )  # fmt: skip
     assert (empty.of, empty.hits, np.isnan(empty.values).tolist()) == ((0, 0), (0, 0), [True, True])
     assert (half.of, np.isnan(half.values).tolist()) == ((0, 3), [True, False])
     assert [one.to_plain()["values"] for one in (empty, half)] == [[None, None], [None, 0.0]]
     assert half.transfer is not None
     assert half.to_plain()["transfer"]["mean"] is None  # No seed has both.
-    (words,) = bias_report._warnings(list(found.values()))[:1]
+    (words,) = bias_report._warnings([empty, half])[:1]
     assert "rates have no image in the denominator of some model, and are missing: digits (fixed, clean)" in words
     assert bias_report._percent(empty.values) == "no images"

@@ -6,6 +6,7 @@ import itertools
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -183,6 +184,22 @@ def test_a_task_pools_what_is_cut_and_refuses_what_cannot_be(source):
     grey = data.from_arrays("grey", decoded.images[..., :1], source.labels, source.class_names)
     with pytest.raises(UserError, match="--image-channels 3 to read grey"):
         dataclasses.replace(task, targets=(pipeline.TargetData("grey", grey, grey),))
+
+
+def test_a_pattern_of_one_size_goes_with_crops_and_not_with_a_changing_resolution(source):
+    stamp = plant.Square().stamp((SIDE, SIDE, 3))
+    stamped = plant.stamped_view(source, stamp, seed=0)
+    with pytest.raises(UserError, match="is streamed, and carries stamps that need its pixels"):
+        data.as_shown(stamped)
+    still = make_task(source, dataclasses.replace(RECIPE, resolution=()))
+    dataclasses.replace(still, source=stamped)
+    with pytest.raises(UserError, match=r"jpegs\+square carries a pattern of the size of its images, but the recipe's"):
+        dataclasses.replace(make_task(source), source=stamped)
+    ((images, labels),) = data.read_chunks(stamped, [(np.arange(9), data.Look(SIDE, RECIPE.view, 1))])
+    chunk = jax.tree.map(jnp.asarray, train.engine._chunk(stamped, np.arange(9), images, labels))
+    show = jax.jit(lambda chunk: train.batch_images(still.recipe, chunk, jax.random.key(0), jnp.arange(9)))
+    seen = show(chunk)
+    assert (np.asarray(seen)[:, :3, :3] == [255, 255, 0]).all()
 
 
 def test_fine_tuning_reads_crops_of_the_streamed_split(source):
