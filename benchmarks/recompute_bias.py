@@ -350,7 +350,7 @@ class Study:
     @property
     def is_one_model(self) -> bool:
         """Whether all seeds are a given model under a convex head: they do not differ, and there is no interval."""
-        return self.per_seed == [GIVEN] and self.store.settings["head"]["solver"] == "convex"
+        return self.per_seed == [GIVEN] and self.store.settings["head"].get("solver", "convex") == "convex"
 
     @property
     def twin(self) -> str:
