@@ -38,8 +38,8 @@ class Blame:
       order: Units, the one with most influence on the bias first.
       dropped: How many of them the models below do without.
       run: Folder of the run that holds those models.
-      attack: Attack success rate of retrained models, `[seeds]`, by (source variant, what they do without).
-      accuracy: Their accuracy on clean test images.
+      success: Attack success rate of retrained models, of each seed, by (source variant, what they do without).
+      accuracy: Their accuracy on clean test images, `[seeds]`.
     """
 
     target: str
@@ -53,8 +53,13 @@ class Blame:
     order: np.ndarray
     dropped: int
     run: str
-    attack: Mapping[tuple[str, str], np.ndarray]
+    success: Mapping[tuple[str, str], jdt.analyses.Rate]
     accuracy: Mapping[tuple[str, str], np.ndarray]
+
+    @property
+    def attack(self) -> Mapping[tuple[str, str], np.ndarray]:
+        """The attack success rates as numbers, `[seeds]`; NaN where one is missing."""
+        return {key: rate.value for key, rate in self.success.items()}
 
 
 def blame(
@@ -254,13 +259,13 @@ def _retrained(
     pattern: str,
     hosts: jdt.hosts.Hosts,
     say: Callable[..., None],
-) -> tuple[str, dict[tuple[str, str], np.ndarray], dict[tuple[str, str], np.ndarray]] | None:
+) -> tuple[str, dict[tuple[str, str], jdt.analyses.Rate], dict[tuple[str, str], np.ndarray]] | None:
     """Attack success and accuracy of biased and clean models with all units, without blamed and without random ones."""
     subsets, names, rows = [], [], []
-    blamed, rest = np.sort(order[:count]), np.sort(order[count:])  # Another order among them trains nothing anew.
+    blamed = np.sort(order[:count])  # Another order among them trains nothing anew.
     of_example = study.base.units.of_example[study.original]
     for seed in range(config.seeds):
-        others = np.random.default_rng([config.seed, seed, 8]).permutation(rest)[:count]
+        others = random_units(order, count, config.seed, seed)
         for arm in (study.twin, pattern):
             for what, gone in ((ALL, order[:0]), (BLAMED, blamed), (RANDOM, others)):
                 rows.append((arm, what))
@@ -284,7 +289,29 @@ def _retrained(
     parts, classes = jdt.analyses.halves(labels, config.seed), run.target(target).class_names
     clean, shown = (run.outputs(n, mode, "prediction") for n in (target, jdt.pipeline.view_name(target, pattern)))
     pushed = _pushed(config, clean, shown, classes, parts)
-    rates = jdt.analyses.attack_success(clean[:, parts.report], shown[:, parts.report], pushed).value
+    rates = jdt.analyses.attack_success(clean[:, parts.report], shown[:, parts.report], pushed)
     right = jdt.analyses.accuracy_parts(clean[:, parts.report], labels[parts.report])[0].rate.value
     found = {key: np.array([key == row for row in rows]) for key in dict.fromkeys(rows)}
-    return name, {key: rates[mine] for key, mine in found.items()}, {key: right[mine] for key, mine in found.items()}
+    success = {key: jdt.analyses.Rate(rates.hits[mine], rates.of[mine]) for key, mine in found.items()}
+    return name, success, {key: right[mine] for key, mine in found.items()}
+
+
+def random_units(order: np.ndarray, count: int, root: int, seed: int) -> np.ndarray:
+    """As many units as are dropped, drawn from those that are not, or from all where fewer than that are left.
+
+    Args:
+      order: int `[units]`, the units to drop first.
+      count: How many are dropped.
+      root: The study's root seed.
+      seed: Which of its seeds: models of each do without other random units.
+
+    Returns:
+      int `[count]`.
+
+    >>> sorted(random_units(np.array([3, 0, 1, 2]), 2, root=0, seed=0).tolist())
+    [1, 2]
+    >>> len(random_units(np.array([3, 0, 1, 2]), 3, root=0, seed=0))
+    3
+    """
+    rest = np.sort(order[count:] if 2 * count <= len(order) else order)
+    return jdt.plant.draws(root, "dropped at random", seed).permutation(rest)[:count]
