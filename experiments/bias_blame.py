@@ -18,8 +18,8 @@ INFLUENCE, DROPPED = "influence", "dropped"
 The second ends in a digest of what its models were trained on: more models on random subsets may blame other units.
 """
 ALL, BLAMED, RANDOM = "all units", "without blamed units", "without random units"
-PLANTED_AUROC, PERMUTATIONS = 0.95, 50
-"""A unit that carries the pattern must be above one that does not so often; permutations of the negative control."""
+PERMUTATIONS = 50
+"""Of mask rows, for the negative control."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +109,11 @@ def blame(
     count = int(planted.sum()) if config.drop is None else config.drop
     if not 0 <= count < len(units):
         raise jdt.UserError(f"--drop is {count}, but of {len(units)} units 0 to {len(units) - 1} can be dropped.")
-    found = _retrained(config, study, units, order, count, target.name, mode, pattern, hosts, say)
+    found: tuple[dict, dict] | None = {}, {}
+    if count:
+        found = _retrained(config, study, units, order, count, target.name, mode, pattern, hosts, say)
+    else:
+        say("no unit carries the pattern on most of its images, so that none is dropped: pass --drop to drop some.")
     if found is None:
         return None
     names = words_of(config.attacked or [classes[c] for c in pushed[:, 0]])
