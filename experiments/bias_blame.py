@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -62,6 +62,10 @@ class Blame:
         return {key: rate.value for key, rate in self.success.items()}
 
 
+_Retrained: TypeAlias = tuple[str, dict[tuple[str, str], jdt.analyses.Rate], dict[tuple[str, str], np.ndarray]]
+"""Folder of the run, attack success and accuracy, by source variant and what the models do without."""
+
+
 def blame(
     config: Config,
     study: Study,
@@ -109,7 +113,7 @@ def blame(
     count = int(planted.sum()) if config.drop is None else config.drop
     if not 0 <= count < len(units):
         raise jdt.UserError(f"--drop is {count}, but of {len(units)} units 0 to {len(units) - 1} can be dropped.")
-    found: tuple[dict, dict] | None = {}, {}
+    found: _Retrained | None = ("", {}, {})
     if count:
         found = _retrained(config, study, units, order, count, target.name, mode, pattern, hosts, say)
     else:
@@ -263,7 +267,7 @@ def _retrained(
     pattern: str,
     hosts: jdt.hosts.Hosts,
     say: Callable[..., None],
-) -> tuple[str, dict[tuple[str, str], jdt.analyses.Rate], dict[tuple[str, str], np.ndarray]] | None:
+) -> _Retrained | None:
     """Attack success and accuracy of biased and clean models with all units, without blamed and without random ones."""
     subsets, names, rows = [], [], []
     blamed = np.sort(order[:count])  # Another order among them trains nothing anew.
