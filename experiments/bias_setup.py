@@ -36,7 +36,7 @@ class Config(influence_setup.Config):
     trigger_seed: int = 10
     """Of the draw of images that carry it (NumPy's default_rng, as published)."""
     sham: tuple[str, ...] = ()
-    """Patterns that no source image carries, the control; by default the first trigger's opposite."""
+    """Patterns that no source image carries, the control; by default the opposite of the first trigger."""
     nonce: int | None = None
     """Draw the corner, the colour and the units that carry the square from this number, e.g. of a commit."""
     stencils: pathlib.Path | None = None
@@ -234,29 +234,47 @@ def _shams(
     stamps: Mapping[str, jdt.plant.Stamp],
     shape: tuple[int, int, int],
 ) -> list[jdt.plant.Stamp]:
-    """Patterns that no source image carries; `shuffled` has the first trigger's pixels at random places."""
+    """Patterns that no source image carries; `shuffled` has the first trigger's pixels at random places.
+
+    Raises:
+      UserError: If one has the name of a trigger, or is one.
+    """
     first_name, first = next(iter(patterns.items()))
     if config.source_checkpoint is not None and not config.sham:
         return []
-    if not config.sham:
-        if not isinstance(first, jdt.plant.Square):
-            return [dataclasses.replace(jdt.plant.shuffled(stamps[first_name], config.seed), name="sham")]
-        opposite: tuple[int, int, int] = tuple(255 - part for part in first.colour)  # pyright: ignore[reportAssignmentType]
-        other = dataclasses.replace(first, corner=OPPOSITE[first.corner], colour=opposite)
-        return [other.stamp(shape, "sham")]
+
+    def scattered(name: str) -> jdt.plant.Stamp:
+        return dataclasses.replace(jdt.plant.shuffled(stamps[first_name], config.seed), name=name)
+
     found = []
     for text in config.sham:
-        if text == "shuffled":
-            found.append(dataclasses.replace(jdt.plant.shuffled(stamps[first_name], config.seed), name="shuffled"))
-            continue
-        name, trigger = jdt.plant.parse_trigger(text)
-        found.append(trigger.stamp(shape, name))
+        name, trigger = (text, None) if text == "shuffled" else jdt.plant.parse_trigger(text)
+        found.append(scattered(name) if trigger is None else trigger.stamp(shape, name))
+    if not config.sham:
+        has_opposite = isinstance(first, jdt.plant.Square | jdt.plant.Tint)
+        found.append(_opposite(first).stamp(shape, "sham") if has_opposite else scattered("sham"))
     names = [*stamps, *(stamp.name for stamp in found)]
     if len(set(names)) < len(names):
         raise jdt.UserError(
-            f"patterns are called {', '.join(names)}: name a sham otherwise, like sham={config.sham[0]}."
+            f"patterns are called {', '.join(names)}, triggers first and then shams: name one otherwise, like "
+            "control=square:bottom-right:0,0,255."
         )
+    for sham in found:
+        for name, stamp in stamps.items():
+            if np.array_equal(sham.gain, stamp.gain) and np.array_equal(sham.shift, stamp.shift):
+                raise jdt.UserError(
+                    f"the sham {sham.name!r} would change images as the trigger {name!r} does, and show nothing: pass "
+                    "--sham with a pattern of another colour, place or form, for example square:bottom-right:0,0,255."
+                )
     return found
+
+
+def _opposite(trigger: jdt.plant.Square | jdt.plant.Tint) -> jdt.plant.Square | jdt.plant.Tint:
+    """The trigger in the opposite colour and corner; a tint has no form that a shuffled one would lack."""
+    colour: tuple[int, int, int] = tuple(255 - part for part in trigger.colour)  # pyright: ignore[reportAssignmentType]
+    if isinstance(trigger, jdt.plant.Tint):
+        return dataclasses.replace(trigger, colour=colour)
+    return dataclasses.replace(trigger, colour=colour, corner=OPPOSITE[trigger.corner])
 
 
 def _varied(

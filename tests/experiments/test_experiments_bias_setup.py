@@ -69,3 +69,24 @@ def test_a_sham_is_one_whatever_it_is_called(load):
     study = load(sham=("gaussian", "corner=square:bottom-left", "shuffled"))
     assert (study.triggers, study.shams) == (("square",), ("gaussian", "corner", "shuffled"))
     assert load().shams == ("sham",)
+
+
+@pytest.mark.parametrize("trigger", ["square", "tint:255,0,0:0.3", "gaussian:0.1", "tint:255,255,255:0.5"])
+def test_the_default_sham_is_no_trigger(load, trigger):
+    study = load(trigger=(trigger,))
+    (bias,), (sham,) = ([study.stamps[name] for name in names] for names in (study.triggers, study.shams))
+    assert (bias.gain != sham.gain).any() or (bias.shift != sham.shift).any()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"trigger": ("tint:255,0,0",), "sham": ("shuffled",)}, "the sham 'shuffled' would change images as .* 'tint'"),
+        ({"sham": ("gaussian", "again=square")}, "the sham 'again' would change images as the trigger 'square'"),
+        ({"trigger": ("square", "other=square:bottom-right:0,0,255")}, "the sham 'sham' .* 'other'"),
+        ({"trigger": ("square", "sham=gaussian")}, "patterns are called square, sham, sham"),
+    ],
+)
+def test_a_sham_that_is_a_trigger_is_refused(load, flags, words):
+    with pytest.raises(jdt.UserError, match=words):
+        load(**flags)
