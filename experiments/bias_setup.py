@@ -134,6 +134,27 @@ class Study:
         return next(iter(self.members), CLEAN)
 
 
+def with_given_models(config: Config) -> Config:
+    """Flags as they are where the user brings the models: there is no source, and nothing in it to blame.
+
+    Raises:
+      UserError: If a twin is given alone, or a group is to be studied.
+    """
+    if config.source_checkpoint is None:
+        if config.twin_checkpoint is not None:
+            raise jdt.UserError("--twin-checkpoint is the twin of a model that is there: pass --source-checkpoint too.")
+        return config
+    if config.group is not None:
+        raise jdt.UserError("--group is about a source with a correlation: leave it or --source-checkpoint out.")
+    # Any labelled images will do as a source that nothing is trained on: those of the first target, read as it is.
+    return dataclasses.replace(
+        config,
+        source=config.target[0], source_split=config.target_split or "train",
+        source_test_split=config.target_test_split, source_groups=None, source_per_group=None,
+        label=config.target_label, units="classes", trigger_classes=(), num_models=0, start_from=None,
+    )  # fmt: skip
+
+
 def load_study(config: Config) -> Study:
     """Load the data and make source variants, target variants and patterns; the plan is still to be chosen.
 
@@ -141,10 +162,7 @@ def load_study(config: Config) -> Study:
       UserError: If flags contradict each other, or anything does not fit the data.
     """
     jdt.checks.require_at_least("seeds", config.seeds, 1)
-    if config.source_checkpoint is not None:
-        config = dataclasses.replace(config, source=config.target[0], units="classes", num_models=0)
-    elif config.twin_checkpoint is not None:
-        raise jdt.UserError("--twin-checkpoint is the twin of a model that is there: pass --source-checkpoint as well.")
+    config = with_given_models(config)
     base = make_task(
         dataclasses.replace(config, shots=(), target_fractions=(), weight_decays=(), num_models=2, start_from=None)
     )

@@ -2,6 +2,8 @@ import dataclasses
 import json
 
 import flax.linen as nn
+import flax.serialization
+import jax
 import numpy as np
 import pytest
 
@@ -90,3 +92,19 @@ def test_the_default_sham_is_no_trigger(load, trigger):
 def test_a_sham_that_is_a_trigger_is_refused(load, flags, words):
     with pytest.raises(jdt.UserError, match=words):
         load(**flags)
+
+
+def test_a_model_that_is_there_has_no_source_whose_flags_could_be_wrong(load, tmp_path):
+    variables = jdt.models.make(f"{__name__}:Linear", num_classes=7).init(jax.random.key(3), (8, 8, 1))
+    path = tmp_path / "mine.msgpack"
+    path.write_bytes(flax.serialization.to_bytes({"params": jax.tree.map(np.asarray, variables.params)}))
+    study = load(
+        source_checkpoint=path, trigger_classes=("upright 3",), source_per_group=5, source_split="none",
+        target_split="train[:50%]", target_test_split="test[:20]",
+    )  # fmt: skip
+    assert (study.triggers, study.arms[0], list(study.stamps)) == ((), "given", ["square"])
+    assert study.base.source.fingerprint == study.base.targets[0].train.fingerprint
+    config = bias_setup.Config(out=tmp_path, source_checkpoint=path, label="a", target_label="b")
+    given = bias_setup.with_given_models(config)
+    assert given.label == "b"
+    assert bias_setup.with_given_models(given) == given
