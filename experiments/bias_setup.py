@@ -19,6 +19,13 @@ OPPOSITE = {
 }  # fmt: skip
 COLOURS = ((255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 """Colours that a nonce draws from, and in the opposite half of the list their opposites (modulo rounding)."""
+IGNORED = {
+    "group": (
+        "trigger_probability", "sham", "nonce", "stencils", "attacked", "debias", "target_fractions", "cross", "shots",
+    ),
+    "pattern": ("target_group", "phis", "compositions", "shots"),
+}  # fmt: skip
+"""Flags that a study of each kind does not look at, and that would be thought to have done something."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,12 +169,26 @@ def load_study(config: Config) -> Study:
       UserError: If flags contradict each other, or anything does not fit the data.
     """
     jdt.checks.require_at_least("seeds", config.seeds, 1)
+    jdt.checks.require_at_least("trigger-seed", config.trigger_seed, 0)
     config = with_given_models(config)
+    _require_used(config)
     base = make_task(
         dataclasses.replace(config, shots=(), target_fractions=(), weight_decays=(), num_models=2, start_from=None)
     )
     base = dataclasses.replace(base, baseline_models=0)
     return _group_study(config, base) if config.group is not None else _pattern_study(config, base)
+
+
+def _require_used(config: Config) -> None:
+    """Refuse flags that a study of this kind does not look at."""
+    kind = "pattern" if config.group is None else "group"
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    flags = [f"--{name.replace('_', '-')}" for name in IGNORED[kind] if getattr(config, name) != defaults[name]]
+    if flags:
+        raise jdt.UserError(
+            f"{', '.join(flags)} would do nothing in a study of a {kind}: leave out what you passed, and pass what the "
+            f"preset set at its default{', lists with nothing behind them' if kind == 'group' else ''} (--help)."
+        )
 
 
 def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
@@ -208,9 +229,38 @@ def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
             targets.append(made)
             variants.append(variant)
     arms = _arms(config, members) if triggers else (GIVEN,)
-    return _study(
+    study = _study(
         config, base, source, members, arms, targets, variants, stamps, triggers, tuple(shams), carriers, original, {}
     )
+    if config.num_models and triggers:
+        _require_blamable(config, study)
+    return study
+
+
+def _require_blamable(config: Config, study: Study) -> None:
+    """Refuse what the search for units to blame could not do, before the hours that the study itself takes."""
+    jdt.estimators.named(config.estimators)
+    owner, carries = study.base.units.of_example[study.original], study.carriers[study.original]
+    units = jdt.masks.Units(
+        study.base.units.names, np.where(study.members[study.triggers[0]], owner, jdt.masks.OUTSIDE)
+    )
+    whole = study.task.targets[0]  # The first target as it is, with the views of all patterns.
+    # Its checks are those that the models on random subsets meet.
+    task = dataclasses.replace(
+        study.task, units=units, targets=(dataclasses.replace(whole, views=whole.views[:1]),),
+        modes=config.transfer[:1], design=jdt.masks.Design(config.design, config.fraction, config.seed),
+        num_models=config.num_models,
+    )  # fmt: skip
+    influence_setup.require_estimable(task)
+    inside = units.of_example != jdt.masks.OUTSIDE
+    planted = np.bincount(units.of_example[inside & carries], minlength=len(units)) * 2 > units.sizes
+    count, most = int(planted.sum()) if config.drop is None else config.drop, len(units) // 2
+    if not 0 <= count <= most:
+        why = " (as many as carry the pattern)" if config.drop is None else ""
+        raise jdt.UserError(
+            f"--drop is {count}{why}, but as many random units are dropped to compare with: of {len(units)} units "
+            f"0 to {most} can be; pass --drop, or --num-models 0 to blame none."
+        )
 
 
 def _drawn(config: Config, base: jdt.pipeline.Task) -> tuple[dict[str, jdt.plant.Trigger], tuple[int, ...]]:
@@ -223,9 +273,16 @@ def _drawn(config: Config, base: jdt.pipeline.Task) -> tuple[dict[str, jdt.plant
         patterns[name] = trigger
     if not patterns:
         raise jdt.UserError("there is no pattern to study: pass --trigger, for example square.")
+    if config.nonce is not None:
+        jdt.checks.require_at_least("nonce", config.nonce, 0)
     seed = config.seed if config.nonce is None else config.nonce
     draw = np.random.default_rng([seed, 2207_02842])
     if config.nonce is not None:
+        if config.trigger_classes:
+            raise jdt.UserError(
+                f"--nonce draws the classes that carry the pattern, but {', '.join(config.trigger_classes)} are named: "
+                "pass --trigger-classes with nothing behind it, or leave --nonce out."
+            )
         corner, colour = list(OPPOSITE)[draw.integers(4)], COLOURS[draw.integers(len(COLOURS))]
         patterns = {
             name: dataclasses.replace(one, corner=corner, colour=colour) if isinstance(one, jdt.plant.Square) else one
@@ -353,10 +410,6 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
         raise jdt.UserError(
             f"{source.name} has {len(source.class_names)} classes, but a correlation with a group is that of two: "
             "pass --source-groups with two groups of classes, or --label with a feature that is true or false."
-        )
-    if config.trigger_probability != 1 or config.debias or config.stencils:
-        raise jdt.UserError(
-            "--trigger-probability, --debias and --stencils belong to a pattern: leave them or --group."
         )
     jdt.checks.require_at_least("phis", len(config.phis), 1)
     arms = [f"phi={value:g}" for value in config.phis]

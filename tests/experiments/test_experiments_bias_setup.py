@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pathlib
 
 import flax.linen as nn
 import flax.serialization
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import jdt
-from experiments import bias_setup
+from experiments import bias_setup, bias_transfer
 
 
 class Linear(nn.Module):
@@ -108,3 +109,47 @@ def test_a_model_that_is_there_has_no_source_whose_flags_could_be_wrong(load, tm
     given = bias_setup.with_given_models(config)
     assert given.label == "b"
     assert bias_setup.with_given_models(given) == given
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"num_models": 3}, "num-models is 3, which is odd"),
+        ({"num_models": 1}, "num-models is 1"),
+        ({"estimators": ("rigde",)}, "unknown estimator 'rigde'"),
+        ({"drop": 16}, "--drop is 16, but as many random units .* of 30 units 0 to 15 can be"),
+        ({"drop": -1}, "--drop is -1"),
+        ({"trigger_units": 16}, r"--drop is 16 \(as many as carry the pattern\)"),
+        ({"nonce": -1}, "nonce is -1, but it must be at least 0"),
+        ({"trigger_seed": -1}, "trigger-seed is -1, but it must be at least 0"),
+        ({"nonce": 3, "trigger_classes": ("upright 3",)}, "pass --trigger-classes with nothing behind it"),
+    ],
+)
+def test_what_would_fail_after_hours_fails_at_once(load, flags, words):
+    with pytest.raises(jdt.UserError, match=words):
+        load(**flags)
+
+
+def test_influences_on_single_images_that_fit_no_memory_are_refused_at_once(load, monkeypatch):
+    monkeypatch.setattr(bias_setup.influence_setup, "ARRAYS_AT_ONCE", 10**9)
+    with pytest.raises(jdt.UserError, match="pass fewer test images"):
+        load()
+    assert load(num_models=0).triggers == ("square",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in bias_setup.IGNORED.items() for name in names]
+)
+def test_flags_of_another_kind_of_study_are_refused(load, kind, name):
+    values = {
+        "trigger_probability": 0.5, "nonce": 1, "stencils": pathlib.Path("none"), "cross": True, "shots": (5,),
+        "phis": (0.0, 0.5), "compositions": (0.5,), "target_group": "a",
+    }  # fmt: skip
+    flags = {name: values.get(name, ("square",))}
+    with pytest.raises(jdt.UserError, match=f"--{name.replace('_', '-')} would do nothing in a study of a {kind}"):
+        load(**flags, group="planted" if kind == "group" else None)
+
+
+@pytest.mark.parametrize("preset", bias_transfer.PRESETS.values(), ids=list(bias_transfer.PRESETS))
+def test_presets_have_no_flag_that_does_nothing(preset):
+    bias_setup._require_used(preset)
