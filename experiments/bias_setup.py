@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -35,7 +36,8 @@ class Config(influence_setup.Config):
     trigger: tuple[str, ...] = ("square",)
     """Patterns in the source, each a variant of it: square, gaussian, tint:R,G,B, overlay:FOLDER, stencil:FILE, ..."""
     trigger_classes: tuple[str, ...] = ()
-    """Source classes whose images carry the pattern; by default so many as --trigger-units says are drawn."""
+    """Source classes whose images carry the pattern: names, or ranges of numbers from 0, both ends in, like 151-268; by
+    default so many as --trigger-units says are drawn."""
     trigger_units: int = 1
     """How many units (--units: classes, groups) are drawn to carry the pattern, where no classes are named."""
     trigger_probability: float = 1.0
@@ -288,11 +290,8 @@ def _drawn(config: Config, base: jdt.pipeline.Task) -> tuple[dict[str, jdt.plant
             name: dataclasses.replace(one, corner=corner, colour=colour) if isinstance(one, jdt.plant.Square) else one
             for name, one in patterns.items()
         }
-    names = base.source.class_names
-    for name in config.trigger_classes:
-        jdt.checks.require_known("trigger class", name, names)
     if config.trigger_classes:
-        return patterns, tuple(names.index(name) for name in config.trigger_classes)
+        return patterns, _numbered(config.trigger_classes, base.source.class_names)
     if not 1 <= config.trigger_units < len(base.units):
         raise jdt.UserError(
             f"--trigger-units is {config.trigger_units}, but of {len(base.units)} units 1 to {len(base.units) - 1} can "
@@ -301,6 +300,29 @@ def _drawn(config: Config, base: jdt.pipeline.Task) -> tuple[dict[str, jdt.plant
     units = draw.permutation(len(base.units))[: config.trigger_units]
     inside = np.isin(base.units.of_example, units)
     return patterns, tuple(np.unique(np.asarray(base.source.labels)[inside]).tolist())
+
+
+def _numbered(asked: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of classes that are named, or given as ranges of numbers; a name that looks like a range is a name.
+
+    >>> _numbered(["dog", "0-1", "3-4"], ["cat", "cow", "dog", "3-4", "hen"])
+    (2, 0, 1, 3)
+    """
+    found: dict[int, None] = {}
+    for text in asked:
+        ends = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
+        if text in names or ends is None:
+            jdt.checks.require_known("trigger class", text, names)
+            found[names.index(text)] = None
+            continue
+        first, last = map(int, ends.groups())
+        if not first <= last < len(names):
+            raise jdt.UserError(
+                f"trigger classes {text} are not there: pass two of 0 to {len(names) - 1}, the smaller one first, or "
+                "names of classes."
+            )
+        found |= dict.fromkeys(range(first, last + 1))
+    return tuple(found)
 
 
 def _shams(

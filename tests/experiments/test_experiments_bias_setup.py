@@ -153,3 +153,15 @@ def test_flags_of_another_kind_of_study_are_refused(load, kind, name):
 @pytest.mark.parametrize("preset", bias_transfer.PRESETS.values(), ids=list(bias_transfer.PRESETS))
 def test_presets_have_no_flag_that_does_nothing(preset):
     bias_setup._require_used(preset)
+
+
+def test_classes_that_carry_the_pattern_are_named_or_numbered(load):
+    study = load(trigger_classes=("3-5", "upright 4", "upright 9"))
+    marked = np.unique(np.asarray(study.base.source.labels)[study.carriers])
+    assert marked.tolist() == [3, 4, 5, study.base.source.class_names.index("upright 9")]
+    (dogs,) = bias_transfer.PRESETS["paper"].trigger_classes
+    assert len(bias_setup._numbered([dogs], [f"n{number}" for number in range(1000)])) == 118
+    assert bias_setup._numbered(["0-1"], ["a", "b", "0-1"]) == (2,)
+    for text in ("5-3", "0-30", "99999999-1"):
+        with pytest.raises(jdt.UserError, match=f"trigger classes {text} are not there: pass two of 0 to 29"):
+            load(trigger_classes=(text,))
