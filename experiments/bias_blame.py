@@ -31,7 +31,10 @@ class Blame:
       mode: In which mode.
       pattern: Which pattern.
       attacked: Classes that the pattern pushes models on random subsets to, in words.
-      influences: On the share of test images that the pattern pushes to that class: one column.
+      view: The target with the pattern, as the store calls it.
+      levels: Influences on `shift` of each test image, and on its mean over classes and over the task, of the images
+        that did not choose the class that is attacked.
+      left_out: Ids of models whose training diverged.
       planted: bool `[units]`: units most of whose images carry the pattern.
       auroc: Of the influence as a score of planted units; None where all units are planted, or none.
       control: The same with mask rows permuted.
@@ -46,7 +49,9 @@ class Blame:
     mode: jdt.pipeline.Mode
     pattern: str
     attacked: str
-    influences: jdt.Influences
+    view: str
+    levels: Mapping[jdt.estimators.Level, jdt.Influences]
+    left_out: tuple[int, ...]
     planted: np.ndarray
     auroc: jdt.report.Figure | None
     control: jdt.report.Figure | None
@@ -55,6 +60,11 @@ class Blame:
     run: str
     success: Mapping[tuple[str, str], jdt.analyses.Rate]
     accuracy: Mapping[tuple[str, str], np.ndarray]
+
+    @property
+    def influences(self) -> jdt.Influences:
+        """On the share of test images that the pattern pushes to the class: one column."""
+        return self.levels["task"]
 
     @property
     def attack(self) -> Mapping[tuple[str, str], np.ndarray]:
@@ -104,9 +114,8 @@ def blame(
     shift = jdt.analyses.shift_outputs(clean, shown, pushed)
     on_average = shift[:, parts.report].mean(axis=1, keepdims=True, dtype=np.float64)
     estimator = jdt.estimators.named(config.estimators)[0]
-    if hosts.index == 0:
-        _save(run, view, mode, estimator, models, shift, parts.report)
-    on_task = _fit(run, estimator, models, on_average, target.name)
+    levels = _levels(run, view, estimator, models, shift, parts.report)
+    on_task = levels["task"]
     planted = _planted(study, units)
     auroc, control = _detected(estimator, models, on_average, on_task, planted)
     order = np.argsort(-on_task.influence[:, 0], kind="stable")
@@ -121,7 +130,8 @@ def blame(
     if found is None:
         return None
     names = words_of(config.attacked or [classes[c] for c in pushed[:, 0]])
-    return Blame(target.name, mode, pattern, names, on_task, planted, auroc, control, order, count, *found)
+    about = (target.name, mode, pattern, names, view, levels, models.left_out)
+    return Blame(*about, planted, auroc, control, order, count, *found)
 
 
 def _pushed(
@@ -194,32 +204,36 @@ def _fit(
     return dataclasses.replace(found, unit_names=run.unit_names, target_names=names, output="shift")
 
 
-def _save(
+def _levels(
     run: jdt.store.Run,
     view: str,
-    mode: jdt.pipeline.Mode,
     estimator: jdt.estimators.Estimator,
     models: jdt.pipeline.Models,
     shift: np.ndarray,
     report: np.ndarray,
-) -> None:
-    """Keep the influences on `shift`, the output with the pattern minus that without, beside the others of the run.
+) -> dict[jdt.estimators.Level, jdt.Influences]:
+    """Influences on `shift`, the output with the pattern minus that without.
 
     Means over classes and the task are those of the images that did not choose the class that is attacked.
     """
-    labelled = run.target(view)
+    labelled, measured = run.target(view), shift[:, report]
     classes = jdt.evaluate.by_class(labelled.labels[report], labelled.class_names)
-    levels: dict[Any, jdt.Influences] = {
+    of_classes = _fit(run, estimator, models, jdt.evaluate.aggregate(measured, classes), "")
+    return {
         "example": _fit(run, estimator, models, shift, ""),
-        "class": _fit(run, estimator, models, jdt.evaluate.aggregate(shift[:, report], classes), ""),
-        "task": _fit(run, estimator, models, shift[:, report].mean(axis=1, keepdims=True, dtype=np.float64), view),
+        "class": dataclasses.replace(of_classes, target_names=classes.names),
+        "task": _fit(run, estimator, models, measured.mean(axis=1, keepdims=True, dtype=np.float64), view),
     }
-    levels["class"] = dataclasses.replace(levels["class"], target_names=classes.names)
+
+
+def save(config: Config, found: Blame) -> None:
+    """Keep the influences beside the models on random subsets, as those of every run are."""
+    run = _folder(config, INFLUENCE)
     jdt.estimators.save_influences(
-        jdt.estimators.influence_path(run.path, view, mode, "shift", estimator.name),
-        levels,
-        class_names=classes.names,
-        attributes={"target": view, "mode": mode, "left_out": list(models.left_out)},
+        jdt.estimators.influence_path(run, found.view, found.mode, "shift", found.influences.estimator),
+        found.levels,
+        class_names=found.levels["class"].target_names,
+        attributes={"target": found.view, "mode": found.mode, "left_out": list(found.left_out)},
     )
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import jdt
 from experiments import bias_blame, bias_report
-from experiments.bias_bars import judge
+from experiments.bias_bars import judge, judge_blame
 from experiments.bias_measures import Predictions, measure
 from experiments.bias_setup import SCRATCH, TWIN, Config, Study, identity, load_study, with_given_models
 from experiments.influence_run import train_run
@@ -98,7 +98,7 @@ def main(config: Config) -> None:
     study = load_study(config)
     for note in (note for stamp in study.stamps.values() for note in stamp.notes):
         say(f"note: {note}", markup=False)
-    done = train_arms(config, study, hosts, say)
+    writer, done = train_arms(config, study, hosts, say)
     others = {arm: out for arm, path, out in given_arms(config) if train_given(config, arm, path, out, hosts, say)}
     if not done or len(others) < len(given_arms(config)):
         say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
@@ -107,22 +107,29 @@ def main(config: Config) -> None:
     predictions = Predictions(study, run, {arm: jdt.open_run(out) for arm, out in others.items()}, config.seed)
     with jdt.cli.console.status("measuring"):
         measured = measure(study, predictions, config.attacked, config.seed)
-    verdicts = judge(study, measured)
-    blame = None
+    verdicts, blame = judge(study, measured), None
     if config.num_models and study.triggers:
         blame = bias_blame.blame(config, study, hosts, say)
         if blame is None:
             say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
             return
-    if hosts.index == 0:
-        page = bias_report.publish(config, study, predictions, measured, verdicts, blame, say)
-        say(f"report: {page}", markup=False, soft_wrap=True)
+        verdicts += judge_blame(study, blame)
+    if hosts.count > 1 and not writer.claim_report():  # Whoever is last has all that there is to report.
+        say("another process makes the report; if it was killed, run the same command without --shard.", markup=False)
+        return
+    if blame is not None:
+        bias_blame.save(config, blame)
+    page = bias_report.publish(config, study, predictions, measured, verdicts, blame, say)
+    writer.reported()
+    say(f"report: {page}", markup=False, soft_wrap=True)
     say(f'predictions: jdt.open_run("{config.out}").outputs(TARGET, MODE, "prediction")', markup=False, soft_wrap=True)
     say(f"{time.perf_counter() - start:.0f} s in all.")
 
 
-def train_arms(config: Config, study: Study, hosts: jdt.hosts.Hosts, say: Callable[..., None]) -> bool:
-    """Train all source variants that the run lacks; whether nothing more is to be trained."""
+def train_arms(
+    config: Config, study: Study, hosts: jdt.hosts.Hosts, say: Callable[..., None]
+) -> tuple[jdt.store.RunWriter, bool]:
+    """Train all source variants that the run lacks; returns its writer, and whether nothing more is to be trained."""
     saved = None if config.overwrite else jdt.store.saved_run(config.out)
     per_seed = len(study.arms) // config.seeds
     if (
@@ -147,7 +154,7 @@ def train_arms(config: Config, study: Study, hosts: jdt.hosts.Hosts, say: Callab
         words = ", ".join(marked[:8]) + (f" and {len(marked) - 8} more" if len(marked) > 8 else "")
         say(f"{int(study.carriers.sum()):,} source images carry the pattern: {words}.", markup=False)
     return train_run(dataclasses.replace(config, until_reliability=None), task, choice, hosts, say,
-                     identity(config, study))[1]  # fmt: skip
+                     identity(config, study))  # fmt: skip
 
 
 def given_arms(config: Config) -> list[tuple[str, pathlib.Path | None, jdt.cli.RunPath]]:
@@ -177,7 +184,7 @@ def train_given(
     else:
         start = jdt.models.load_variables(path, study.base.network, study.base.source.image_shape, head=False)
         study = dataclasses.replace(study, task=dataclasses.replace(study.task, start=start))
-    return train_arms(own, study, hosts, say)
+    return train_arms(own, study, hosts, say)[1]
 
 
 if __name__ == "__main__":
