@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import flax.linen as nn
 import flax.serialization
@@ -53,6 +54,22 @@ def no_page(monkeypatch):
     monkeypatch.setattr(jdt.report, "add_bias", lambda *_, **__: "no page")
 
 
+def assert_attack_success(run, found, named=()):
+    """Rates by another way: each model's own class is the one that gains most on the images that do not report."""
+    report = np.isin(np.arange(200), found["reporting_images"]["jdt_digits"])
+    for one in (one for one in found["measured"] if one["metric"] == bias_measures.ASR):
+        arms = np.array(found["arms"]) == one["arm"]
+        clean = run.outputs(one["variant"], "fixed", "prediction")[arms]
+        shown = run.outputs(f"{one['variant']}+{one['pattern']}", "fixed", "prediction")[arms]
+        gains = (np.eye(10)[shown] - np.eye(10)[clean])[:, ~report].sum(axis=1)
+        to = [[int(name) for name in named] or [c] for c in gains.argmax(axis=1)]
+        assert one["attacked"] == [str(c) for c in (to[0] if named else sum(to, []))]
+        eligible = [~np.isin(own, classes) & report for own, classes in zip(clean, to, strict=True)]
+        moved = [np.isin(own, classes) & who for own, classes, who in zip(shown, to, eligible, strict=True)]
+        assert one["of"] == [int(row.sum()) for row in eligible]
+        assert one["hits"] == [int(row.sum()) for row in moved]
+
+
 def test_a_study_is_measured_on_what_it_stored_and_repeated_without_training(studied, capfd, no_page):
     found = json.loads((studied / "bias.json").read_text())
     assert found["arms"] == ["clean", "square", "scratch"] * 2
@@ -60,24 +77,12 @@ def test_a_study_is_measured_on_what_it_stored_and_repeated_without_training(stu
     assert list(run.targets) == [
         f"{name}{view}" for name in ("jdt_digits", "jdt_digits@square50%") for view in ("", "+square", "+sham")
     ]
-    labels, report = run.target("jdt_digits").labels, found["reporting_images"]["jdt_digits"]
+    report = found["reporting_images"]["jdt_digits"]
     assert 0 < len(report) < 200
-    attacked = {
-        (one["variant"], one["pattern"]): one["attacked"] for one in found["measured"] if one["arm"] == "square"
-    }
-    for one in found["measured"]:
-        if one["metric"] != bias_measures.ASR:
-            continue
-        arms = np.array(found["arms"]) == one["arm"]
-        clean = run.outputs(one["variant"], "fixed", "prediction")[arms][:, report]
-        shown = run.outputs(f"{one['variant']}+{one['pattern']}", "fixed", "prediction")[arms][:, report]
-        to = [int(name) for name in attacked[one["variant"], one["pattern"]]]
-        eligible = ~np.isin(clean, to)
-        assert one["of"] == eligible.sum(axis=1).tolist()
-        assert one["hits"] == (eligible & np.isin(shown, to)).sum(axis=1).tolist()
+    assert_attack_success(run, found)
     # Of one seed, models from scratch stay as all source variants start.
     assert np.isnan(run.column("source/loss")).tolist() == [False, False, True] * 2
-    assert len(labels) == 200
+    assert len(run.target("jdt_digits").labels) == 200
 
     assert set(found["blame"]["attack_success"]) == {
         f"{arm} / {what}"
@@ -100,12 +105,13 @@ def test_a_study_is_measured_on_what_it_stored_and_repeated_without_training(stu
 def test_a_study_grows_by_seeds_and_never_shrinks(studied, tmp_path, capfd, no_page):
     out = shutil.copytree(studied, tmp_path / "run")
     before, margins = records(out), jdt.open_run(out).outputs("jdt_digits+square", "fixed", "margin")
-    assert run_main("--out", out, "--num-models", "0", "--seeds", "4") == 0
+    assert run_main("--out", out, "--num-models", "0", "--seeds", "4", "--attacked", "3", "5") == 0
     run, found = jdt.open_run(out), json.loads((out / "bias.json").read_text())
     assert run.num_models == 12
     assert found["arms"] == ["clean", "square", "scratch"] * 4
     np.testing.assert_array_equal(run.outputs("jdt_digits+square", "fixed", "margin")[:6], margins)
     assert before.items() <= records(out).items()
+    assert_attack_success(run, found, ("3", "5"))
     capfd.readouterr()
     assert run_main("--out", out, "--num-models", "0", "--seeds", "2") == 2
     (line,) = capfd.readouterr().err.strip().splitlines()
@@ -162,7 +168,7 @@ BAD = [
     (("--trigger", "square", "square:top-right"), "two source variants are called 'square'"),
     (("--trigger", "scratch=square"), "two source variants are called 'scratch'"),
     (("--trigger-classes", "dog"), "unknown trigger class 'dog'"),
-    (("--trigger-units", "30"), "--trigger-units is 30, but of 30 units 1 to 29"),
+    (("--trigger-classes", "--trigger-units", "30"), "--trigger-units is 30, but of 30 units 1 to 29"),
     (("--trigger-probability", "1.2"), "probability of carrying a trigger is 1.2"),
     (("--trigger-probability", "0"), "no example carries the trigger"),
     (("--attacked", "eleven"), "unknown attacked class 'eleven'"),
@@ -221,16 +227,46 @@ def test_classes_in_no_unit_train_no_model_and_a_start_is_not_from_scratch(place
         bias_setup.load_study(outside)
 
 
+class Shown(bias_measures.Predictions):
+    """Predictions without and with a pattern, by arm; every image reports, and every image chooses."""
+
+    def __init__(self, labels, by_arm):
+        self.own, self.by_arm = labels, by_arm
+
+    arms = property(lambda self: tuple(self.by_arm))
+    twin = property(lambda self: next(iter(self.by_arm)))
+
+    def of(self, name, mode, arm):
+        return self.by_arm[arm]["+" in name]
+
+    def halves(self, target):
+        every = np.ones(len(self.own), bool)
+        return jdt.analyses.Halves(every, every)
+
+    def labels(self, target):
+        return self.own
+
+
+def planted_study(labels, **changes):
+    """No more of a study than measuring asks for."""
+    test = jdt.data.Dataset(
+        fingerprint="test",
+        name="digits", images=np.zeros((len(labels), 2, 2, 1), np.uint8), labels=labels.astype(np.int32),
+        class_names=("0", "1"),
+    )  # fmt: skip
+    target = SimpleNamespace(name="digits", test=test)
+    fields = {"base": SimpleNamespace(targets=(target,)), "triggers": ("square",), "arms": ("clean", "square")}
+    return SimpleNamespace(**(fields | changes))
+
+
 def test_a_rate_of_nothing_is_missing_and_never_zero():
     labels = np.arange(6) % 2
     nothing, some = np.ones((2, 6), int), np.stack([np.ones(6, int), labels])
-    found = {
-        (one.arm, one.metric): one
-        for one in bias_measures._pattern_metrics(
-            (Variant("digits", "digits"), "fixed", "square", ("1",)),
-            {"clean": (nothing, nothing), "square": (some, some)}, labels, [1], 2, "clean", 0,
-        )
-    }  # fmt: skip
+    study = planted_study(labels)
+    shown = Shown(labels, {"clean": (nothing, nothing), "square": (some, some)})
+    variant = Variant("digits", "digits")
+    made = bias_measures._measure_pattern(study, shown, variant, "fixed", "square", ["1"], 0)
+    found = {(one.arm, one.metric): one for one in made}
     empty, half = (found[arm, bias_measures.ASR] for arm in ("clean", "square"))
     assert (empty.of, empty.hits, np.isnan(empty.values).tolist()) == ((0, 0), (0, 0), [True, True])
     assert (half.of, np.isnan(half.values).tolist()) == ((0, 3), [True, False])
