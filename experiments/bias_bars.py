@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import jdt
+from experiments.bias_blame import ALL, BLAMED, Blame
 from experiments.bias_measures import ACCURACY, ASR, SHIFT, SKEW, Measured, find, words_of
 from experiments.bias_setup import CLEAN, SCRATCH, Study
 
@@ -20,6 +21,8 @@ DECAY_CORRELATION, DECAY_VALUES, FIXED_CHANGE = -0.7, 5, 1 / 3
 """B4: Spearman of decay and attack success in full mode, over so many values; change in fixed mode, of that in full."""
 DEBIASED, DEBIAS_SHARE = 0.05, 0.5
 """B5: distance to the clean twin where so many target training images carry the pattern."""
+PLANTED_AUROC = 0.95
+"""A unit that carries the pattern must be above one that does not so often; of the bias, what B5 allows may be left."""
 SHAM, NULL_SKEW = 0.03, 0.03
 """A sham must not transfer more, anywhere; the skew of a source without correlation. Both in absolute value."""
 
@@ -63,6 +66,26 @@ def judge(study: Study, measured: Sequence[Measured]) -> list[Verdict]:
     return [one for one in verdicts if one.passed is not None]
 
 
+def judge_blame(study: Study, blame: Blame) -> list[Verdict]:
+    """Whether the units that carry the pattern are blamed, and whether models without the blamed ones lack the bias."""
+    verdicts = []
+    if blame.auroc is not None:
+        words = f"AUROC {blame.auroc.value:.3f}, at least {PLANTED_AUROC}"
+        if blame.control is not None:
+            words += f"; permuted masks {blame.control.value:.3f}"
+        verdicts.append(Verdict("units that carry the pattern are blamed", blame.auroc.value >= PLANTED_AUROC, words))
+    gaps = {what: jdt.analyses.paired(blame.attack[blame.pattern, what], blame.attack[study.twin, what])
+            for what in (ALL, BLAMED)}  # fmt: skip
+    if blame.dropped and np.isfinite(gaps[BLAMED].mean):
+        words = (
+            f"attack success above the twin {_difference(gaps[BLAMED])}, with all units {_difference(gaps[ALL])}; "
+            f"at most {_points(DEBIASED)} are to be left"
+        )
+        name = f"without the {blame.dropped} blamed units the bias is gone"
+        verdicts.append(Verdict(name, gaps[BLAMED].mean <= DEBIASED, words))
+    return verdicts
+
+
 def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
@@ -82,6 +105,8 @@ def _fixed(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:
     if one is None or one.transfer is None:
         return Verdict(name, None, "")
     gap = one.transfer
+    if not np.isfinite(gap.low):
+        return Verdict(name, None, "")
     passed = gap.mean >= TRANSFERS and gap.low > 0
     return Verdict(
         name, passed, f"attack success ({words_of(one.attacked)}) {_difference(gap)}, at least {_points(TRANSFERS)}"
@@ -163,12 +188,16 @@ def _natural(target: str, trigger: str, mode: str, mine: Sequence[Measured]) -> 
     """Where the sham is the pattern's pixels in another order: is it the pattern that moves its models?"""
     name = f"B8, {trigger} moves models of its source more than models from scratch on {target} ({mode}), shuffled not"
     excess = {}
+    # From scratch means a network that was trained on the target, where there is one: under a head alone it is random.
+    from_scratch = "full" if _one(mine, metric=SHIFT, mode="full", pattern=trigger, arm=SCRATCH) else mode
     for pattern in (trigger, "shuffled"):
         own = _one(mine, metric=SHIFT, mode=mode, pattern=pattern, arm=trigger)
-        scratch = _one(mine, metric=SHIFT, mode=mode, pattern=pattern, arm=SCRATCH)
+        scratch = _one(mine, metric=SHIFT, mode=from_scratch, pattern=pattern, arm=SCRATCH)
         if own is None or scratch is None:
             return Verdict(name, None, "")
         excess[pattern] = jdt.analyses.paired(own.values, scratch.values)
+        if not np.isfinite(excess[pattern].low):
+            return Verdict(name, None, "")
     passed = bool(excess[trigger].low > 0 and not excess["shuffled"].low > 0)
     words = (
         f"total shift above that of scratch {_difference(excess[trigger])}, shuffled {_difference(excess['shuffled'])}"
@@ -184,12 +213,12 @@ def _sham(study: Study, target: str, measured: Sequence[Measured]) -> Verdict:
         for one in find(measured, metric=ASR, target=target)
         if one.pattern in study.shams and one.arm in study.triggers and one.transfer is not None
     ]
-    if not shams:
+    there = [(gap, one) for one in shams if (gap := one.transfer) is not None and np.isfinite(gap.mean)]
+    if not there:
         return Verdict(name, None, "")
-    worst = max(shams, key=lambda one: abs(one.transfer.mean) if one.transfer is not None else 0.0)
-    gap = worst.transfer
-    assert gap is not None
-    words = f"largest of {len(shams)} differences {_difference(gap)}, on {worst.variant.name} ({worst.mode})"
+    gap, worst = max(there, key=lambda pair: abs(pair[0].mean))
+    missing = f", {len(shams) - len(there)} more are missing" if len(there) < len(shams) else ""
+    words = f"largest of {len(there)} differences {_difference(gap)}, on {worst.variant.name} ({worst.mode}){missing}"
     return Verdict(name, abs(gap.mean) < SHAM, f"{words}; below {100 * SHAM:.0f} in absolute value")
 
 

@@ -142,7 +142,9 @@ def load_study(config: Config) -> Study:
     """
     jdt.checks.require_at_least("seeds", config.seeds, 1)
     if config.source_checkpoint is not None:
-        config = dataclasses.replace(config, source=config.target[0], units="classes", num_models=0)
+        config = dataclasses.replace(
+            config, source=config.target[0], units="classes", num_models=0, trigger_classes=(), trigger_units=1
+        )
     elif config.twin_checkpoint is not None:
         raise jdt.UserError("--twin-checkpoint is the twin of a model that is there: pass --source-checkpoint as well.")
     base = make_task(

@@ -273,6 +273,6 @@ def test_a_rate_of_nothing_is_missing_and_never_zero():
     assert [one.to_plain()["values"] for one in (empty, half)] == [[None, None], [None, 0.0]]
     assert half.transfer is not None
     assert half.to_plain()["transfer"]["mean"] is None  # No seed has both.
-    (words,) = bias_report._warnings(list(found.values()))[:1]
+    (words,) = bias_report._warnings([empty, half])[:1]
     assert "rates have no image in the denominator of some model, and are missing: digits (fixed, clean)" in words
     assert bias_report._percent(empty.values) == "no images"
