@@ -14,6 +14,7 @@ from PIL import Image
 
 import jdt
 from experiments import bias_measures, bias_report, bias_setup, bias_transfer
+from experiments.bias_measures import Measured
 from experiments.bias_setup import Variant
 
 
@@ -63,7 +64,7 @@ def assert_attack_success(run, found, named=()):
         shown = run.outputs(f"{one['variant']}+{one['pattern']}", "fixed", "prediction")[arms]
         gains = (np.eye(10)[shown] - np.eye(10)[clean])[:, ~report].sum(axis=1)
         to = [[int(name) for name in named] or [c] for c in gains.argmax(axis=1)]
-        assert one["attacked"] == [str(c) for c in (to[0] if named else sum(to, []))]
+        assert one["attacked"] == [str(c) for own in (to[:1] if named else to) for c in own]
         eligible = [~np.isin(own, classes) & report for own, classes in zip(clean, to, strict=True)]
         moved = [np.isin(own, classes) & who for own, classes, who in zip(shown, to, eligible, strict=True)]
         assert one["of"] == [int(row.sum()) for row in eligible]
@@ -255,18 +256,45 @@ def planted_study(labels, **changes):
         class_names=("0", "1"),
     )  # fmt: skip
     target = SimpleNamespace(name="digits", test=test)
-    fields = {"base": SimpleNamespace(targets=(target,)), "triggers": ("square",), "arms": ("clean", "square")}
+    fields = {
+        "base": SimpleNamespace(targets=(target,)), "triggers": ("square",), "shams": (), "kind": "pattern",
+        "arms": ("clean", "square"), "task": SimpleNamespace(modes=("fixed",)), "stamps": {"square": None},
+        "groups": {},
+    }  # fmt: skip
     return SimpleNamespace(**(fields | changes))
+
+
+def measured_by(shown, *, modes=("fixed",), named=()):
+    study = planted_study(shown.own, task=SimpleNamespace(modes=modes))
+    made = bias_measures._measure_pattern(study, shown, Variant("digits", "digits"), "fixed", "square", named, 0)
+    return {(one.arm, one.metric): one for one in made}
+
+
+def test_models_from_scratch_are_those_of_the_full_network_and_rates_differ_from_theirs_by_seed():
+    labels, nothing = np.zeros(4, int), np.zeros((2, 4), int)
+    some, all_of = np.array([[1, 1, 0, 0], [1, 0, 0, 0]]), np.ones((2, 4), int)
+    rates = {("fixed", "square"): all_of, ("fixed", "scratch"): all_of, ("full", "scratch"): some}
+    shown = Shown(labels, dict.fromkeys(("clean", "square", "scratch"), (nothing, nothing)))
+    shown.of = lambda name, mode, arm: rates.get((mode, arm), nothing) if "+" in name else nothing
+    for modes, mean in ((("fixed",), 0.0), (("fixed", "full"), 1 - (0.5 + 0.25) / 2)):
+        one = measured_by(shown, modes=modes)["square", bias_measures.ASR]
+        plain = one.to_plain()["from_scratch"]
+        assert (plain["mean"], plain["pairs"], plain["left_out"]) == (mean, 2, 0)
+        assert plain["low"] <= mean <= plain["high"]
+    assert "from_scratch" not in measured_by(shown)["scratch", bias_measures.ASR].to_plain()
+
+
+def test_classes_that_are_named_are_no_disagreement_and_diverged_models_have_none():
+    one = Measured(Variant("a", "a"), "fixed", "square", "rate", "square", ("2", "0", "1"), "clean", np.ones(3))
+    assert one.pushed_to == "2 (1 of 3), 0 (1 of 3), 1 (1 of 3)"
+    assert dataclasses.replace(one, named=True).pushed_to == "2, 0, 1"
+    assert dataclasses.replace(one, values=np.array([1.0, np.nan, 1.0])).pushed_to == "2, 1"
 
 
 def test_a_rate_of_nothing_is_missing_and_never_zero():
     labels = np.arange(6) % 2
     nothing, some = np.ones((2, 6), int), np.stack([np.ones(6, int), labels])
-    study = planted_study(labels)
-    shown = Shown(labels, {"clean": (nothing, nothing), "square": (some, some)})
-    variant = Variant("digits", "digits")
-    made = bias_measures._measure_pattern(study, shown, variant, "fixed", "square", ["1"], 0)
-    found = {(one.arm, one.metric): one for one in made}
+    found = measured_by(Shown(labels, {"clean": (nothing, nothing), "square": (some, some)}), named=["1"])
     empty, half = (found[arm, bias_measures.ASR] for arm in ("clean", "square"))
     assert (empty.of, empty.hits, np.isnan(empty.values).tolist()) == ((0, 0), (0, 0), [True, True])
     assert (half.of, np.isnan(half.values).tolist()) == ((0, 3), [True, False])
