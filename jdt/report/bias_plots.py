@@ -17,7 +17,7 @@ from jdt.report.plots import INK, KIND_COLOURS, KIND_MARKERS, draw_band, grid_be
 from jdt.report.words import MINUS, figure_number, shorten
 from jdt.types import Float
 
-CLEAN, SCRATCH = "clean", "scratch"
+CLEAN, SCRATCH, UNTRAINED = "clean", "scratch", "untrained"
 _STYLES = ("-", "--", ":", "-.")
 _MOST_TICKS = 9
 
