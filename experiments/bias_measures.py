@@ -14,7 +14,7 @@ from experiments.bias_setup import GIVEN, SCRATCH, TWIN, Study, Variant
 ASR, ASR_OTHERS = "attack success rate", "attack success rate, images of other classes"
 FLIPS, SHIFT, DROP, ACCURACY = "flip rate", "total shift", "accuracy drop", "accuracy"
 SKEW, GAP_0, GAP_1, WORST = "group skew", "equal-opportunity gap, y = 0", "equal-opportunity gap, y = 1", "worst group"
-RESAMPLES = 1000
+RESAMPLES, MOST_NAMED = 1000, 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -227,7 +227,8 @@ def words_of(attacked: Sequence[str]) -> str:
     counts = collections.Counter(attacked).most_common()
     if len(counts) == 1 or (all(count == 1 for _, count in counts) and len(counts) < 3):
         return ", ".join(name for name, _ in counts)
-    return ", ".join(f"{name} ({count} of {len(attacked)})" for name, count in counts)
+    words = ", ".join(f"{name} ({count} of {len(attacked)})" for name, count in counts[:MOST_NAMED])
+    return words if len(counts) <= MOST_NAMED else f"{words} and {len(counts) - MOST_NAMED} more"
 
 
 def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[Measured]:
