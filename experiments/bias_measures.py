@@ -60,7 +60,7 @@ class Measured:
         if self.named:
             return ", ".join(self.attacked)
         there = np.isfinite(self.values).tolist()
-        return words_of([name for name, is_there in zip(self.attacked, there, strict=False) if is_there])
+        return words_of([name for name, is_there in zip(self.attacked, there, strict=False) if is_there], MOST_NAMED)
 
     def to_plain(self) -> dict[str, Any]:
         """What `bias.json` has of it; NaN as null."""
@@ -218,8 +218,8 @@ def _of_arm(
     return values, tuple(classes[c] for c in (attacked[0] if named else attacked[:, 0])), parts
 
 
-def words_of(attacked: Sequence[str]) -> str:
-    """The classes that models are pushed to, the most frequent first.
+def words_of(attacked: Sequence[str], most: int | None = None) -> str:
+    """The classes that models are pushed to, the most frequent first, of which `most` are named.
 
     >>> words_of(["ship", "cat", "ship"]), words_of(["ship", "ship"])
     ('ship (2 of 3), cat (1 of 3)', 'ship')
@@ -227,8 +227,8 @@ def words_of(attacked: Sequence[str]) -> str:
     counts = collections.Counter(attacked).most_common()
     if len(counts) == 1 or (all(count == 1 for _, count in counts) and len(counts) < 3):
         return ", ".join(name for name, _ in counts)
-    words = ", ".join(f"{name} ({count} of {len(attacked)})" for name, count in counts[:MOST_NAMED])
-    return words if len(counts) <= MOST_NAMED else f"{words} and {len(counts) - MOST_NAMED} more"
+    words = ", ".join(f"{name} ({count} of {len(attacked)})" for name, count in counts[:most])
+    return words if most is None or len(counts) <= most else f"{words} and {len(counts) - most} more"
 
 
 def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[Measured]:

@@ -117,6 +117,7 @@ def _bars(study: Study, measured: Sequence[Measured]) -> list[jdt.report.BiasBar
                 pattern=pattern or "group",
                 metric=metric,
                 attacked=_pushed_to(study, arms) if metric in (ASR, ASR_OTHERS) else "",
+                attacked_by={one.arm: one.pushed_to for one in arms if metric in (ASR, ASR_OTHERS)},
                 rates={one.arm: _mean(one.values, "share", f"{metric} of {one.arm} models") for one in arms},
                 transfer={
                     one.arm: _gap(gap, f"{metric} of {one.arm} models minus that of {_twin_words(one)}")
@@ -391,10 +392,10 @@ def _figures(measured: Sequence[Measured], blame: Blame | None) -> dict[str, jdt
             key = one.variant.is_plain or (one.variant.composition == 0.5 and one.variant.decay is None)
             gap = _transfer(one)
             if key and gap is not None and one.arm not in (SCRATCH, CLEAN):
-                of = f" ({one.pushed_to})" if one.pushed_to else ""
+                to = f", to {one.pushed_to}" if one.pushed_to else ""
                 name = "/".join(part for part in (one.variant.name, one.mode, one.pattern, one.arm, metric) if part)
                 over = ", interval over test images" if _is_one_model(one) else ""
-                found[name] = _gap(gap, f"{metric}{of} of {one.arm} models minus that of {_twin_words(one)}{over}")
+                found[name] = _gap(gap, f"{metric} of {one.arm} models minus that of {_twin_words(one)}{to}{over}")
     if blame is not None:
         for name, one in (("blame/auroc", blame.auroc), ("blame/control", blame.control)):
             found |= {name: one} if one is not None else {}
@@ -422,7 +423,7 @@ def _table(study: Study, measured: Sequence[Measured]) -> Table:
     base = _base_composition(study)
     shown = [one for one in find(measured, metric=metric) if not _changes(one.variant, base)]
     twin = next((one.twin for one in shown), CLEAN)
-    title = f"{metric}, mean over seeds; difference to {twin} models in points (95 %)"
+    title = f"{metric}, mean over seeds; difference to {twin} in points"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     arms = dict.fromkeys(one.arm for one in shown)
     has_of = any(one.of or study.groups for one in shown)

@@ -138,7 +138,8 @@ def _tile(name: str, one: Figure) -> Tile:
     else:
         interval, words = figure_interval(one.low, one.high), figure_number(value)
     small = [interval and f"95{NBSP}%: {interval}", "" if one.unit in (SHARE, DIFFERENCE) else one.unit, one.text]
-    label = clean(name).replace("_", " ")
+    # A name of parts has names of data in it; a single one is words.
+    label = ", ".join(dict.fromkeys(clean(name).split("/"))) if "/" in name else clean(name).replace("_", " ")
     return Tile(label, words if math.isfinite(value) else NO_IMAGES, "; ".join(filter(None, small)))
 
 

@@ -32,6 +32,7 @@ class BiasBar:
       denominators: By source arm, what the rate is a share of, e.g. "of 3,912 to 3,950 images".
       control: Whether no source image has the pattern, so that nothing should come along.
       from_scratch: By source arm, its rate minus that of models from scratch of the same seeds, with the 95 % interval.
+      attacked_by: By source arm, what its models are pushed to, where that is not `attacked`.
       over: What the intervals of `transfer` are over: "seeds", or "test images" where all seeds are one model.
     """
 
@@ -45,6 +46,7 @@ class BiasBar:
     denominators: Mapping[str, str]
     control: bool = False
     from_scratch: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
+    attacked_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
     over: str = "seeds"
 
 

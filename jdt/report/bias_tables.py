@@ -115,7 +115,7 @@ def _bar_row(bar: BiasBar, arm: str, reach: float, scratch: bool) -> tuple[Cell,
     drawn = Cell(whisker=whisker(bottom, moved, top, reach)) if math.isfinite(moved) else Cell()
     return (
         Cell(clean(bar.target)),
-        Cell(clean(bar.mode), clean(bar.pattern) + (f" →{NBSP}{clean(bar.attacked)}" if bar.attacked else "")),
+        Cell(clean(bar.mode), clean(bar.pattern)),
         Cell(clean(arm)),
         rate,
         _difference(bar.transfer.get(arm)),
@@ -197,7 +197,8 @@ def _bar_rows(found: Bias) -> Iterator[Sequence[Any]]:
     for bar in found.bars:
         for arm, rate in bar.rates.items():
             moved, scratch = (_row(own[arm]) if arm in own else (None,) * 4 for own in (bar.transfer, bar.from_scratch))
-            which = bar.target, bar.mode, bar.pattern, bar.metric, bar.attacked, arm
+            attacked = bar.attacked_by.get(arm, bar.attacked)
+            which = bar.target, bar.mode, bar.pattern, bar.metric, attacked, arm
             yield (*which, *_row(rate), found.compared_with, *moved, bar.over, *scratch,
                    bar.denominators.get(arm, ""), "yes" if bar.control else "no")  # fmt: skip
 

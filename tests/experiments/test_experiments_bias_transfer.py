@@ -403,7 +403,7 @@ def test_images_of_groups_are_shown_with_the_attribute_and_without():
 
 def test_classes_that_are_named_are_no_disagreement_and_diverged_models_have_none():
     one = Measured(Variant("a", "a"), "fixed", "square", "rate", "square", ("2", "0", "1"), "clean", np.ones(3))
-    assert bias_measures.words_of(list("012334")) == "3 (2 of 6), 0 (1 of 6), 1 (1 of 6) and 2 more"
+    assert bias_measures.words_of(list("012334"), 3) == "3 (2 of 6), 0 (1 of 6), 1 (1 of 6) and 2 more"
     assert one.pushed_to == "2 (1 of 3), 0 (1 of 3), 1 (1 of 3)"
     assert dataclasses.replace(one, named=True).pushed_to == "2, 0, 1"
     assert dataclasses.replace(one, values=np.array([1.0, np.nan, 1.0])).pushed_to == "2, 1"

@@ -189,6 +189,7 @@ def make_bar(rng, target="cifar10_32", mode="fixed", pattern="square", *, metric
         transfer={arm: _share(levels[arm], 0.02) for arm in ("square", "scratch")},
         denominators=dict.fromkeys(levels, "of 3,912 to 3,950 images"),
         control=pattern == "sham",
+        attacked_by={"clean": "deer"},
         from_scratch={"square": _share(moved + 0.01, 0.025), "clean": _share(0.01, 0.02)},
     )  # fmt: skip
 

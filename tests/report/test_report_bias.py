@@ -74,6 +74,8 @@ def test_tables_hold_the_numbers_in_full(study):
     assert [float(row[name]) for name in ("rate", "low", "high")] == [rate.value, rate.low, rate.high]
     assert shown == [end for one in (moved, scratch) for end in (one.value, one.low, one.high)]
     assert (row["twin"], row["interval_over"], row["control"]) == ("clean", "seeds", "no")
+    assert row["attacked"] == "bird"
+    assert next(r for r in rows if r["source"] == "clean")["attacked"] == "deer"  # A class of its own.
     assert row["denominator"] == "of 3,912 to 3,950 images"
     curves = rows_of(study / "tables" / "bias_curves.csv")
     assert len(curves) == 2 * 4 * 5
