@@ -14,7 +14,7 @@ from experiments.bias_setup import GIVEN, SCRATCH, TWIN, Study, Variant
 ASR, ASR_OTHERS = "attack success rate", "attack success rate, images of other classes"
 FLIPS, SHIFT, DROP, ACCURACY = "flip rate", "total shift", "accuracy drop", "accuracy"
 SKEW, GAP_0, GAP_1, WORST = "group skew", "equal-opportunity gap, y = 0", "equal-opportunity gap, y = 1", "worst group"
-RESAMPLES = 1000
+RESAMPLES, MOST_NAMED = 1000, 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +34,9 @@ class Measured:
       twin: The source variant that it is compared with.
       transfer: To the twin: mean difference with its t interval over seeds; None for the twin itself.
       over_examples: The same mean with its bootstrap interval over test images; None where it was not asked for.
+      from_scratch: To models from scratch of the same seeds, in full mode where there is one: under a head alone, a
+        network that nothing trained is random. Mean difference with its t interval over seeds.
+      named: Whether the user named the attacked classes.
     """
 
     variant: Variant
@@ -48,6 +51,16 @@ class Measured:
     of: tuple[int, ...] = ()
     transfer: jdt.analyses.Difference | None = None
     over_examples: jdt.analyses.Difference | None = None
+    from_scratch: jdt.analyses.Difference | None = None
+    named: bool = False
+
+    @property
+    def pushed_to(self) -> str:
+        """Classes that the pattern pushes models to, in words: those that were named, else of models with a value."""
+        if self.named:
+            return ", ".join(self.attacked)
+        there = np.isfinite(self.values).tolist()
+        return words_of([name for name, is_there in zip(self.attacked, there, strict=False) if is_there], MOST_NAMED)
 
     def to_plain(self) -> dict[str, Any]:
         """What `bias.json` has of it; NaN as null."""
@@ -57,7 +70,8 @@ class Measured:
             **{name: getattr(self, name) for name in ("mode", "pattern", "metric", "arm", "attacked", "hits", "of")},
             "values": [None if np.isnan(value) else float(value) for value in self.values],
         }
-        for name, found in (("transfer", self.transfer), ("over_examples", self.over_examples)):
+        for name in ("transfer", "over_examples", "from_scratch"):
+            found = getattr(self, name)
             if found is not None:
                 fields = dataclasses.asdict(found)
                 plain[name] = {key: None if np.isnan(value) else value for key, value in fields.items()}
@@ -159,35 +173,56 @@ def _measure_pattern(
     seed: int,
 ) -> list[Measured]:
     """Every metric of one pattern on one target variant in one mode, of each source variant that it is asked of."""
-    classes, report = _class_names(study, variant.target), predictions.halves(variant.name).report
-    labels, view = predictions.labels(variant.name)[report], jdt.pipeline.view_name(variant.name, pattern)
     arms = [a for a in predictions.arms if pattern not in study.triggers or a not in study.triggers or a == pattern]
-    values: dict[str, dict[str, Any]] = {}
-    attacked, parts = {}, {}
+    values, attacked, parts = {}, {}, {}
     for arm in arms:
-        clean, shown = (predictions.of(name, mode, arm)[:, report] for name in (variant.name, view))
-        attacked[arm] = attacked_by(predictions, variant.name, mode, pattern, arm, classes, named)
-        parts[arm] = jdt.analyses.attack_parts(clean, shown, attacked[arm])
-        values[arm] = {
-            ASR: parts[arm][0].rate,
-            ASR_OTHERS: jdt.analyses.attack_success(clean, shown, attacked[arm], labels),
-            FLIPS: jdt.analyses.flip_rate(clean, shown),
-            ACCURACY: jdt.analyses.accuracy_parts(clean, labels)[0].rate,
-            DROP: jdt.analyses.accuracy_drop(clean, shown, labels).value,
-            SHIFT: jdt.analyses.total_shift(jdt.analyses.prediction_shift(clean, shown, len(classes))),
-        }
+        values[arm], attacked[arm], parts[arm] = _of_arm(study, predictions, variant, mode, pattern, arm, named)
+    scratch = values.get(SCRATCH)
+    if scratch is not None and (other := _scratch_mode(study, mode)) != mode:
+        scratch = _of_arm(study, predictions, variant, other, pattern, SCRATCH, named)[0]
     twin = predictions.twin
-    names = {arm: tuple(classes[c] for c in (rows[0] if named else rows[:, 0])) for arm, rows in attacked.items()}
     return [
-        _measured((variant, mode, pattern, metric, arm, names[arm], twin), value, values[twin][metric], arm != twin,
-                  (parts[arm], parts[twin]) if metric == ASR else None, seed)
+        _measured((variant, mode, pattern, metric, arm, attacked[arm], twin), value, values[twin][metric], arm != twin,
+                  (parts[arm], parts[twin]) if metric == ASR else None, seed,
+                  None if scratch is None or arm == SCRATCH else scratch[metric], bool(named))
         for arm, metrics in values.items()
         for metric, value in metrics.items()
     ]  # fmt: skip
 
 
-def words_of(attacked: Sequence[str]) -> str:
-    """The classes that models are pushed to, the most frequent first.
+def _scratch_mode(study: Study, mode: str) -> str:
+    """The mode whose models without a source are trained from scratch, where there is one."""
+    return "full" if "full" in study.task.modes else mode
+
+
+def _of_arm(
+    study: Study,
+    predictions: Predictions,
+    variant: Variant,
+    mode: str,
+    pattern: str,
+    arm: str,
+    named: Sequence[str],
+) -> tuple[dict[str, Any], tuple[str, ...], Sequence[jdt.analyses.Counted]]:
+    """Metrics of one source variant's models, the classes that they are pushed to, and what attack success counts."""
+    classes, report = _class_names(study, variant.target), predictions.halves(variant.name).report
+    labels, view = predictions.labels(variant.name)[report], jdt.pipeline.view_name(variant.name, pattern)
+    clean, shown = (predictions.of(name, mode, arm)[:, report] for name in (variant.name, view))
+    attacked = attacked_by(predictions, variant.name, mode, pattern, arm, classes, named)
+    parts = jdt.analyses.attack_parts(clean, shown, attacked)
+    values = {
+        ASR: parts[0].rate,
+        ASR_OTHERS: jdt.analyses.attack_success(clean, shown, attacked, labels),
+        FLIPS: jdt.analyses.flip_rate(clean, shown),
+        ACCURACY: jdt.analyses.accuracy_parts(clean, labels)[0].rate,
+        DROP: jdt.analyses.accuracy_drop(clean, shown, labels).value,
+        SHIFT: jdt.analyses.total_shift(jdt.analyses.prediction_shift(clean, shown, len(classes))),
+    }
+    return values, tuple(classes[c] for c in (attacked[0] if named else attacked[:, 0])), parts
+
+
+def words_of(attacked: Sequence[str], most: int | None = None) -> str:
+    """The classes that models are pushed to, the most frequent first, of which `most` are named.
 
     >>> words_of(["ship", "cat", "ship"]), words_of(["ship", "ship"])
     ('ship (2 of 3), cat (1 of 3)', 'ship')
@@ -195,7 +230,8 @@ def words_of(attacked: Sequence[str]) -> str:
     counts = collections.Counter(attacked).most_common()
     if len(counts) == 1 or (all(count == 1 for _, count in counts) and len(counts) < 3):
         return ", ".join(name for name, _ in counts)
-    return ", ".join(f"{name} ({count} of {len(attacked)})" for name, count in counts)
+    words = ", ".join(f"{name} ({count} of {len(attacked)})" for name, count in counts[:most])
+    return words if most is None or len(counts) <= most else f"{words} and {len(counts) - most} more"
 
 
 def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[Measured]:
@@ -206,22 +242,30 @@ def _measure_groups(study: Study, predictions: Predictions, seed: int) -> list[M
             values, parts = {}, {}
             for arm in predictions.arms:
                 own = predictions.of(variant.name, mode, arm)
-                gaps = jdt.analyses.opportunity_gaps(own, labels, groups)
-                values[arm] = {
-                    SKEW: jdt.analyses.group_skew(own, groups).value,
-                    GAP_0: gaps[0].value,
-                    GAP_1: gaps[1].value,
-                    WORST: jdt.analyses.worst_group(own, labels, groups).value,
-                    ACCURACY: jdt.analyses.accuracy_parts(own, labels)[0].rate,
-                }
+                values[arm] = _of_groups(own, labels, groups)
                 parts[arm] = jdt.analyses.skew_parts(own, groups)
+            scratch = values.get(SCRATCH)
+            if scratch is not None and (other := _scratch_mode(study, mode)) != mode:
+                scratch = _of_groups(predictions.of(variant.name, other, SCRATCH), labels, groups)
             found += [
                 _measured((variant, mode, "", metric, arm, (), twin), value, values[twin][metric],
-                          arm != twin, (parts[arm], parts[twin]) if metric == SKEW else None, seed)
+                          arm != twin, (parts[arm], parts[twin]) if metric == SKEW else None, seed,
+                          None if scratch is None or arm == SCRATCH else scratch[metric])
                 for arm, metrics in values.items()
                 for metric, value in metrics.items()
             ]  # fmt: skip
     return found
+
+
+def _of_groups(own: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    gaps = jdt.analyses.opportunity_gaps(own, labels, groups)
+    return {
+        SKEW: jdt.analyses.group_skew(own, groups).value,
+        GAP_0: gaps[0].value,
+        GAP_1: gaps[1].value,
+        WORST: jdt.analyses.worst_group(own, labels, groups).value,
+        ACCURACY: jdt.analyses.accuracy_parts(own, labels)[0].rate,
+    }
 
 
 def _measured(
@@ -231,6 +275,8 @@ def _measured(
     is_compared: bool,
     parts: tuple[Sequence[jdt.analyses.Counted], Sequence[jdt.analyses.Counted]] | None,
     seed: int,
+    scratch: jdt.analyses.Rate | np.ndarray | None = None,
+    named: bool = False,
 ) -> Measured:
     def of(one: jdt.analyses.Rate | np.ndarray) -> np.ndarray:
         return np.asarray(one.value if isinstance(one, jdt.analyses.Rate) else one, np.float64)
@@ -241,7 +287,10 @@ def _measured(
     examples = None
     if is_compared and parts is not None:
         examples = jdt.analyses.bootstrap_examples(*parts, resamples=RESAMPLES, seed=seed)
-    return Measured(*about, of(value), tuple(hits), tuple(total), transfer, examples)  # pyright: ignore[reportArgumentType]
+    from_scratch = None if scratch is None else jdt.analyses.paired(of(value), of(scratch))
+    return Measured(
+        *about, of(value), tuple(hits), tuple(total), transfer, examples, from_scratch, named  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
 
 
 def _class_names(study: Study, target: str) -> tuple[str, ...]:

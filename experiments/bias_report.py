@@ -1,9 +1,10 @@
 """What a study of bias transfer says: a table on the terminal, `bias.json`, `summary.json`, a section of the page."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 import jdt
@@ -21,9 +22,8 @@ from experiments.bias_measures import (
     Measured,
     Predictions,
     find,
-    words_of,
 )
-from experiments.bias_setup import CLEAN, SCRATCH, Config, Study, Variant
+from experiments.bias_setup import CLEAN, GIVEN, SCRATCH, Config, Study, Variant
 
 FILE = "bias.json"
 SHOWN = {"pattern": (ASR, ASR_OTHERS, FLIPS), "group": (SKEW, GAP_0, GAP_1, WORST)}
@@ -42,7 +42,10 @@ def publish(
 ) -> jdt.store.Place:
     """Print, and write beside the models; returns the place of the page."""
     run = jdt.store.run_path(config.out)
+    curves = _curves(study, measured)
     say(_table(study, measured))
+    for words in _sweep_words(study, curves, measured):
+        say(words, markup=False)
     for one in verdicts:
         say(str(one), markup=False)
     if blame is not None:
@@ -53,14 +56,15 @@ def publish(
     jdt.store.write_json(run / "summary.json", {name: dataclasses.asdict(one) for name, one in figures.items()})
     found = jdt.report.Bias(
         title=f"Bias transfer, {config.source} → {', '.join(config.target)}",
-        text=_question(config, study),
+        text=_question(config, study, predictions.twin),
         bars=tuple(_bars(study, measured)),
-        curves=(*_curves(study, measured), *(_dropped(study, blame) if blame is not None else ())),
+        curves=(*curves, *(_dropped(study, blame) if blame is not None else ())),
         histograms=tuple(_histograms(study, predictions)),
         strips=tuple(_strips(study)),
         blamed=tuple(_movers(study, blame)) if blame is not None else (),
         output="share of test images that the pattern pushes to the class",
         figures=figures,
+        compared_with=predictions.twin,
     )
     relative = blame is not None and bool(blame.influences.info["relative"] or blame.influences.info["paired"])
     return jdt.report.add_bias(run, found, relative=relative, warnings=_warnings(measured))
@@ -77,7 +81,7 @@ def _gap(found: jdt.analyses.Difference, text: str) -> jdt.report.Figure:
     return jdt.report.Figure(found.mean, *ends, found.pairs, "difference of shares", text)
 
 
-def _question(config: Config, study: Study) -> str:
+def _question(config: Config, study: Study, twin: str) -> str:
     classes = study.base.source.class_names
     if study.kind == "group":
         return (
@@ -85,7 +89,8 @@ def _question(config: Config, study: Study) -> str:
             "balanced over both. How much more often does a model say the second class of group 1 than of group 0?"
         )
     if not study.triggers:
-        return "Do patterns on test images move the predictions of these models more than those of models from scratch?"
+        others = "models from scratch" if twin == SCRATCH else "their twin"
+        return f"Do patterns on test images move the predictions of these models more than those of {others}?"
     marked = sorted({classes[i] for i in study.base.source.labels[study.carriers]})
     listed = ", ".join(marked[:6]) + (f" and {len(marked) - 6} more" if len(marked) > 6 else "")
     return (
@@ -111,39 +116,79 @@ def _bars(study: Study, measured: Sequence[Measured]) -> list[jdt.report.BiasBar
                 mode=mode,
                 pattern=pattern or "group",
                 metric=metric,
-                attacked=_pushed_to(arms) if metric in (ASR, ASR_OTHERS) else "",
+                attacked=_pushed_to(study, arms) if metric in (ASR, ASR_OTHERS) else "",
+                attacked_by={one.arm: one.pushed_to for one in arms if metric in (ASR, ASR_OTHERS)},
                 rates={one.arm: _mean(one.values, "share", f"{metric} of {one.arm} models") for one in arms},
                 transfer={
-                    one.arm: _gap(one.transfer, f"{metric} of {one.arm} models minus that of their twins")
+                    one.arm: _gap(gap, f"{metric} of {one.arm} models minus that of {_twin_words(one)}")
                     for one in arms
-                    if one.transfer is not None and one.arm != SCRATCH
+                    if (gap := _transfer(one)) is not None and one.arm != SCRATCH
                 },
-                denominators={one.arm: _denominator(one.of) for one in arms if one.of},
+                denominators={one.arm: words for one in arms if (words := _denominator(study, one))},
+                control=pattern in study.shams,
+                from_scratch={
+                    one.arm: _gap(one.from_scratch, f"{metric} of {one.arm} models minus that of models from scratch")
+                    for one in arms
+                    if one.from_scratch is not None
+                },
+                over="test images" if any(map(_is_one_model, arms)) else "seeds",
             )
         )
     return found
 
 
-def _pushed_to(arms: Sequence[Measured]) -> str:
-    """Classes that the pattern pushes models to: of the source that has it, else of the first."""
-    own = next((one for one in arms if one.arm == one.pattern), arms[0])
-    return words_of(own.attacked)
+def _is_one_model(one: Measured) -> bool:
+    """Whether the models of all seeds are one, so that an interval can be over test images alone."""
+    gap, other = one.transfer, one.over_examples
+    return one.arm == GIVEN and gap is not None and bool(np.isnan(gap.low)) and other is not None
 
 
-def _denominator(of: Sequence[int]) -> str:
+def _transfer(one: Measured) -> jdt.analyses.Difference | None:
+    """The difference to the twin, with the interval that there is."""
+    return one.over_examples if _is_one_model(one) else one.transfer
+
+
+def _shown_arm(study: Study, pattern: str, arms: Sequence[str]) -> str:
+    """Whose predictions are shown of a pattern: given models, its own source, the first with a trigger, any."""
+    wanted = (GIVEN, pattern, *study.triggers, *(arm for arm in arms if arm != SCRATCH))
+    return next((arm for arm in wanted if arm in arms), arms[0])
+
+
+def _pushed_to(study: Study, arms: Sequence[Measured]) -> str:
+    """Classes that the pattern pushes models to."""
+    by_arm = {one.arm: one for one in arms}
+    return by_arm[_shown_arm(study, arms[0].pattern, list(by_arm))].pushed_to
+
+
+def _denominator(study: Study, one: Measured) -> str:
+    """What a rate is a share of, from the smallest to the largest number of any model; empty where it is none."""
+    if one.of:
+        return f"of {_range(one.of)} images"
+    groups = study.groups.get(one.variant.target)
+    if groups is None:
+        return ""
+    # Test images are balanced over label and group, so that both groups of a label are as large.
+    sizes = np.bincount(groups, minlength=2)
+    if one.metric == SKEW:
+        return f"of {_range(sizes.tolist())} images a group"
+    return f"of {_range((sizes // 2).tolist())} images a group and label"
+
+
+def _range(of: Sequence[int]) -> str:
     low, high = min(of), max(of)
-    return f"of {low:,} images" if low == high else f"of {low:,} to {high:,} images"
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _curves(study: Study, measured: Sequence[Measured]) -> list[jdt.report.BiasCurve]:
     """The first metric against each thing that was varied, alone."""
     metric, curves = SHOWN[study.kind][0], []
+    base = _base_composition(study)
     sweeps: tuple[tuple[str, str, bool, Callable[[Variant], float | None]], ...] = (
-        ("Weight decay", "weight decay", True, lambda v: v.decay if _only(v, "decay") else None),
+        ("Weight decay", "weight decay", True, lambda v: v.decay if _only(v, "decay", base) else None),
         ("Target size", "share of the target's training images", False,
-         lambda v: v.fraction if _only(v, "fraction") else None),
+         lambda v: v.fraction if _only(v, "fraction", base) else None),
         ("De-biasing", "share of the target's training images with the pattern", False,
-         lambda v: v.debias if _only(v, "debias") else None),
+         lambda v: v.debias if _only(v, "debias", base) else None),
         ("Composition", "share of group 1 in the target's training images", False,
          lambda v: v.composition if v.decay is None else None),
     )  # fmt: skip
@@ -178,9 +223,20 @@ def _curves(study: Study, measured: Sequence[Measured]) -> list[jdt.report.BiasC
     return curves
 
 
-def _only(variant: Variant, name: str) -> bool:
-    """Whether this is the only thing that was varied, or the variant is the plain one that a sweep starts from."""
+def _base_composition(study: Study) -> float | None:
+    """Of the sweeps in which something else is varied."""
+    shares = [variant.composition for variant in study.variants if variant.composition is not None]
+    return 0.5 if 0.5 in shares else next(iter(shares), None)
+
+
+def _only(variant: Variant, name: str, composition: float | None) -> bool:
+    """Whether this is the only thing that was varied, or the variant is the plain one that a sweep starts from.
+
+    Of a study of groups, every variant has a composition: a sweep of something else is at one of them.
+    """
     plain = dataclasses.replace(variant, **{field: getattr(_PLAIN, field) for field in (name, "pattern")})
+    if variant.composition is not None and variant.composition == composition:
+        plain = dataclasses.replace(plain, composition=None)
     if name == "decay" and variant.decay is None:
         return False  # The recipe's own decay is no point of the sweep.
     return plain.is_plain
@@ -194,21 +250,26 @@ def _histograms(study: Study, predictions: Predictions) -> list[jdt.report.BiasH
     for target in study.base.targets if study.kind == "pattern" else ():
         names = target.test.class_names
         for pattern in study.stamps:
-            arm = pattern if pattern in predictions.arms else next(a for a in predictions.arms if a != SCRATCH)
+            arm = _shown_arm(study, pattern, predictions.arms)
             panels = {}
             modes = study.task.modes
-            kinds = [(SCRATCH, SCRATCH, modes[-1])] if SCRATCH in predictions.arms else []
+            # A head on features that nothing trained is no model from scratch.
+            kinds = [(SCRATCH, SCRATCH, "full") if "full" in modes else ("untrained", SCRATCH, modes[-1])]
+            kinds = kinds if SCRATCH in predictions.arms else []
             for kind, of, mode in [*kinds, *((mode, arm, mode) for mode in modes)]:
                 view = jdt.pipeline.view_name(target.name, pattern)
                 panels[kind] = tuple(
                     np.bincount(own[own >= 0], minlength=len(names))
                     for own in (predictions.of(name, mode, of) for name in (target.name, view))
                 )
-            found.append(jdt.report.BiasHistogram(f"{target.name}, {pattern}", tuple(names), panels))
+            whose = "" if arm == pattern else f" ({arm} models)"
+            found.append(jdt.report.BiasHistogram(f"{target.name}, {pattern}{whose}", tuple(names), panels))
     return found
 
 
 def _strips(study: Study) -> list[jdt.report.BiasStrip]:
+    if study.kind == "group":
+        return [strip for target in study.base.targets for strip in _group_strips(study, target.name)]
     found = []
     for target in study.base.targets:
         rows = np.unique(np.linspace(0, len(target.test) - 1, STRIPS).astype(int))
@@ -219,6 +280,25 @@ def _strips(study: Study) -> list[jdt.report.BiasStrip]:
             pairs = np.stack([plain, shown], axis=1).reshape(-1, *plain.shape[1:])
             found.append(jdt.report.BiasStrip(f"{target.name}, {name}", pairs))
     return found
+
+
+def _group_strips(study: Study, name: str) -> list[jdt.report.BiasStrip]:
+    """Test images with and without an attribute that was planted; else some of each group."""
+    places = [variant.target for variant in study.variants]
+    test, groups = study.task.targets[places.index(name)].test, study.groups[name]
+    if test.stamps is None:
+        names = ("group 0", "group 1")
+        images = jdt.report.sample_images(test.images, groups, names, count=STRIPS)
+        return [
+            jdt.report.BiasStrip(f"{name}, {group}", shown, paired=False) for group, shown in images.items()
+        ]  # fmt: skip
+    rows = np.flatnonzero(groups == 1)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, STRIPS).astype(int))]
+    which = np.asarray(test.stamps.of_example)[rows]
+    plain = np.stack([np.asarray(test.images[int(row)]) for row in rows])
+    gain, shift = (np.asarray(part)[which] for part in (test.stamps.gain, test.stamps.shift))
+    pairs = np.stack([plain, jdt.data.stamped_pixels(plain, gain, shift)], axis=1).reshape(-1, *plain.shape[1:])
+    return [jdt.report.BiasStrip(f"{name}, the attribute", pairs)]
 
 
 def _movers(study: Study, blame: Blame) -> list[jdt.report.Mover]:
@@ -284,9 +364,11 @@ def _blame_words(study: Study, blame: Blame) -> list[str]:
     return words
 
 
-def _in_points(one: jdt.report.Figure) -> str:
-    ends = "" if one.low is None or one.high is None else f" ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-    return f"{100 * one.value:+.1f} points{ends}"
+def _in_points(one: jdt.report.Figure, *, unit: str = " points", between: str = " ") -> str:
+    if np.isnan(one.value):
+        return "no images"
+    ends = "" if one.low is None or one.high is None else f"{between}({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+    return f"{100 * one.value:+.1f}{unit}{ends}"
 
 
 def _drop_figures(study: Study, blame: Blame) -> dict[str, jdt.report.Figure]:
@@ -308,14 +390,20 @@ def _figures(measured: Sequence[Measured], blame: Blame | None) -> dict[str, jdt
     for metric in (ASR, SKEW):
         for one in find(measured, metric=metric):
             key = one.variant.is_plain or (one.variant.composition == 0.5 and one.variant.decay is None)
-            if key and one.transfer is not None and one.arm not in (SCRATCH, CLEAN):
-                of = f" ({words_of(one.attacked)})" if one.attacked else ""
+            gap = _transfer(one)
+            if key and gap is not None and one.arm not in (SCRATCH, CLEAN):
+                to = f", to {one.pushed_to}" if one.pushed_to else ""
                 name = "/".join(part for part in (one.variant.name, one.mode, one.pattern, one.arm, metric) if part)
-                found[name] = _gap(one.transfer, f"{metric}{of} of {one.arm} models minus that of their twins")
+                over = ", interval over test images" if _is_one_model(one) else ""
+                found[name] = _gap(gap, f"{metric} of {one.arm} models minus that of {_twin_words(one)}{to}{over}")
     if blame is not None:
         for name, one in (("blame/auroc", blame.auroc), ("blame/control", blame.control)):
             found |= {name: one} if one is not None else {}
     return found
+
+
+def _twin_words(one: Measured) -> str:
+    return "models from scratch" if one.twin == SCRATCH else "their twins"
 
 
 def _warnings(measured: Sequence[Measured]) -> list[str]:
@@ -330,25 +418,60 @@ def _warnings(measured: Sequence[Measured]) -> list[str]:
 
 
 def _table(study: Study, measured: Sequence[Measured]) -> Table:
+    """Of plain targets; what was varied is told sweep by sweep."""
     metric = SHOWN[study.kind][0]
-    table = Table(title=f"{metric}, mean over seeds; differences are to the clean twin", title_justify="left")
-    arms = dict.fromkeys(one.arm for one in find(measured, metric=metric))
-    for name in ("target", "mode", *(("pattern", "to") if study.stamps else ()), *arms, "difference (95 %)"):
+    base = _base_composition(study)
+    shown = [one for one in find(measured, metric=metric) if not _changes(one.variant, base)]
+    twin = next((one.twin for one in shown), CLEAN)
+    title = f"{metric}, mean over seeds; difference to {twin} in points"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    arms = dict.fromkeys(one.arm for one in shown)
+    has_of = any(one.of or study.groups for one in shown)
+    for name in ("target", *(("pattern",) if study.stamps else ()), *arms, *(("of",) if has_of else ()), "difference"):
         table.add_column(name, overflow="fold")
     rows: dict[tuple[str, str, str], dict[str, Measured]] = {}
-    for one in find(measured, metric=metric):
-        if one.variant.is_plain or one.pattern in ("", *study.triggers):  # Controls of sweeps are on the page.
-            rows.setdefault((one.variant.name, one.mode, one.pattern), {})[one.arm] = one
+    for one in shown:
+        rows.setdefault((one.variant.name, one.mode, one.pattern), {})[one.arm] = one
     for (name, mode, pattern), found in rows.items():
-        gaps = [
-            f"{arm} {_in_points(_gap(one.transfer, ''))}"
+        gaps = {
+            arm: _in_points(_gap(gap, ""), unit="", between="\n")
             for arm, one in found.items()
-            if one.transfer is not None and arm != SCRATCH
+            if (gap := _transfer(one)) is not None and arm != SCRATCH
+        }
+        cells = [
+            f"{name}\n{mode}",
+            *((f"{pattern}\n→ {_pushed_to(study, list(found.values()))}",) * bool(study.stamps)),
         ]
-        cells = [name, mode, *((pattern, _pushed_to(list(found.values()))) if study.stamps else ())]
         cells += [_percent(found[arm].values) if arm in found else "" for arm in arms]
-        table.add_row(*cells, "; ".join(gaps))
+        cells += [_of_all(study, list(found.values()))] if has_of else []
+        only = len(gaps) == 1
+        table.add_row(*cells, "\n".join(words if only else f"{arm} {words}" for arm, words in gaps.items()))
     return table
+
+
+def _of_all(study: Study, row: Sequence[Measured]) -> str:
+    """Smallest to largest denominator of the rates of a row."""
+    counts = [count for one in row for count in one.of]
+    if not counts:
+        counts = np.bincount(study.groups[row[0].variant.target], minlength=2).tolist()
+    return _range(counts).replace(" to ", "\nto ")
+
+
+def _sweep_words(study: Study, curves: Sequence[jdt.report.BiasCurve], measured: Sequence[Measured]) -> Iterator[str]:
+    """Each thing that was varied as a line a mode and source."""
+    for curve in curves:
+        yield f"{curve.title} ({curve.metric}): {' '.join(f'{x:g}' for x in curve.x)}"
+        for line, figures in curve.lines.items():
+            yield f"  {line}: {' '.join('none' if np.isnan(one.value) else f'{one.value:.1%}' for one in figures)}"
+    crossed = {one.variant.name for one in measured if _changes(one.variant, _base_composition(study)) > 1}
+    if crossed:
+        yield f"{len(crossed)} variants of targets differ in more than one thing: they are in {FILE} alone."
+
+
+def _changes(variant: Variant, composition: float | None) -> int:
+    """How many things were varied."""
+    varied = variant.fraction != 1, variant.decay is not None, variant.debias != 0, variant.composition != composition
+    return sum(varied)
 
 
 def _percent(values: np.ndarray) -> str:

@@ -52,16 +52,18 @@ def add_bias(
     parts: list[Block] = [Text(found.text)] if found.text else []
     parts += _tiles(found)
     if found.bars:
-        parts.append(verdict_table(found.bars))
+        parts.append(verdict_table(found.bars, found.compared_with))
     drawn = _pictures(found, name)
     parts += [plate(one, stem, title) for stem, title, one in drawn if one.name == "bars"]
     if found.bars:
-        parts.append(bar_table(found.bars, f"tables/{name}_bars.csv"))
+        parts.append(bar_table(found.bars, f"tables/{name}_bars.csv", found.compared_with))
     parts += [plate(one, stem, title) for stem, title, one in drawn if one.name != "bars"]
     tables = bias_tables(found, name)
     if found.strips:
         groups_of = tuple(map(_strip_group, found.strips))
-        parts.append(Strips(groups_of, "With and without the pattern", _STRIP_NOTE))
+        paired = [one.paired for one in found.strips]
+        title = "With and without the pattern" if all(paired) else "Images of the groups"
+        parts.append(Strips(groups_of, title, _STRIP_NOTE if any(paired) else ""))
     if found.blamed:
         parts.append(blamed_table(found, relative, f"tables/{name}_blamed.csv"))
     if found.figures:
@@ -71,8 +73,8 @@ def add_bias(
     if others:
         parts.append(Strips((), note="Curves and predictions are in tables, too.", links=others))
     title = clean(found.title)
-    section = Section(name, 200, title, tuple(parts), page_title=title, summary=tuple(bias_summary(found.bars)),
-                      warnings=tuple(warnings))  # fmt: skip
+    summary = tuple(bias_summary(found.bars, found.compared_with))
+    section = Section(name, 200, title, tuple(parts), page_title=title, summary=summary, warnings=tuple(warnings))
     pictures = {f"{stem}_{one.name}": one for stem, _, one in drawn}
     return add_section(run, section, pictures=pictures, tables=tables)
 
@@ -94,7 +96,7 @@ def _check(found: Bias) -> None:
     if not (found.bars or found.curves or found.histograms or found.strips or found.blamed):
         raise checks.UserError(f"the bias study {found.title!r} has nothing to show: give it at least one bar.")
     for bar in found.bars:
-        if unknown := {*bar.transfer, *bar.denominators} - {*bar.rates}:
+        if unknown := {*bar.transfer, *bar.denominators, *bar.from_scratch} - {*bar.rates}:
             raise checks.UserError(
                 f"the bar of {bar.pattern!r} on {bar.target!r} has a difference or denominator of "
                 f"{sorted(unknown)}, but rates of {sorted(bar.rates)} alone."
@@ -109,7 +111,7 @@ def _check(found: Bias) -> None:
                     f"{len(curve.x)}."
                 )
     for strip in found.strips:
-        if not len(strip.images) or len(strip.images) % 2:
+        if not len(strip.images) or (strip.paired and len(strip.images) % 2):
             raise checks.UserError(
                 f"the images {strip.caption!r} are {len(strip.images)}, but every image needs the same one with the "
                 "pattern after it."
@@ -136,11 +138,13 @@ def _tile(name: str, one: Figure) -> Tile:
     else:
         interval, words = figure_interval(one.low, one.high), figure_number(value)
     small = [interval and f"95{NBSP}%: {interval}", "" if one.unit in (SHARE, DIFFERENCE) else one.unit, one.text]
-    label = clean(name).replace("_", " ")
+    # A name of parts has names of data in it; a single one is words.
+    label = ", ".join(dict.fromkeys(clean(name).split("/"))) if "/" in name else clean(name).replace("_", " ")
     return Tile(label, words if math.isfinite(value) else NO_IMAGES, "; ".join(filter(None, small)))
 
 
 def _strip_group(strip: BiasStrip) -> StripGroup:
-    pairs = [strip.images[i : i + 2] for i in range(0, len(strip.images), 2)][:MOST_PAIRS]
-    alt = f"an image without and with the pattern: {clean(strip.caption)}"
+    step = 2 if strip.paired else 1
+    pairs = [strip.images[i : i + step] for i in range(0, len(strip.images), step)][:MOST_PAIRS]
+    alt = f"{'an image without and with the pattern' if strip.paired else 'an image'}: {clean(strip.caption)}"
     return StripGroup(tuple(Strip("", "target", image=embedded(pair, alt)) for pair in pairs), text=strip.caption)

@@ -28,9 +28,12 @@ class BiasBar:
       attacked: Names of the classes that the pattern pushes to; empty where there is none, as for a skew.
       rates: The metric by source arm, e.g. "clean", "square", "scratch" (models that never saw the source): the mean
         over `n` seeds with its 95 % interval.
-      transfer: By source arm, its rate minus that of the clean twins of the same seeds, with the 95 % interval over
-        seeds.
+      transfer: By source arm, its rate minus that of the twins of the same seeds, with the 95 % interval over `over`.
       denominators: By source arm, what the rate is a share of, e.g. "of 3,912 to 3,950 images".
+      control: Whether no source image has the pattern, so that nothing should come along.
+      from_scratch: By source arm, its rate minus that of models from scratch of the same seeds, with the 95 % interval.
+      attacked_by: By source arm, what its models are pushed to, where that is not `attacked`.
+      over: What the intervals of `transfer` are over: "seeds", or "test images" where all seeds are one model.
     """
 
     target: str
@@ -41,6 +44,10 @@ class BiasBar:
     rates: Mapping[str, Figure]
     transfer: Mapping[str, Figure]
     denominators: Mapping[str, str]
+    control: bool = False
+    from_scratch: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
+    attacked_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    over: str = "seeds"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,8 +81,8 @@ class BiasHistogram:
     Attributes:
       title: E.g. "cifar10, square".
       class_names: Of the target.
-      panels: Numbers of predictions of every class, without the pattern and with it, by kind of model: `scratch`,
-        `fixed`, `full`.
+      panels: Numbers of predictions of every class, without the pattern and with it, by kind of model: `fixed`,
+        `full`, and beside them `scratch`, or `untrained` (a head on random features) where nothing else is there.
     """
 
     title: str
@@ -85,15 +92,17 @@ class BiasHistogram:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BiasStrip:
-    """Images without and with a pattern.
+    """Images without and with a pattern, or of one group.
 
     Attributes:
       caption: What they are.
-      images: In pairs: every second image is the one before it with the pattern.
+      images: In pairs: every second image is the one before it with the pattern; or one by one.
+      paired: Which of the two.
     """
 
     caption: str
     images: UInt8[np.ndarray, "count height width channels"]
+    paired: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +121,8 @@ class Bias:
       output: Which output those are of, e.g. "confidence" (in the class that is pushed to).
       figures: Key figures by name, the most important ones first; units are free, `SHARE` and `DIFFERENCE` are shown in
         per cent.
+      compared_with: The source arm that differences are to, e.g. "clean", "phi=0", "twin" (a model that was given as
+        one without the bias) or "scratch".
     """
 
     title: str
@@ -123,3 +134,4 @@ class Bias:
     blamed: tuple[Mover, ...] = ()
     output: str = "confidence"
     figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
+    compared_with: str = "clean"

@@ -7,7 +7,7 @@ import numpy as np
 
 from jdt.report import bias_plots
 from jdt.report.bias_content import BiasBar, BiasCurve, BiasHistogram
-from jdt.report.bias_plots import SCRATCH, ArmLook, Bar, Groups, ends
+from jdt.report.bias_plots import SCRATCH, UNTRAINED, ArmLook, Bar, Groups, ends
 from jdt.report.bias_words import NO_IMAGES, arm_words, seeds_words
 from jdt.report.figures import Picture, picture
 from jdt.report.words import NBSP, capital, clean, decimal, figure_number, mode_words, percent, shorten
@@ -16,6 +16,7 @@ from jdt.types import Float, Int
 MOST_GROUPS, MOST_CLASSES = 14, 20
 """Groups of bars in one figure; classes in one of predictions."""
 _MODES = ("fixed", "full", SCRATCH)
+_BESIDE = (SCRATCH, UNTRAINED)
 _KIND_LOOKS = {"fixed": ArmLook("#E69F00", "////", "o"), "full": ArmLook("#56B4E9", "\\\\\\\\", "s")}
 
 
@@ -39,7 +40,8 @@ def curve_picture(curve: BiasCurve, looks: Mapping[str, ArmLook]) -> Picture:
 def histogram_picture(histogram: BiasHistogram) -> Picture:
     """Predictions, the classes that change most; call it inside `drawing`."""
     groups, kinds = _histogram_groups(histogram)
-    looks = bias_plots.arm_looks(list(kinds)) | _KIND_LOOKS
+    looks = bias_plots.arm_looks(list(kinds))
+    looks |= {UNTRAINED: looks[SCRATCH]} | _KIND_LOOKS
     drawing = bias_plots.draw_groups(groups, looks, kinds, "without the pattern")
     return picture("predictions", drawing, *_histogram_words(histogram, groups))
 
@@ -137,10 +139,10 @@ def _histogram_groups(histogram: BiasHistogram) -> tuple[Groups, dict[str, str]]
     moved = [np.abs(np.nan_to_num(after - before)) for before, after in shares.values()]
     order = np.argsort(-np.max(moved, axis=0), kind="stable")[:MOST_CLASSES]
     chosen = sorted(order.tolist())
-    kinds = [kind for kind in shares if kind != SCRATCH] or list(shares)
+    kinds = [kind for kind in shares if kind not in _BESIDE] or list(shares)
 
     def bars(kind: str) -> list[dict[str, Bar]]:
-        beside = dict.fromkeys((kind, SCRATCH) if SCRATCH in shares else (kind,))
+        beside = dict.fromkeys((kind, *(one for one in _BESIDE if one in shares)))
         return [
             {one: Bar(100 * float(shares[one][1][c]), mark=100 * float(shares[one][0][c])) for one in beside}
             for c in chosen
@@ -149,7 +151,7 @@ def _histogram_groups(histogram: BiasHistogram) -> tuple[Groups, dict[str, str]]
     panels = {mode_words(kind): bars(kind) for kind in kinds}
     labels = [shorten(histogram.class_names[c], 20) for c in chosen]
     # What stands beside others comes last.
-    names = {kind: mode_words(kind) for kind in sorted(shares, key=lambda kind: kind == SCRATCH)}
+    names = {kind: mode_words(kind) for kind in sorted(shares, key=lambda kind: kind in _BESIDE)}
     return Groups(labels, panels, "share of predictions (%)"), names
 
 

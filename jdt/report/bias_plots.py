@@ -17,7 +17,7 @@ from jdt.report.plots import INK, KIND_COLOURS, KIND_MARKERS, draw_band, grid_be
 from jdt.report.words import MINUS, figure_number, shorten
 from jdt.types import Float
 
-CLEAN, SCRATCH = "clean", "scratch"
+CLEAN, SCRATCH, UNTRAINED = "clean", "scratch", "untrained"
 _STYLES = ("-", "--", ":", "-.")
 _MOST_TICKS = 9
 
@@ -169,7 +169,15 @@ def draw_bias_curve(curve: BiasCurve, looks: Mapping[str, ArmLook]) -> Drawing:
         if 0 in curve.x and len(places) > 1:
             axes.axvline(float(places[:2].mean()), color="#8c8c8c", linewidth=0.9, linestyle=(0, (1, 3)))
     else:
+        span = float(np.ptp(places))
+        if len(places) > 1 and float(np.diff(places).min()) >= span / _MOST_TICKS:
+            axes.set_xticks(places)  # Nothing was measured in between.
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: figure_number(round(x, 9))))
+    # Rates are not below 0, though intervals around their means may be.
+    means = np.concatenate([columns(figures)[0] for figures in curve.lines.values()] or [np.zeros(0)])
+    bottom, top = axes.get_ylim()
+    if np.nanmin(means, initial=np.inf) >= 0 and bottom < 0 < top:
+        axes.set_ylim(bottom=max(bottom, -0.03 * top))
     axes.set_xlabel(shorten(curve.x_label, 70))
     axes.set_ylabel(f"{shorten(curve.metric, 44)} (%)")
     grid_below(axes)

@@ -7,8 +7,17 @@ from typing import Any
 
 from jdt.report import csvs
 from jdt.report.bias_content import Bias, BiasBar
-from jdt.report.bias_plots import ends
-from jdt.report.bias_words import NO_IMAGES, comparisons, control_verdict, control_words, effect_words, verdict
+from jdt.report.bias_plots import SCRATCH, ends
+from jdt.report.bias_words import (
+    NO_IMAGES,
+    arm_words,
+    comparisons,
+    control_verdict,
+    control_words,
+    effect_words,
+    twin_words,
+    verdict,
+)
 from jdt.report.blocks import Cell, Column, Rows, Table
 from jdt.report.content import Figure, Mover
 from jdt.report.parts import between, difference_cell, effect_cells, effects_scale, whisker
@@ -17,33 +26,51 @@ from jdt.report.words import ABSENT, NBSP, Scale, clean, percent, shorten, sign_
 
 MOST_BLAMED, OPEN_ROWS = 30, 60
 """Units in the table of those to blame; rows of the table of rates that are shown without a click."""
-_BAR_HEADER = ("target", "mode", "pattern", "metric", "attacked", "source", "rate", "low", "high", "n", "minus_clean",
-               "minus_clean_low", "minus_clean_high", "minus_clean_n", "denominator")  # fmt: skip
+_BAR_HEADER = (
+    "target", "mode", "pattern", "metric", "attacked", "source", "rate", "low", "high", "n", "twin", "minus_twin",
+    "minus_twin_low", "minus_twin_high", "minus_twin_n", "interval_over", "minus_scratch", "minus_scratch_low",
+    "minus_scratch_high", "minus_scratch_n", "denominator", "control",
+)  # fmt: skip
 
 
-def verdict_table(bars: Sequence[BiasBar]) -> Table:
+def verdict_table(bars: Sequence[BiasBar], compared_with: str) -> Table:
     """Whether the bias survives, by target, mode, pattern and source, from the intervals of the differences."""
     compared = comparisons(bars)
     reach = _reach(bar.transfer[arm] for bar, arm, _ in compared)
     columns = (Column("transfer"), Column("verdict"), Column("interval", key=False))
     groups = [
-        Rows(tuple(_verdict_row(*one, reach) for one in compared if one[0].target == target), shorten(target, 36))
+        Rows(
+            tuple(_verdict_row(*one, reach, compared_with) for one in compared if one[0].target == target),
+            shorten(target, 36),
+        )
         for target in dict.fromkeys(bar.target for bar, _, _ in compared)
     ]
     note = (
-        "Numbers are differences to models of the clean source with the same seeds, in percentage points (pp), with "
-        f"95{NBSP}% intervals over seeds; “no transfer is seen” where the interval contains 0.{control_words(bars)}"
+        f"Numbers are differences to {_twins(compared_with)} with the same seeds, in percentage points (pp), with "
+        f"95{NBSP}% intervals over seeds{_one_model(bars)}; “no transfer is seen” where the interval contains 0."
+        f"{control_words(bars)}"
     )
     return Table("Whether the bias comes along", columns, tuple(groups), "Does the bias come along?", note)
 
 
-def _verdict_row(bar: BiasBar, arm: str, control: Figure | None, reach: float) -> tuple[Cell, ...]:
+def _twins(compared_with: str) -> str:
+    words = twin_words(compared_with)
+    return f"models of {words}" if words.endswith("source") else words
+
+
+def _one_model(bars: Iterable[BiasBar]) -> str:
+    """Where intervals are not over seeds."""
+    where = dict.fromkeys(f"{clean(bar.mode)} mode over {bar.over}" for bar in bars if bar.over != "seeds")
+    return f" (in {', in '.join(where)}, as all seeds are one model there)" if where else ""
+
+
+def _verdict_row(bar: BiasBar, arm: str, control: Figure | None, reach: float, compared_with: str) -> tuple[Cell, ...]:
     figure = bar.transfer[arm]
     value, low, high = ends(figure)
     words = effect_words(bar, figure) + (f"; control pattern: {control_verdict(control)}" if control else "")
     return (
-        Cell(clean(bar.mode), clean(bar.pattern) + ("" if arm == bar.pattern else f", source: {clean(arm)}")),
-        Cell(verdict(figure), words, strong=True),
+        Cell(clean(bar.mode), clean(bar.pattern) + ("" if arm == bar.pattern else f", {arm_words(arm)}")),
+        Cell(verdict(figure, compared_with), words, strong=True),
         Cell(whisker=whisker(low, value, high, reach)),
     )
 
@@ -52,49 +79,61 @@ def _reach(figures: Iterable[Figure]) -> float:
     return max((abs(end) for one in figures for end in ends(one) if math.isfinite(end)), default=0.0)
 
 
-def bar_table(bars: Sequence[BiasBar], link: str) -> Table:
-    """Every rate with its denominator, its difference to the clean source, and seeds; `link` is its CSV."""
+def bar_table(bars: Sequence[BiasBar], link: str, compared_with: str) -> Table:
+    """Every rate with its denominator, its differences to the twin and to models from scratch; `link` is its CSV."""
     reach = _reach(one for bar in bars for one in bar.transfer.values())
     metrics = list(dict.fromkeys(bar.metric for bar in bars))
+    scratch = compared_with != SCRATCH and any(bar.from_scratch for bar in bars)
     groups = []
     for metric in metrics:
-        rows = [_bar_row(bar, arm, reach) for bar in bars if bar.metric == metric for arm in bar.rates]
+        rows = [_bar_row(bar, arm, reach, scratch) for bar in bars if bar.metric == metric for arm in bar.rates]
         groups.append(Rows(tuple(rows), clean(metric)))
     columns = (
         Column("target"), Column("transfer"), Column("source"), Column("rate", True),
-        Column("minus clean", True), Column("interval", key=False), Column("share of", True), Column("seeds", True),
+        Column(f"minus {clean(compared_with)}", True), Column("interval", key=False),
+        *((Column("minus scratch", True),) if scratch else ()), Column("share of", True), Column("seeds", True),
     )  # fmt: skip
     note = (
-        f"Rates are means over seeds with 95{NBSP}% intervals; “minus clean” is the difference to models of the clean "
-        "source with the same seeds in percentage points (pp), in bold where its interval leaves 0 out, and drawn "
-        f"around zero on one scale. “{NO_IMAGES}”: nothing was left in the denominator, which is not a rate of 0."
+        f"Rates are means over seeds with 95{NBSP}% intervals; “minus {clean(compared_with)}” is the difference to "
+        f"{_twins(compared_with)} with the same seeds in percentage points (pp){_one_model(bars)}, in bold where its "
+        "interval leaves 0 out, and drawn around zero on one scale. "
     )
+    if scratch:
+        note += (
+            "“minus scratch” is that to models that never saw the source, trained as a whole where that was asked for. "
+        )
+    note += f"“{NO_IMAGES}”: nothing was left in the denominator, which is not a rate of 0."
     count = sum(len(group.rows) for group in groups)
     folded = f"All {count} rates" if count > OPEN_ROWS else ""
     return Table("All rates with their denominators", columns, tuple(groups), "All rates", note, (link,), folded)
 
 
-def _bar_row(bar: BiasBar, arm: str, reach: float) -> tuple[Cell, ...]:
+def _bar_row(bar: BiasBar, arm: str, reach: float, scratch: bool) -> tuple[Cell, ...]:
     value, low, high = ends(bar.rates[arm])
     rate = Cell(percent(value), between(low, high), value) if math.isfinite(value) else Cell(NO_IMAGES)
-    difference, drawn = Cell(ABSENT), Cell()
-    if arm in bar.transfer:
-        moved, bottom, top = ends(bar.transfer[arm])
-        difference = Cell(NO_IMAGES)
-        if math.isfinite(moved):
-            difference = difference_cell(moved, bottom, top)
-            difference = dataclasses.replace(difference, tone="", strong=bool(difference.tone))
-            drawn = Cell(whisker=whisker(bottom, moved, top, reach))
+    moved, bottom, top = ends(bar.transfer[arm]) if arm in bar.transfer else (math.nan,) * 3
+    drawn = Cell(whisker=whisker(bottom, moved, top, reach)) if math.isfinite(moved) else Cell()
     return (
         Cell(clean(bar.target)),
-        Cell(clean(bar.mode), clean(bar.pattern) + (f" →{NBSP}{clean(bar.attacked)}" if bar.attacked else "")),
+        Cell(clean(bar.mode), clean(bar.pattern)),
         Cell(clean(arm)),
         rate,
-        difference,
+        _difference(bar.transfer.get(arm)),
         drawn,
+        *((_difference(bar.from_scratch.get(arm)),) if scratch else ()),
         Cell(small=bar.denominators.get(arm) or "not said"),
         Cell(f"{bar.rates[arm].n:,}", value=float(bar.rates[arm].n)),
     )
+
+
+def _difference(figure: Figure | None) -> Cell:
+    """A difference, in bold where its interval leaves 0 out: more of a bias is neither help nor harm."""
+    if figure is None:
+        return Cell(ABSENT)
+    if not math.isfinite(ends(figure)[0]):
+        return Cell(NO_IMAGES)
+    cell = difference_cell(*ends(figure))
+    return dataclasses.replace(cell, tone="", strong=bool(cell.tone))
 
 
 def blamed_table(found: Bias, relative: bool, link: str) -> Table:
@@ -145,7 +184,7 @@ def bias_tables(found: Bias, name: str) -> dict[str, bytes]:
         for place, m in enumerate(found.blamed, start=1)
     )
     files = {
-        "bars": (found.bars, _BAR_HEADER, _bar_rows(found.bars)),
+        "bars": (found.bars, _BAR_HEADER, _bar_rows(found)),
         "curves": (found.curves, ("curve", "metric", "line", "x", "rate", "low", "high", "n"), curves),
         "predictions": (found.histograms, ("histogram", "models", "class", "without", "with"), predictions),
         "blamed": (found.blamed, ("place", "unit", "output", "influence", "low", "high", "z", "note"), blamed),
@@ -154,12 +193,14 @@ def bias_tables(found: Bias, name: str) -> dict[str, bytes]:
     return {f"{name}_{file}.csv": csvs.csv_bytes(header, rows) for file, (any_, header, rows) in files.items() if any_}
 
 
-def _bar_rows(bars: Sequence[BiasBar]) -> Iterator[Sequence[Any]]:
-    for bar in bars:
+def _bar_rows(found: Bias) -> Iterator[Sequence[Any]]:
+    for bar in found.bars:
         for arm, rate in bar.rates.items():
-            moved = _row(bar.transfer[arm]) if arm in bar.transfer else (None,) * 4
-            which = bar.target, bar.mode, bar.pattern, bar.metric, bar.attacked, arm
-            yield *which, *_row(rate), *moved, bar.denominators.get(arm, "")
+            moved, scratch = (_row(own[arm]) if arm in own else (None,) * 4 for own in (bar.transfer, bar.from_scratch))
+            attacked = bar.attacked_by.get(arm, bar.attacked)
+            which = bar.target, bar.mode, bar.pattern, bar.metric, attacked, arm
+            yield (*which, *_row(rate), found.compared_with, *moved, bar.over, *scratch,
+                   bar.denominators.get(arm, ""), "yes" if bar.control else "no")  # fmt: skip
 
 
 def _row(figure: Figure) -> tuple[float | None, float | None, float | None, int]:

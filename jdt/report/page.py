@@ -21,6 +21,10 @@ from jdt.store.files import Place, explained, read_contents, refuse_links, run_p
 
 PAGE = "report.html"
 _ATTEMPTS = 3
+_ABOUT = "transfer influences", "Which parts of the source data make each target prediction what it is?"
+_ABOUT_BIAS = "bias transfer", "Does a bias of the source data come along to the target?"
+_BIAS, _EXPLAINS = 200, 900
+"""Orders of sections: of bias, and of those that explain others."""
 
 
 def write_report(path: str | os.PathLike[str], content: Content) -> Place:
@@ -137,11 +141,15 @@ def render(sections: Sequence[Section], complaints: Sequence[str] = ()) -> str:
         f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
+    bias_alone = {section.order for section in sections if section.order < _EXPLAINS} == {_BIAS}
+    about, kicker = _ABOUT_BIAS if bias_alone else _ABOUT
     return _environment().get_template("page.html").render(
+        about=about,
+        kicker=kicker,
         policy=policy,
         style=Markup(style),
         script=Markup(script),
-        title=next((section.page_title for section in sections if section.page_title), "Transfer influences"),
+        title=next((section.page_title for section in sections if section.page_title), about.capitalize()),
         paragraphs=[paragraph for section in sections for paragraph in section.summary],
         warnings=[*(warning for section in sections for warning in section.warnings), *complaints],
         sections=sections,

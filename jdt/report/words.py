@@ -20,6 +20,7 @@ MODES = {
     "fixed": "fixed-feature transfer",
     "full": "full-network transfer",
     "scratch": "training from scratch",
+    "untrained": "untrained features",
 }
 
 

@@ -188,6 +188,9 @@ def make_bar(rng, target="cifar10_32", mode="fixed", pattern="square", *, metric
         rates={arm: _share(base + level, 0.03) for arm, level in levels.items()},
         transfer={arm: _share(levels[arm], 0.02) for arm in ("square", "scratch")},
         denominators=dict.fromkeys(levels, "of 3,912 to 3,950 images"),
+        control=pattern == "sham",
+        attacked_by={"clean": "deer"},
+        from_scratch={"square": _share(moved + 0.01, 0.025), "clean": _share(0.01, 0.02)},
     )  # fmt: skip
 
 

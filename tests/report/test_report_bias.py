@@ -16,6 +16,7 @@ from jdt.checks import UserError
 from jdt.report import BiasHistogram, add_bias, renew_report
 from jdt.report.bias_plots import arm_looks
 from jdt.report.bias_words import bias_summary, comparisons, verdict
+from jdt.report.blocks import Text
 from jdt.report.sections import load_section, save_section
 
 
@@ -68,8 +69,13 @@ def test_tables_hold_the_numbers_in_full(study):
     bar = found.bars[2]
     row = next(r for r in rows if (r["mode"], r["pattern"], r["source"]) == (bar.mode, bar.pattern, "square"))
     rate, moved = bar.rates["square"], bar.transfer["square"]
-    shown = [float(row[name]) for name in ("rate", "low", "high", "minus_clean", "minus_clean_low", "minus_clean_high")]
-    assert shown == [rate.value, rate.low, rate.high, moved.value, moved.low, moved.high]
+    scratch = bar.from_scratch["square"]
+    shown = [float(row[f"{name}{end}"]) for name in ("minus_twin", "minus_scratch") for end in ("", "_low", "_high")]
+    assert [float(row[name]) for name in ("rate", "low", "high")] == [rate.value, rate.low, rate.high]
+    assert shown == [end for one in (moved, scratch) for end in (one.value, one.low, one.high)]
+    assert (row["twin"], row["interval_over"], row["control"]) == ("clean", "seeds", "no")
+    assert row["attacked"] == "bird"
+    assert next(r for r in rows if r["source"] == "clean")["attacked"] == "deer"  # A class of its own.
     assert row["denominator"] == "of 3,912 to 3,950 images"
     curves = rows_of(study / "tables" / "bias_curves.csv")
     assert len(curves) == 2 * 4 * 5
@@ -122,6 +128,54 @@ def test_the_control_stands_beside_each_verdict_and_an_alarm_is_said():
     assert "beyond noise in 1 of 3 comparisons" in counted
 
 
+def test_what_no_source_has_is_a_control_whatever_it_is_called():
+    rng = np.random.default_rng(0)
+    clover = make_bar(rng, pattern="shamrock")
+    shuffled = dataclasses.replace(make_bar(rng, pattern="shuffled", effect=0.0), control=True)
+    ((bar, _, control),) = comparisons([clover, shuffled])
+    assert (bar.pattern, control) == ("shamrock", shuffled.transfer["square"])
+
+
+@pytest.mark.parametrize(
+    ("twin", "words"),
+    [("clean", "the clean source"), ("phi=0", "the phi=0 source"), ("scratch", "models from scratch"),
+     ("twin", "the twin without the bias")],
+)  # fmt: skip
+def test_the_page_names_what_models_are_compared_with(twin, words, tmp_path, monkeypatch):
+    monkeypatch.setattr("jdt.report.bias.plate", lambda *_: Text("A figure."))
+    monkeypatch.setattr("jdt.report.bias._pictures", lambda *_: [])
+    bar = make_bar(np.random.default_rng(0))
+    rates = {"given" if arm == "square" else twin if arm == "clean" else arm: one for arm, one in bar.rates.items()}
+    weaker = figure(-0.1, -0.2, -0.05, n=2)
+    bar = dataclasses.replace(bar, rates=rates, transfer={"given": weaker}, denominators={}, from_scratch={},
+                              over="test images")  # fmt: skip
+    page = in_words(add_bias(tmp_path, bare(make_bias(), bars=(bar,), compared_with=twin)))
+    assert f"the bias is smaller than with {words}" in page
+    assert f"against {words}, interval over test images." in page
+    assert f"minus {twin}" in page
+    assert "in fixed mode over test images, as all seeds are one model there" in page
+    assert ("clean source" in page) == (twin == "clean")
+    assert "· bias transfer</title>" in (tmp_path / "report.html").read_text()
+    assert "Does a bias of the source data come along" in page
+
+
+def test_untrained_features_stand_beside_heads_and_are_called_so(tmp_path):
+    counts = np.arange(10), np.arange(10)[::-1].copy()
+    found = dataclasses.replace(make_bias().histograms[0], panels={"untrained": counts, "fixed": counts})
+    add_bias(tmp_path, bare(make_bias(), histograms=(found,)))
+    (drawn,) = (tmp_path / "figures").glob("*.svg")
+    assert "untrained features" in drawn.read_text("utf-8")
+    assert "training from scratch" not in drawn.read_text("utf-8")
+
+
+def test_images_of_a_group_stand_one_by_one(tmp_path):
+    strip = make_bias().strips[0]
+    strip = dataclasses.replace(strip, images=strip.images[:5], paired=False)
+    page = in_words(add_bias(tmp_path, bare(make_bias(), strips=(strip,))))
+    assert "Images of the groups" in page
+    assert "In every pair" not in page
+
+
 def test_an_empty_denominator_is_never_a_zero(tmp_path):
     bar = make_bar(np.random.default_rng(0))
     missing = figure(math.nan, n=0)
@@ -136,7 +190,7 @@ def test_an_empty_denominator_is_never_a_zero(tmp_path):
     assert not re.search(r"\bnan\b", text)
     assert "no images" in (tmp_path / "figures" / "bias_1_attack_success_rate_bars.svg").read_text("utf-8")
     row = next(row for row in rows_of(tmp_path / "tables" / "bias_bars.csv") if row["source"] == "square")
-    assert row["rate"] == row["minus_clean"] == ""
+    assert row["rate"] == row["minus_twin"] == ""
     table = next(block for block in load_section(tmp_path, "bias").blocks if getattr(block, "title", "") == "All rates")
     (cells,) = (row for row in table.groups[0].rows if row[2].text == "square")
     assert cells[3].text == "no images"
