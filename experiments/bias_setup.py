@@ -358,7 +358,8 @@ def _shams(
         )
     for sham in found:
         for name, stamp in stamps.items():
-            if np.array_equal(sham.gain, stamp.gain) and np.array_equal(sham.shift, stamp.shift):
+            near = 255 if isinstance(patterns[name], jdt.plant.Tint) else 0  # One grey level: grey has no opposite.
+            if np.array_equal(sham.gain, stamp.gain) and np.abs(sham.shift - stamp.shift).max() <= near:
                 raise jdt.UserError(
                     f"the sham {sham.name!r} would change images as the trigger {name!r} does, and show nothing: pass "
                     "--sham with a pattern of another colour, place or form, for example square:bottom-right:0,0,255."

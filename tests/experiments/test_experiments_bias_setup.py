@@ -85,6 +85,7 @@ def test_the_default_sham_is_no_trigger(load, trigger):
     ("flags", "words"),
     [
         ({"trigger": ("tint:255,0,0",), "sham": ("shuffled",)}, "the sham 'shuffled' would change images as .* 'tint'"),
+        ({"trigger": ("tint:128,128,128",)}, "the sham 'sham' would change images as the trigger 'tint'"),
         ({"sham": ("gaussian", "again=square")}, "the sham 'again' would change images as the trigger 'square'"),
         ({"trigger": ("square", "other=square:bottom-right:0,0,255")}, "the sham 'sham' .* 'other'"),
         ({"trigger": ("square", "sham=gaussian")}, "patterns are called square, sham, sham"),
