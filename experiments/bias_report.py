@@ -62,7 +62,7 @@ def publish(
         histograms=tuple(_histograms(study, predictions)),
         strips=tuple(_strips(study)),
         blamed=tuple(_movers(study, blame)) if blame is not None else (),
-        output="share of test images that the pattern pushes to the class",
+        output="share of predictions of the class",
         figures=figures,
         compared_with=predictions.twin,
     )
