@@ -151,7 +151,7 @@ def test_what_no_source_has_is_a_control_whatever_it_is_called():
 @pytest.mark.parametrize(
     ("twin", "words"),
     [("clean", "the clean source"), ("phi=0", "the phi=0 source"), ("scratch", "models from scratch"),
-     ("twin", "the twin without the bias")],
+     ("twin", "their twin")],
 )  # fmt: skip
 def test_the_page_names_what_models_are_compared_with(twin, words, tmp_path, monkeypatch):
     monkeypatch.setattr("jdt.report.bias.plate", lambda *_: Text("A figure."))
