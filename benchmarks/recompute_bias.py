@@ -8,9 +8,11 @@ section 3.3 of the specification of arXiv 2207.02842.
 Whole numbers must be equal, shares and t intervals to rounding. Intervals over test images are drawn anew, by another
 generator: their ends must be as near as the number of resamples lets two draws be. Which model is which, and what it
 was trained without, is read from the masks in the store; which units were to carry the pattern is drawn again from the
-run's number. Taken from `bias.json` as it is: which test images report (checked to be half of every class), groups of
-test images (checked to be balanced), and planted units where they were not drawn. Not computed again: the control with
-permuted masks, which needs the estimator, and the words of verdicts, which put these figures beside their bars.
+run's number; the class that a model is pushed to is chosen again, by each model on the images that do not report. Taken
+from `bias.json` as it is: which test images report (checked to be half of every class), groups of test images (checked
+to be balanced), and planted units where they were not drawn. Not computed again: what needs the estimator, which are
+influences (checked to average to the shift that they are of) and the control with permuted masks, and the words of
+verdicts, which put these figures beside their bars.
 
 Run       python benchmarks/recompute_bias.py runs/bias           # exit status 1 where anything disagrees
 """
@@ -44,7 +46,9 @@ CLEAN, SCRATCH, GIVEN, TWIN = "clean", "scratch", "given", "twin"
 WITHOUT = ("all units", "without blamed units", "without random units")
 CORNERS, COLOURS, STREAM = 4, 6, 2207_02842
 """What is drawn from a number before the units that carry the pattern, and the stream that it is drawn from."""
-ROUNDING = 1e-9
+PAIRED = ("antithetic", "balanced-pairs")
+"""Designs whose models come in pairs, and are left out in pairs."""
+ROUNDING, FLOAT32 = 1e-9, 1e-5
 CLAIMED_RESAMPLES, RESAMPLES, ERRORS = 1000, 2000, 5.0
 """Draws behind an interval of `bias.json`, and here; how many standard errors two ends may be apart."""
 MISSING = "missing"
@@ -233,6 +237,30 @@ def total_shift(clean: np.ndarray, shown: np.ndarray, num_classes: int) -> float
     return 0.5 * sum(abs(np.mean(shown == c) - np.mean(clean == c)) for c in range(num_classes))
 
 
+def gained_most(clean: np.ndarray, shown: np.ndarray, num_classes: int) -> int:
+    """The class that most more images are taken for with the pattern; 0 where the model diverged.
+
+    >>> gained_most(np.array([0, 1, 2]), np.array([0, 2, 2]), 3)
+    2
+    """
+    if min(clean.min(), shown.min()) < 0:
+        return 0
+    more = np.bincount(shown, minlength=num_classes) - np.bincount(clean, minlength=num_classes)
+    return int(more.argmax())  # Of whole numbers, so that equals are equal.
+
+
+def told(names: Sequence[str]) -> str:
+    """Classes in words, the most frequent first, with counts unless there is one, or a few once each.
+
+    >>> told(["2", "7", "2"]), told(["7", "2"])
+    ('2 (2 of 3), 7 (1 of 3)', '7, 2')
+    """
+    counts = {name: names.count(name) for name in sorted(dict.fromkeys(names), key=names.count, reverse=True)}
+    if len(counts) == 1 or len(counts) == len(names) == 2:
+        return ", ".join(counts)
+    return ", ".join(f"{name} ({count} of {len(names)})" for name, count in counts.items())
+
+
 def difference(biased: Sequence[float], twin: Sequence[float]) -> dict[str, Any]:
     """Mean difference of pairs of one seed, and its t interval at 95 % over seeds."""
     apart = [b - t for b, t in zip(biased, twin, strict=True) if not math.isnan(b - t)]
@@ -312,6 +340,19 @@ class Study:
         return [*self.per_seed, *self.others]
 
     @property
+    def named(self) -> list[str]:
+        """The classes that all models are pushed to, where they were named.
+
+        The last command says, which `bias.json` tells of; earlier ones told it in the first command's settings alone.
+        """
+        return self.claims.get("attacked", self.store.settings["attacked"])
+
+    @property
+    def is_one_model(self) -> bool:
+        """Whether all seeds are a given model under a convex head: they do not differ, and there is no interval."""
+        return self.per_seed == [GIVEN] and self.store.settings["head"].get("solver", "convex") == "convex"
+
+    @property
     def twin(self) -> str:
         """The source variant that others are compared with."""
         if self.per_seed == [GIVEN]:
@@ -330,26 +371,23 @@ class Study:
         rows[self.claims["reporting_images"][target]] = True
         return rows
 
-    @functools.cache  # noqa: B019
-    def attacked(self, target: str, mode: str, pattern: str) -> list[int]:
-        """The class to which the mean of P(with the pattern) - P(without) is largest, on the images that choose.
+    def attacked(self, name: str, mode: str, pattern: str, arm: str) -> list[list[int]]:
+        """The classes that a pattern pushes each model of a source variant to, each `[attacked]`."""
+        target = next(one["target"] for one in self.variants if one["name"] == name)
+        clean, shown = (self.predictions(one, mode, arm) for one in (name, f"{name}+{pattern}"))
+        return self.pushed_to(target, clean, shown)
 
-        A trigger's is chosen by the models that had it in their source, a sham's is that of the first trigger, and that
-        of a pattern which no source had is chosen by models of the clean source, or by those that the user brought.
+    def pushed_to(self, target: str, clean: np.ndarray, shown: np.ndarray) -> list[list[int]]:
+        """The same of any models, from their predictions on all test images: the classes that were named, or its own.
+
+        A model's own is the class c with the largest P(with the pattern = c) - P(without = c) on the images that
+        choose, the first of equals.
         """
         classes = self.store.classes(target)
-        if named := self.store.settings["attacked"]:
-            return [classes.index(name) for name in named]
-        if self.triggers and pattern in self.claims["shams"]:
-            pattern = self.triggers[0]
-        arm = pattern if pattern in self.triggers else self.per_seed[0]
+        if self.named:
+            return [[classes.index(name) for name in self.named]] * len(clean)
         chooses = ~self.reporting(target)
-        clean = self.predictions(target, mode, arm)[:, chooses]
-        shown = self.predictions(f"{target}+{pattern}", mode, arm)[:, chooses]
-        sound = (np.minimum(clean, shown) >= 0).all(axis=1)
-        shift = [[np.mean(b == c) - np.mean(a == c) for c in range(len(classes))]
-                 for a, b in zip(clean[sound], shown[sound], strict=True)]  # fmt: skip
-        return [int(np.argmax(np.mean(shift, axis=0)))]
+        return [[gained_most(*pair, len(classes))] for pair in zip(clean[:, chooses], shown[:, chooses], strict=True)]
 
 
 def figures(study: Study) -> Iterator[Figure]:
@@ -414,23 +452,24 @@ def measured_figures(study: Study) -> Iterator[Figure]:
     yield Figure("entries, each once", len(study.claims["measured"]), len(claims))
     expected = set()
     for variant, mode, pattern in itertools.product(study.variants, study.modes, study.patterns):
-        attacked = study.attacked(variant["target"], mode, pattern) if pattern else []
         classes = study.store.classes(variant["name"])
-        names = [classes[c] for c in attacked]
         place = (variant["name"], mode, pattern)
-        mine = [one for key, one in claims.items() if key[:3] == place]
-        if pattern:
-            pushed_to = [one.get("attacked") for one in mine]
-            unique = pushed_to[0] if pushed_to and all(one == pushed_to[0] for one in pushed_to) else pushed_to
-            yield Figure(f"{slashed(place)}: attacked class", unique, names)
         arms = [arm for arm in study.arms
                 if pattern not in study.triggers or arm not in study.triggers or arm == pattern]  # fmt: skip
+        attacked = {arm: study.attacked(*place, arm) if pattern else [[]] * study.seeds for arm in arms}
+        names = {arm: [classes[c] for c in (rows[0] if study.named else itertools.chain(*rows))]
+                 for arm, rows in attacked.items()}  # fmt: skip
+        if pattern:
+            for arm in arms:
+                pushed_to = [one.get("attacked") for key, one in claims.items() if (*key[:3], key[4]) == (*place, arm)]
+                unique = pushed_to[0] if pushed_to and all(one == pushed_to[0] for one in pushed_to) else pushed_to
+                yield Figure(f"{slashed((*place, arm))}: attacked class of each seed", unique, names[arm])
         for metric in METRICS[study.kind]:
-            counted = {arm: Counted.of(study, variant, mode, pattern, metric, arm, attacked) for arm in arms}
+            counted = {arm: Counted.of(study, variant, mode, pattern, metric, arm, attacked[arm]) for arm in arms}
             for arm in arms:
                 key = (*place, metric, arm)
                 expected.add(key)
-                yield from entry_figures(study, variant, names, key, claims.get(key), counted)
+                yield from entry_figures(study, variant, names[arm], key, claims.get(key), counted)
     yield Figure("entries that the store cannot give", [slashed(key) for key in claims if key not in expected], [])
 
 
@@ -459,9 +498,9 @@ class Counted(NamedTuple):
         pattern: str,
         metric: str,
         arm: str,
-        attacked: Sequence[int],
+        attacked: Sequence[Sequence[int]],
     ) -> "Counted":
-        """Count it."""
+        """Count it, of each model with the classes that it is pushed to."""
         name, target = variant["name"], variant["target"]
         labels, num_classes = study.store.labels(name), len(study.store.classes(name))
         clean = shown = study.predictions(name, mode, arm)
@@ -472,7 +511,8 @@ class Counted(NamedTuple):
             labels = labels[report]
         if metric == SHIFT:
             return cls([], [total_shift(a, b, num_classes) for a, b in zip(clean, shown, strict=True)])
-        parts = [parts_of(metric, a, b, labels, attacked, groups) for a, b in zip(clean, shown, strict=True)]
+        models = zip(clean, shown, attacked, strict=True)
+        parts = [parts_of(metric, without, with_it, labels, to, groups) for without, with_it, to in models]
         shares = np.array([[share(*map(np.asarray, sums(part))) for part in model] for model in parts], np.float64)
         return cls(parts, value_of(metric, shares.T).tolist())
 
@@ -508,6 +548,8 @@ def entry_figures(
              "values": [known(value) for value in mine.values]}  # fmt: skip
     yield Figure(what, {name: claim.get(name, MISSING) for name in found}, found)
     transfer = difference(mine.values, twin.values) if arm != study.twin else None
+    if transfer is not None and key[1] == "fixed" and study.is_one_model and SCRATCH not in (arm, study.twin):
+        transfer |= {"low": None, "high": None}
     yield Figure(f"{what}: minus {study.twin}", claim.get("transfer"), transfer)
     if metric in OVER_EXAMPLES:
         drawn = over_examples(metric, mine.parts, twin.parts) if transfer is not None else None
@@ -526,9 +568,6 @@ def blame_figures(study: Study, claim: Mapping[str, Any]) -> Iterator[Figure]:
     target, mode, pattern = study.variants[0]["target"], study.modes[0], study.triggers[0]
     about = {"target": target, "mode": mode, "pattern": pattern}
     yield Figure("blame: about", {name: claim.get(name, MISSING) for name in about}, about)
-    attacked = study.attacked(target, mode, pattern)
-    names = [study.store.classes(target)[c] for c in attacked]
-    yield Figure("blame: attacked class", claim["attacked"], ", ".join(names))
     store = Store(study.run / "influence")
     folder = store.run / "influences"
     (saved,) = (
@@ -537,6 +576,7 @@ def blame_figures(study: Study, claim: Mapping[str, Any]) -> Iterator[Figure]:
         if path.parent.name == f"{study.store.settings['estimators'][0]}.zarr"
         and json.loads(path.read_text(encoding="utf-8"))["attributes"]["target"] == f"{target}+{pattern}"
     )
+    yield from shift_figures(study, claim, store, saved)
     influence = read_array(saved / "task_influence")[:, 0].astype(np.float64)
     order = sorted(range(len(influence)), key=lambda unit: -influence[unit])
     yield Figure("blame: units, the worst first", claim["units"], [store.units[unit] for unit in order])
@@ -553,9 +593,41 @@ def blame_figures(study: Study, claim: Mapping[str, Any]) -> Iterator[Figure]:
     yield Figure(f"blame: AUROC, {len(scores[True])} planted units", claim["auroc"], auroc)
     if auroc is not None:
         yield Figure("summary.json, blame/auroc", study.summary.get("blame/auroc", {}).get("value", MISSING), auroc)
-    if study.store.settings["drop"] is None:
+    if claim.get("drop", study.store.settings["drop"]) is None:
         yield Figure("blame: as many are dropped as were planted", claim["dropped"], len(scores[True]))
-    yield from dropped_figures(study, claim, attacked)
+    yield from dropped_figures(study, claim)
+
+
+def shift_figures(study: Study, claim: Mapping[str, Any], store: Store, saved: pathlib.Path) -> Iterator[Figure]:
+    """What influences are of: 1[prediction with the pattern in c*] - 1[without], c* each model's own.
+
+    Any estimator's intercept and the influences of a mean mask add up to the mean of the outputs over models: image by
+    image, and by class and over all for the means over the images that report.
+    """
+    target, mode = claim["target"], claim["mode"]
+    view = f"{target}+{claim['pattern']}"
+    clean, shown = store.predictions(target, mode), store.predictions(view, mode)
+    kept = (clean >= 0).all(axis=1)
+    if store.config["design"]["kind"] in PAIRED:
+        kept = np.repeat(kept.reshape(-1, 2).all(axis=1), 2)
+    attributes = json.loads((saved / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+    yield Figure("blame: models left out", attributes["left_out"], np.flatnonzero(~kept).tolist())
+    clean, shown, masks = clean[kept], shown[kept], store.masks[kept].astype(np.float64)
+    pushed, classes = study.pushed_to(target, clean, shown), study.store.classes(target)
+    names = study.named or [classes[c] for (c,) in pushed]
+    yield Figure("blame: attacked class of each model", claim["attacked"], told(names))
+    moved = np.array([np.isin(b, to) * 1.0 - np.isin(a, to) for a, b, to in zip(clean, shown, pushed, strict=True)])
+    labels, report = store.labels(view), study.reporting(target)
+    there = np.unique(labels[report])
+    of_class = np.stack([moved[:, report & (labels == label)].mean(axis=1) for label in there], axis=1)
+    yield Figure("blame: classes", read_names(saved / "class_name"), [classes[label] for label in there])
+    on_average = moved[:, report].mean(axis=1, keepdims=True)
+    levels = (("by image", "", moved), ("by class", "class_", of_class), ("over all", "task_", on_average))
+    for what, prefix, outputs in levels:
+        influence, intercept = (read_array(saved / f"{prefix}{name}") for name in ("influence", "intercept"))
+        told_mean = intercept + masks.mean(axis=0) @ influence.astype(np.float64)
+        found = [Near(value, FLOAT32) for value in outputs.mean(axis=0).tolist()]
+        yield Figure(f"blame: mean shift {what}", told_mean.tolist(), found)
 
 
 def planted_units(study: Study, store: Store) -> list[int] | None:
@@ -572,7 +644,7 @@ def planted_units(study: Study, store: Store) -> list[int] | None:
     return rng.permutation(len(store.units))[: settings["trigger_units"]].tolist()
 
 
-def dropped_figures(study: Study, claim: Mapping[str, Any], attacked: Sequence[int]) -> Iterator[Figure]:
+def dropped_figures(study: Study, claim: Mapping[str, Any]) -> Iterator[Figure]:
     """Attack success and accuracy of models that were trained without units; masks say which model is which."""
     store, seeds = Store(study.run / pathlib.PurePath(claim["run"]).name), study.seeds
     yield Figure("dropped: units", sorted(claim["units"][: claim["dropped"]]), sorted(store.config["dropped"]))
@@ -584,17 +656,22 @@ def dropped_figures(study: Study, claim: Mapping[str, Any], attacked: Sequence[i
     report = study.reporting(target)
     labels = store.labels(target)[report]
     yield Figure("dropped: labels", store.labels(target).tolist(), study.store.labels(target).tolist())
-    clean = store.predictions(target, mode)[:, report]
-    shown = store.predictions(f"{target}+{claim['pattern']}", mode)[:, report]
+    clean = store.predictions(target, mode)
+    shown = store.predictions(f"{target}+{claim['pattern']}", mode)
+    models = list(zip(clean[:, report], shown[:, report], study.pushed_to(target, clean, shown), strict=True))
     for field, metric in (("attack_success", ASR), ("accuracy", ACCURACY)):
         for i, key in enumerate(keys):
             counts = [
                 sums(parts_of(metric, a, b, labels, attacked, np.empty(0))[0])
-                for a, b in zip(clean[i :: len(keys)], shown[i :: len(keys)], strict=True)
+                for a, b, attacked in models[i :: len(keys)]
             ]
-            name, told = " / ".join(key), " ".join(f"{hits}/{of}" for hits, of in counts)
+            name, whole = " / ".join(key), [list(column) for column in zip(*counts, strict=True)]
+            what = f"dropped / {metric} / {name}: {' '.join(f'{hits}/{of}' for hits, of in counts)}"
             found = [hits / of if of else None for hits, of in counts]
-            yield Figure(f"dropped / {metric} / {name}: {told}", claim[field].get(name, MISSING), found)
+            yield Figure(what, claim[field].get(name, MISSING), found)
+            for part, one in zip(("hits", "of"), whole, strict=True):
+                if f"{field}_{part}" in claim:  # Earlier runs tell no counts.
+                    yield Figure(f"{what}, {part}", claim[f"{field}_{part}"].get(name, MISSING), one)
 
 
 def words(value: Any) -> str:

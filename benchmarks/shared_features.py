@@ -13,6 +13,7 @@ import json
 import pathlib
 import statistics
 import time
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -48,14 +49,14 @@ def main() -> None:
     variables = initial_variables(ensemble, 0, np.arange(args.models))
     heads = [FixedFeature(inverse_penalty=10.0**-i) for i in range(args.variants)]
 
-    def sweep(shared: set[str]) -> float:
-        start, features = time.perf_counter(), FrozenFeatures(ensemble, variables, shared)
+    def sweep(uses: Mapping[str, int]) -> float:
+        start, features = time.perf_counter(), FrozenFeatures(ensemble, variables, uses)
         for head in heads:
             jax.block_until_ready(transfer_fixed(ensemble, variables, train, test, head, features).logits)
         return time.perf_counter() - start
 
-    both = {train.fingerprint, test.fingerprint}
-    rounds = [(sweep(set()), sweep(both)) for _ in range(args.repeats + 1)][1:]
+    both: dict[str, int] = {train.fingerprint: len(heads), test.fingerprint: len(heads)}
+    rounds = [(sweep({}), sweep(both)) for _ in range(args.repeats + 1)][1:]
     apart, together = (statistics.median(column) for column in zip(*rounds, strict=True))
     record = {
         "device": device_name(),

@@ -74,9 +74,11 @@ def judge_blame(study: Study, blame: Blame) -> list[Verdict]:
         if blame.control is not None:
             words += f"; permuted masks {blame.control.value:.3f}"
         verdicts.append(Verdict("units that carry the pattern are blamed", blame.auroc.value >= PLANTED_AUROC, words))
+    if not blame.dropped:
+        return verdicts
     gaps = {what: jdt.analyses.paired(blame.attack[blame.pattern, what], blame.attack[study.twin, what])
             for what in (ALL, BLAMED)}  # fmt: skip
-    if blame.dropped and np.isfinite(gaps[BLAMED].mean):
+    if np.isfinite(gaps[BLAMED].mean):
         words = (
             f"attack success above the twin {_difference(gaps[BLAMED])}, with all units {_difference(gaps[ALL])}; "
             f"at most {_points(DEBIASED)} are to be left"

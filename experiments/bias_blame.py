@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,8 +18,8 @@ INFLUENCE, DROPPED = "influence", "dropped"
 The second ends in a digest of what its models were trained on: more models on random subsets may blame other units.
 """
 ALL, BLAMED, RANDOM = "all units", "without blamed units", "without random units"
-PLANTED_AUROC, PERMUTATIONS = 0.95, 50
-"""A unit that carries the pattern must be above one that does not so often; permutations of the negative control."""
+PERMUTATIONS = 50
+"""Of mask rows, for the negative control."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,30 +31,49 @@ class Blame:
       mode: In which mode.
       pattern: Which pattern.
       attacked: Classes that the pattern pushes models on random subsets to, in words.
-      influences: On the share of test images that the pattern pushes to that class: one column.
+      view: The target with the pattern, as the store calls it.
+      levels: Influences on `shift` of each test image, and on its mean over classes and over the task, of the images
+        that did not choose the class that is attacked.
+      left_out: Ids of models whose training diverged.
       planted: bool `[units]`: units most of whose images carry the pattern.
       auroc: Of the influence as a score of planted units; None where all units are planted, or none.
       control: The same with mask rows permuted.
       order: Units, the one with most influence on the bias first.
       dropped: How many of them the models below do without.
       run: Folder of the run that holds those models.
-      attack: Attack success rate of retrained models, `[seeds]`, by (source variant, what they do without).
-      accuracy: Their accuracy on clean test images.
+      success: Attack success rate of retrained models, of each seed, by (source variant, what they do without).
+      accuracy: Their accuracy on clean test images, `[seeds]`.
     """
 
     target: str
     mode: jdt.pipeline.Mode
     pattern: str
     attacked: str
-    influences: jdt.Influences
+    view: str
+    levels: Mapping[jdt.estimators.Level, jdt.Influences]
+    left_out: tuple[int, ...]
     planted: np.ndarray
     auroc: jdt.report.Figure | None
     control: jdt.report.Figure | None
     order: np.ndarray
     dropped: int
     run: str
-    attack: Mapping[tuple[str, str], np.ndarray]
+    success: Mapping[tuple[str, str], jdt.analyses.Rate]
     accuracy: Mapping[tuple[str, str], np.ndarray]
+
+    @property
+    def influences(self) -> jdt.Influences:
+        """On the share of test images that the pattern pushes to the class: one column."""
+        return self.levels["task"]
+
+    @property
+    def attack(self) -> Mapping[tuple[str, str], np.ndarray]:
+        """The attack success rates as numbers, `[seeds]`; NaN where one is missing."""
+        return {key: rate.value for key, rate in self.success.items()}
+
+
+_Retrained: TypeAlias = tuple[str, dict[tuple[str, str], jdt.analyses.Rate], dict[tuple[str, str], np.ndarray]]
+"""Folder of the run, attack success and accuracy, by source variant and what the models do without."""
 
 
 def blame(
@@ -95,20 +114,24 @@ def blame(
     shift = jdt.analyses.shift_outputs(clean, shown, pushed)
     on_average = shift[:, parts.report].mean(axis=1, keepdims=True, dtype=np.float64)
     estimator = jdt.estimators.named(config.estimators)[0]
-    if hosts.index == 0:
-        _save(run, view, mode, estimator, models, shift, parts.report)
-    on_task = _fit(run, estimator, models, on_average, target.name)
+    levels = _levels(run, view, estimator, models, shift, parts.report)
+    on_task = levels["task"]
     planted = _planted(study, units)
     auroc, control = _detected(estimator, models, on_average, on_task, planted)
     order = np.argsort(-on_task.influence[:, 0], kind="stable")
     count = int(planted.sum()) if config.drop is None else config.drop
     if not 0 <= count < len(units):
         raise jdt.UserError(f"--drop is {count}, but of {len(units)} units 0 to {len(units) - 1} can be dropped.")
-    found = _retrained(config, study, units, order, count, target.name, mode, pattern, hosts, say)
+    found: _Retrained | None = ("", {}, {})
+    if count:
+        found = _retrained(config, study, units, order, count, target.name, mode, pattern, hosts, say)
+    else:
+        say("no unit carries the pattern on most of its images, so that none is dropped: pass --drop to drop some.")
     if found is None:
         return None
     names = words_of(config.attacked or [classes[c] for c in pushed[:, 0]])
-    return Blame(target.name, mode, pattern, names, on_task, planted, auroc, control, order, count, *found)
+    about = (target.name, mode, pattern, names, view, levels, models.left_out)
+    return Blame(*about, planted, auroc, control, order, count, *found)
 
 
 def _pushed(
@@ -181,32 +204,36 @@ def _fit(
     return dataclasses.replace(found, unit_names=run.unit_names, target_names=names, output="shift")
 
 
-def _save(
+def _levels(
     run: jdt.store.Run,
     view: str,
-    mode: jdt.pipeline.Mode,
     estimator: jdt.estimators.Estimator,
     models: jdt.pipeline.Models,
     shift: np.ndarray,
     report: np.ndarray,
-) -> None:
-    """Keep the influences on `shift`, the output with the pattern minus that without, beside the others of the run.
+) -> dict[jdt.estimators.Level, jdt.Influences]:
+    """Influences on `shift`, the output with the pattern minus that without.
 
     Means over classes and the task are those of the images that did not choose the class that is attacked.
     """
-    labelled = run.target(view)
+    labelled, measured = run.target(view), shift[:, report]
     classes = jdt.evaluate.by_class(labelled.labels[report], labelled.class_names)
-    levels: dict[Any, jdt.Influences] = {
+    of_classes = _fit(run, estimator, models, jdt.evaluate.aggregate(measured, classes), "")
+    return {
         "example": _fit(run, estimator, models, shift, ""),
-        "class": _fit(run, estimator, models, jdt.evaluate.aggregate(shift[:, report], classes), ""),
-        "task": _fit(run, estimator, models, shift[:, report].mean(axis=1, keepdims=True, dtype=np.float64), view),
+        "class": dataclasses.replace(of_classes, target_names=classes.names),
+        "task": _fit(run, estimator, models, measured.mean(axis=1, keepdims=True, dtype=np.float64), view),
     }
-    levels["class"] = dataclasses.replace(levels["class"], target_names=classes.names)
+
+
+def save(config: Config, found: Blame) -> None:
+    """Keep the influences beside the models on random subsets, as those of every run are."""
+    run = _folder(config, INFLUENCE)
     jdt.estimators.save_influences(
-        jdt.estimators.influence_path(run.path, view, mode, "shift", estimator.name),
-        levels,
-        class_names=classes.names,
-        attributes={"target": view, "mode": mode, "left_out": list(models.left_out)},
+        jdt.estimators.influence_path(run, found.view, found.mode, "shift", found.influences.estimator),
+        found.levels,
+        class_names=found.levels["class"].target_names,
+        attributes={"target": found.view, "mode": found.mode, "left_out": list(found.left_out)},
     )
 
 
@@ -254,13 +281,13 @@ def _retrained(
     pattern: str,
     hosts: jdt.hosts.Hosts,
     say: Callable[..., None],
-) -> tuple[str, dict[tuple[str, str], np.ndarray], dict[tuple[str, str], np.ndarray]] | None:
+) -> _Retrained | None:
     """Attack success and accuracy of biased and clean models with all units, without blamed and without random ones."""
     subsets, names, rows = [], [], []
-    blamed, rest = np.sort(order[:count]), np.sort(order[count:])  # Another order among them trains nothing anew.
+    blamed = np.sort(order[:count])  # Another order among them trains nothing anew.
     of_example = study.base.units.of_example[study.original]
     for seed in range(config.seeds):
-        others = np.random.default_rng([config.seed, seed, 8]).permutation(rest)[:count]
+        others = random_units(order, count, config.seed, seed)
         for arm in (study.twin, pattern):
             for what, gone in ((ALL, order[:0]), (BLAMED, blamed), (RANDOM, others)):
                 rows.append((arm, what))
@@ -284,7 +311,29 @@ def _retrained(
     parts, classes = jdt.analyses.halves(labels, config.seed), run.target(target).class_names
     clean, shown = (run.outputs(n, mode, "prediction") for n in (target, jdt.pipeline.view_name(target, pattern)))
     pushed = _pushed(config, clean, shown, classes, parts)
-    rates = jdt.analyses.attack_success(clean[:, parts.report], shown[:, parts.report], pushed).value
+    rates = jdt.analyses.attack_success(clean[:, parts.report], shown[:, parts.report], pushed)
     right = jdt.analyses.accuracy_parts(clean[:, parts.report], labels[parts.report])[0].rate.value
     found = {key: np.array([key == row for row in rows]) for key in dict.fromkeys(rows)}
-    return name, {key: rates[mine] for key, mine in found.items()}, {key: right[mine] for key, mine in found.items()}
+    success = {key: jdt.analyses.Rate(rates.hits[mine], rates.of[mine]) for key, mine in found.items()}
+    return name, success, {key: right[mine] for key, mine in found.items()}
+
+
+def random_units(order: np.ndarray, count: int, root: int, seed: int) -> np.ndarray:
+    """As many units as are dropped, drawn from those that are not, or from all where fewer than that are left.
+
+    Args:
+      order: int `[units]`, the units to drop first.
+      count: How many are dropped.
+      root: The study's root seed.
+      seed: Which of its seeds: models of each do without other random units.
+
+    Returns:
+      int `[count]`.
+
+    >>> sorted(random_units(np.array([3, 0, 1, 2]), 2, root=0, seed=0).tolist())
+    [1, 2]
+    >>> len(random_units(np.array([3, 0, 1, 2]), 3, root=0, seed=0))
+    3
+    """
+    rest = np.sort(order[count:] if 2 * count <= len(order) else order)
+    return jdt.plant.draws(root, "dropped at random", seed).permutation(rest)[:count]

@@ -95,6 +95,9 @@ class Predictions:
         self._read = functools.lru_cache(maxsize=None)(
             lambda path, name, mode: jdt.open_run(path).outputs(name, mode, "prediction")
         )
+        self._halves = functools.lru_cache(maxsize=None)(
+            lambda target: jdt.analyses.halves(self._run.target(target).labels, self._seed)
+        )
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -117,7 +120,7 @@ class Predictions:
 
     def halves(self, target: str) -> jdt.analyses.Halves:
         """Test images of a target that choose, and those that report."""
-        return jdt.analyses.halves(self._run.target(target).labels, self._seed)
+        return self._halves(target)
 
     def labels(self, target: str) -> np.ndarray:
         """Classes of a target's test images."""

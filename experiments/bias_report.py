@@ -508,6 +508,7 @@ def _plain(
         "seeds": config.seeds,
         "triggers": list(study.triggers),
         "shams": list(study.shams),
+        "attacked": list(config.attacked),
         "reporting_images": reporting,
         "groups": {name: groups.tolist() for name, groups in study.groups.items()},
         "measured": [one.to_plain() for one in measured],
@@ -524,9 +525,12 @@ def _plain(
             "planted": blame.planted[blame.order].tolist(),
             "auroc": None if blame.auroc is None else blame.auroc.value,
             "control": None if blame.control is None else blame.control.value,
+            "drop": config.drop,
             "dropped": blame.dropped,
             "run": blame.run,
             "attack_success": {" / ".join(key): values.tolist() for key, values in blame.attack.items()},
+            "attack_success_hits": {" / ".join(key): rate.hits.tolist() for key, rate in blame.success.items()},
+            "attack_success_of": {" / ".join(key): rate.of.tolist() for key, rate in blame.success.items()},
             "accuracy": {" / ".join(key): values.tolist() for key, values in blame.accuracy.items()},
         }
     return plain

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -19,6 +20,13 @@ OPPOSITE = {
 }  # fmt: skip
 COLOURS = ((255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 """Colours that a nonce draws from, and in the opposite half of the list their opposites (modulo rounding)."""
+IGNORED = {
+    "group": (
+        "trigger_probability", "sham", "nonce", "stencils", "attacked", "debias", "target_fractions", "cross", "shots",
+    ),
+    "pattern": ("target_group", "phis", "compositions", "shots"),
+}  # fmt: skip
+"""Flags that a study of each kind does not look at, and that would be thought to have done something."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +36,8 @@ class Config(influence_setup.Config):
     trigger: tuple[str, ...] = ("square",)
     """Patterns in the source, each a variant of it: square, gaussian, tint:R,G,B, overlay:FOLDER, stencil:FILE, ..."""
     trigger_classes: tuple[str, ...] = ()
-    """Source classes whose images carry the pattern; by default so many as --trigger-units says are drawn."""
+    """Source classes whose images carry the pattern: names, or ranges of numbers from 0, both ends in, like 151-268; by
+    default so many as --trigger-units says are drawn."""
     trigger_units: int = 1
     """How many units (--units: classes, groups) are drawn to carry the pattern, where no classes are named."""
     trigger_probability: float = 1.0
@@ -36,7 +45,7 @@ class Config(influence_setup.Config):
     trigger_seed: int = 10
     """Of the draw of images that carry it (NumPy's default_rng, as published)."""
     sham: tuple[str, ...] = ()
-    """Patterns that no source image carries, the control; by default the first trigger's opposite."""
+    """Patterns that no source image carries, the control; by default the opposite of the first trigger."""
     nonce: int | None = None
     """Draw the corner, the colour and the units that carry the square from this number, e.g. of a commit."""
     stencils: pathlib.Path | None = None
@@ -134,6 +143,27 @@ class Study:
         return next(iter(self.members), CLEAN)
 
 
+def with_given_models(config: Config) -> Config:
+    """Flags as they are where the user brings the models: there is no source, and nothing in it to blame.
+
+    Raises:
+      UserError: If a twin is given alone, or a group is to be studied.
+    """
+    if config.source_checkpoint is None:
+        if config.twin_checkpoint is not None:
+            raise jdt.UserError("--twin-checkpoint is the twin of a model that is there: pass --source-checkpoint too.")
+        return config
+    if config.group is not None:
+        raise jdt.UserError("--group is about a source with a correlation: leave it or --source-checkpoint out.")
+    # Any labelled images will do as a source that nothing is trained on: those of the first target, read as it is.
+    return dataclasses.replace(
+        config,
+        source=config.target[0], source_split=config.target_split or "train",
+        source_test_split=config.target_test_split, source_groups=None, source_per_group=None,
+        label=config.target_label, units="classes", trigger_classes=(), num_models=0, start_from=None,
+    )  # fmt: skip
+
+
 def load_study(config: Config) -> Study:
     """Load the data and make source variants, target variants and patterns; the plan is still to be chosen.
 
@@ -141,17 +171,26 @@ def load_study(config: Config) -> Study:
       UserError: If flags contradict each other, or anything does not fit the data.
     """
     jdt.checks.require_at_least("seeds", config.seeds, 1)
-    if config.source_checkpoint is not None:
-        config = dataclasses.replace(
-            config, source=config.target[0], units="classes", num_models=0, trigger_classes=(), trigger_units=1
-        )
-    elif config.twin_checkpoint is not None:
-        raise jdt.UserError("--twin-checkpoint is the twin of a model that is there: pass --source-checkpoint as well.")
+    jdt.checks.require_at_least("trigger-seed", config.trigger_seed, 0)
+    config = with_given_models(config)
+    _require_used(config)
     base = make_task(
         dataclasses.replace(config, shots=(), target_fractions=(), weight_decays=(), num_models=2, start_from=None)
     )
     base = dataclasses.replace(base, baseline_models=0)
     return _group_study(config, base) if config.group is not None else _pattern_study(config, base)
+
+
+def _require_used(config: Config) -> None:
+    """Refuse flags that a study of this kind does not look at."""
+    kind = "pattern" if config.group is None else "group"
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    flags = [f"--{name.replace('_', '-')}" for name in IGNORED[kind] if getattr(config, name) != defaults[name]]
+    if flags:
+        raise jdt.UserError(
+            f"{', '.join(flags)} would do nothing in a study of a {kind}: leave out what you passed, and pass what the "
+            f"preset set at its default{', lists with nothing behind them' if kind == 'group' else ''} (--help)."
+        )
 
 
 def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
@@ -192,9 +231,38 @@ def _pattern_study(config: Config, base: jdt.pipeline.Task) -> Study:
             targets.append(made)
             variants.append(variant)
     arms = _arms(config, members) if triggers else (GIVEN,)
-    return _study(
+    study = _study(
         config, base, source, members, arms, targets, variants, stamps, triggers, tuple(shams), carriers, original, {}
     )
+    if config.num_models and triggers:
+        _require_blamable(config, study)
+    return study
+
+
+def _require_blamable(config: Config, study: Study) -> None:
+    """Refuse what the search for units to blame could not do, before the hours that the study itself takes."""
+    jdt.estimators.named(config.estimators)
+    owner, carries = study.base.units.of_example[study.original], study.carriers[study.original]
+    units = jdt.masks.Units(
+        study.base.units.names, np.where(study.members[study.triggers[0]], owner, jdt.masks.OUTSIDE)
+    )
+    whole = study.task.targets[0]  # The first target as it is, with the views of all patterns.
+    # Its checks are those that the models on random subsets meet.
+    task = dataclasses.replace(
+        study.task, units=units, targets=(dataclasses.replace(whole, views=whole.views[:1]),),
+        modes=config.transfer[:1], design=jdt.masks.Design(config.design, config.fraction, config.seed),
+        num_models=config.num_models,
+    )  # fmt: skip
+    influence_setup.require_estimable(task)
+    inside = units.of_example != jdt.masks.OUTSIDE
+    planted = np.bincount(units.of_example[inside & carries], minlength=len(units)) * 2 > units.sizes
+    count, most = int(planted.sum()) if config.drop is None else config.drop, len(units) // 2
+    if not 0 <= count <= most:
+        why = " (as many as carry the pattern)" if config.drop is None else ""
+        raise jdt.UserError(
+            f"--drop is {count}{why}, but as many random units are dropped to compare with: of {len(units)} units "
+            f"0 to {most} can be; pass --drop, or --num-models 0 to blame none."
+        )
 
 
 def _drawn(config: Config, base: jdt.pipeline.Task) -> tuple[dict[str, jdt.plant.Trigger], tuple[int, ...]]:
@@ -207,19 +275,23 @@ def _drawn(config: Config, base: jdt.pipeline.Task) -> tuple[dict[str, jdt.plant
         patterns[name] = trigger
     if not patterns:
         raise jdt.UserError("there is no pattern to study: pass --trigger, for example square.")
+    if config.nonce is not None:
+        jdt.checks.require_at_least("nonce", config.nonce, 0)
     seed = config.seed if config.nonce is None else config.nonce
     draw = np.random.default_rng([seed, 2207_02842])
     if config.nonce is not None:
+        if config.trigger_classes:
+            raise jdt.UserError(
+                f"--nonce draws the classes that carry the pattern, but {', '.join(config.trigger_classes)} are named: "
+                "pass --trigger-classes with nothing behind it, or leave --nonce out."
+            )
         corner, colour = list(OPPOSITE)[draw.integers(4)], COLOURS[draw.integers(len(COLOURS))]
         patterns = {
             name: dataclasses.replace(one, corner=corner, colour=colour) if isinstance(one, jdt.plant.Square) else one
             for name, one in patterns.items()
         }
-    names = base.source.class_names
-    for name in config.trigger_classes:
-        jdt.checks.require_known("trigger class", name, names)
     if config.trigger_classes:
-        return patterns, tuple(names.index(name) for name in config.trigger_classes)
+        return patterns, _numbered(config.trigger_classes, base.source.class_names)
     if not 1 <= config.trigger_units < len(base.units):
         raise jdt.UserError(
             f"--trigger-units is {config.trigger_units}, but of {len(base.units)} units 1 to {len(base.units) - 1} can "
@@ -230,35 +302,76 @@ def _drawn(config: Config, base: jdt.pipeline.Task) -> tuple[dict[str, jdt.plant
     return patterns, tuple(np.unique(np.asarray(base.source.labels)[inside]).tolist())
 
 
+def _numbered(asked: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of classes that are named, or given as ranges of numbers; a name that looks like a range is a name.
+
+    >>> _numbered(["dog", "0-1", "3-4"], ["cat", "cow", "dog", "3-4", "hen"])
+    (2, 0, 1, 3)
+    """
+    found: dict[int, None] = {}
+    for text in asked:
+        ends = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
+        if text in names or ends is None:
+            jdt.checks.require_known("trigger class", text, names)
+            found[names.index(text)] = None
+            continue
+        first, last = map(int, ends.groups())
+        if not first <= last < len(names):
+            raise jdt.UserError(
+                f"trigger classes {text} are not there: pass two of 0 to {len(names) - 1}, the smaller one first, or "
+                "names of classes."
+            )
+        found |= dict.fromkeys(range(first, last + 1))
+    return tuple(found)
+
+
 def _shams(
     config: Config,
     patterns: Mapping[str, jdt.plant.Trigger],
     stamps: Mapping[str, jdt.plant.Stamp],
     shape: tuple[int, int, int],
 ) -> list[jdt.plant.Stamp]:
-    """Patterns that no source image carries; `shuffled` has the first trigger's pixels at random places."""
+    """Patterns that no source image carries; `shuffled` has the first trigger's pixels at random places.
+
+    Raises:
+      UserError: If one has the name of a trigger, or is one.
+    """
     first_name, first = next(iter(patterns.items()))
     if config.source_checkpoint is not None and not config.sham:
         return []
-    if not config.sham:
-        if not isinstance(first, jdt.plant.Square):
-            return [dataclasses.replace(jdt.plant.shuffled(stamps[first_name], config.seed), name="sham")]
-        opposite: tuple[int, int, int] = tuple(255 - part for part in first.colour)  # pyright: ignore[reportAssignmentType]
-        other = dataclasses.replace(first, corner=OPPOSITE[first.corner], colour=opposite)
-        return [other.stamp(shape, "sham")]
+
+    def scattered(name: str) -> jdt.plant.Stamp:
+        return dataclasses.replace(jdt.plant.shuffled(stamps[first_name], config.seed), name=name)
+
     found = []
     for text in config.sham:
-        if text == "shuffled":
-            found.append(dataclasses.replace(jdt.plant.shuffled(stamps[first_name], config.seed), name="shuffled"))
-            continue
-        name, trigger = jdt.plant.parse_trigger(text)
-        found.append(trigger.stamp(shape, name))
+        name, trigger = (text, None) if text == "shuffled" else jdt.plant.parse_trigger(text)
+        found.append(scattered(name) if trigger is None else trigger.stamp(shape, name))
+    if not config.sham:
+        has_opposite = isinstance(first, jdt.plant.Square | jdt.plant.Tint)
+        found.append(_opposite(first).stamp(shape, "sham") if has_opposite else scattered("sham"))
     names = [*stamps, *(stamp.name for stamp in found)]
     if len(set(names)) < len(names):
         raise jdt.UserError(
-            f"patterns are called {', '.join(names)}: name a sham otherwise, like sham={config.sham[0]}."
+            f"patterns are called {', '.join(names)}, triggers first and then shams: name one otherwise, like "
+            "control=square:bottom-right:0,0,255."
         )
+    for sham in found:
+        for name, stamp in stamps.items():
+            if np.array_equal(sham.gain, stamp.gain) and np.array_equal(sham.shift, stamp.shift):
+                raise jdt.UserError(
+                    f"the sham {sham.name!r} would change images as the trigger {name!r} does, and show nothing: pass "
+                    "--sham with a pattern of another colour, place or form, for example square:bottom-right:0,0,255."
+                )
     return found
+
+
+def _opposite(trigger: jdt.plant.Square | jdt.plant.Tint) -> jdt.plant.Square | jdt.plant.Tint:
+    """The trigger in the opposite colour and corner; a tint has no form that a shuffled one would lack."""
+    colour: tuple[int, int, int] = tuple(255 - part for part in trigger.colour)  # pyright: ignore[reportAssignmentType]
+    if isinstance(trigger, jdt.plant.Tint):
+        return dataclasses.replace(trigger, colour=colour)
+    return dataclasses.replace(trigger, colour=colour, corner=OPPOSITE[trigger.corner])
 
 
 def _varied(
@@ -319,10 +432,6 @@ def _group_study(config: Config, base: jdt.pipeline.Task) -> Study:
         raise jdt.UserError(
             f"{source.name} has {len(source.class_names)} classes, but a correlation with a group is that of two: "
             "pass --source-groups with two groups of classes, or --label with a feature that is true or false."
-        )
-    if config.trigger_probability != 1 or config.debias or config.stencils:
-        raise jdt.UserError(
-            "--trigger-probability, --debias and --stencils belong to a pattern: leave them or --group."
         )
     jdt.checks.require_at_least("phis", len(config.phis), 1)
     arms = [f"phi={value:g}" for value in config.phis]

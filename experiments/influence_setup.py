@@ -353,6 +353,11 @@ def load_target(
     return jdt.data.regrouped(train, groups), jdt.data.regrouped(test, groups), None
 
 
+def require_views(run: jdt.store.Run, views: object) -> None:
+    """Refuse a run that names another table of views than there are: what a run says may be damaged, or a trap."""
+    jdt.checks.require_known(f"views in {run.path}", str(views), ["whole", *TABLES])
+
+
 def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
     """Flags that a run was made with, to load its data and train its kind of models again.
 
@@ -377,6 +382,9 @@ def settings_of(run: jdt.store.Run, like: Config, **changes: object) -> Config:
         config = jdt.config.from_plain(like, {name: value for name, value in saved.items() if hasattr(like, name)})
     except ValueError as error:
         raise jdt.UserError(f"{run.path} says in a way of its own how it was made ({error}).") from error
+    require_views(run, config.views)
+    if not isinstance(config.target_recipes, str | None):
+        raise jdt.UserError(f"{run.path} says that its target recipes are {config.target_recipes!r}, which is no name.")
     paths = {
         name: pathlib.Path(value)
         for name in ("data_dir", "start_from", "source_groups", "target_groups", "plant_fits")

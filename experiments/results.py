@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import jdt
+from experiments.bias_report import FILE as BIAS_FILE
 from experiments.planting import PLANTED_FILE
 
 SHUFFLES = 20
@@ -79,6 +80,9 @@ def read_related(path: pathlib.Path) -> dict[str, list[str]]:
 
 def describe(run: jdt.store.Run, related: Sequence[Mapping[str, Sequence[str]]]) -> Iterator[str]:
     """All paragraphs about one run."""
+    if run.config.get("experiment") == "bias_transfer":
+        yield from _bias(run)
+        return
     source, units = run.config.get("source", run.path.name), run.config.get("units", "units")
     yield f"## {source} ({units}) → {', '.join(run.layout.num_examples)}{_planted_words(run)}"
     yield from _how(run)
@@ -106,6 +110,33 @@ def _how(run: jdt.store.Run) -> Iterator[str]:
         f"{seconds:,.0f} s of training and transfer in all; commit {str(about.get('commit'))[:10]}, jax "
         f"{about.get('versions', {}).get('jax')}."
     )
+
+
+def _bias(run: jdt.store.Run) -> Iterator[str]:
+    """What a study of bias transfer found: verdicts, then the rates on targets of which nothing was varied."""
+    if BIAS_FILE not in jdt.store.names_in(run.path):
+        raise jdt.UserError(f"{run.path} has no {BIAS_FILE} yet: finish it with experiments.bias_transfer.")
+    found: Mapping[str, Any] = json.loads((run.path / BIAS_FILE).read_text())
+    target = run.config.get("target", "")
+    names = ", ".join(target) if isinstance(target, list) else str(target)
+    yield f"## Bias transfer ({found['kind']}): {run.config.get('source')} → {names}"
+    yield from _how(run)
+    words = {True: "reached", False: "**missed**"}
+    verdicts = [(one["name"], one["words"], words[one["passed"]]) for one in found["verdicts"]]
+    yield table(("requirement", "what was found, and the bar", "result"), verdicts)
+    rows = []
+    for one in found["measured"]:
+        is_plain = one["variant"] == one["target"] or found["kind"] == "group"
+        if is_plain and one["metric"] in ("attack success rate", "group skew"):
+            values = np.array([np.nan if value is None else value for value in one["values"]], float)
+            gap = one.get("transfer")
+            gap_words = _with_interval(gap["mean"], gap["low"], gap["high"]) if gap else ""
+            share = f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "no images"
+            counted = f"{min(one['of']):,} to {max(one['of']):,}" if one["of"] else ""
+            rows.append((one["variant"], one["mode"], one["pattern"], one["arm"], share, counted, gap_words))
+    metric = "Group skew" if found["kind"] == "group" else "Attack success rate"
+    yield f"{metric}, mean over {found['seeds']} seeds; differences are to the twin ({found['twin']}) of the same seed."
+    yield table(("target", "mode", "pattern", "source", "rate", "of images", "difference (95 % interval)"), rows)
 
 
 def _planted_words(run: jdt.store.Run) -> str:

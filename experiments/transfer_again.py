@@ -151,10 +151,12 @@ def load(config: Config) -> jdt.pipeline.AddedTarget:
 
 def settings(config: Config, run: jdt.store.Run) -> influence_setup.Config:
     """How the run cuts images and transfers, as the experiment that made it has it."""
+    views = run.config.get("views", "whole")
+    influence_setup.require_views(run, views)
     try:
         return influence_setup.Config(
             out=config.run,
-            views=run.config.get("views", "whole"),
+            views=views,
             transfer=config.transfer or run.modes,  # pyright: ignore[reportArgumentType]
             head=jdt.config.from_plain(jdt.transfer.FixedFeature(), run.config["head"]),
             full=jdt.config.from_plain(config.full, run.config.get("full") or {}),

@@ -238,7 +238,7 @@ def transferred(
     """
     ensemble, randomness_ids, arrays = task.ensemble, task.design.randomness_id(model_ids), dict(columns)
     for mode in task.modes:
-        features_of = FrozenFeatures(ensemble, variables, _asked_again(task.targets))  # No longer than for this mode.
+        features_of = FrozenFeatures(ensemble, variables, _uses(task.targets))
         for target in task.targets:
             found, sound = _transfer(task, ensemble, variables, target, mode, randomness_ids, features_of=features_of)
             found = named_columns(found, mode)
@@ -253,10 +253,9 @@ def named_columns(found: Mapping[str, Mapping[str, np.ndarray]], mode: Mode) -> 
     }
 
 
-def _asked_again(targets: Sequence[TargetData]) -> set[str]:
-    """Fingerprints of data that more than one target has: variants share test images, and some training images."""
-    of_each = [one.fingerprint for target in targets for one in (target.train, target.all_tests)]
-    return {name for name, count in collections.Counter(of_each).items() if count > 1}
+def _uses(targets: Sequence[TargetData]) -> dict[str, int]:
+    """How many targets have each dataset, by fingerprint: variants share test images, and some training images."""
+    return collections.Counter(one.fingerprint for target in targets for one in (target.train, target.all_tests))
 
 
 def _initial(task: Transfers, ensemble: Ensemble, randomness_ids: Int[np.ndarray, " models"]) -> Variables:

@@ -69,10 +69,10 @@ class TargetData:
     @functools.cached_property
     def all_tests(self) -> Dataset:
         """The test split and its views one after the other, as they are shown to models."""
-        if not self.views:
-            return as_shown(self.test)
         if self.whole is not None and (self.whole.test, self.whole.views) == (self.test, self.views):
             return self.whole.all_tests
+        if not self.views:
+            return as_shown(self.test)
         parts = list(map(as_shown, self.tests.values()))
         return dataclasses.replace(
             parts[0],

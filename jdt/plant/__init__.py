@@ -20,6 +20,7 @@ True
 
 from jdt.plant.base import Kind as Kind
 from jdt.plant.base import Planted as Planted
+from jdt.plant.base import draws as draws
 from jdt.plant.changes import CHANGES as CHANGES
 from jdt.plant.changes import Change as Change
 from jdt.plant.changes import changed as changed

@@ -102,10 +102,12 @@ def read_stencils(folder: str) -> tuple[Stencil, ...]:
     """Find all stencils of a folder, in the order of their names.
 
     Raises:
-      UserError: If there is no such folder, or no PNG file in it.
+      UserError: If there is no such folder, or no PNG file in it but masks.
     """
-    files = _png_files(pathlib.Path(folder).expanduser())
-    return tuple(Stencil(str(file)) for file in files if not file.stem.endswith(_MASK))
+    files = [file for file in _png_files(pathlib.Path(folder).expanduser()) if not file.stem.endswith(_MASK)]
+    if not files:
+        raise UserError(f"folder {folder} holds masks alone, no pictures: put NAME.png beside each NAME{_MASK}.png.")
+    return tuple(Stencil(str(file)) for file in files)
 
 
 def _png_files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -81,20 +81,23 @@ class FrozenFeatures:
     Args:
       ensemble: What the models share.
       variables: Of the source models, stacked on a leading models axis.
-      shared: Fingerprints of datasets that are asked for again; those of others are not kept.
+      uses: How often each dataset will be asked for, by fingerprint: features are kept until the last time, and not at
+        all where there is only one.
     """
 
-    def __init__(self, ensemble: Ensemble, variables: Variables, shared: Collection[str] = ()) -> None:
-        self._ensemble, self._variables, self._shared = ensemble, variables, set(shared)
+    def __init__(self, ensemble: Ensemble, variables: Variables, uses: Mapping[str, int] | None = None) -> None:
+        self._ensemble, self._variables, self._left = ensemble, variables, dict(uses or {})
         self._kept: dict[str, Any] = {}
 
     def of(self, data: Dataset) -> Any:
         """float32 `[models, examples, features]` on a dataset, as its images are shown without augmentation."""
-        if data.fingerprint in self._kept:
-            return self._kept[data.fingerprint]
-        found = apply_in_batches(self._ensemble, self._variables, as_shown(data).images).features
-        if data.fingerprint in self._shared:
-            self._kept[data.fingerprint] = found
+        name = data.fingerprint
+        found = self._kept.pop(name, None)
+        if found is None:
+            found = apply_in_batches(self._ensemble, self._variables, as_shown(data).images).features
+        self._left[name] = self._left.get(name, 1) - 1
+        if self._left[name] > 0:
+            self._kept[name] = found
         return found
 
 

@@ -186,7 +186,7 @@ BAD = [
     (("--group", "planted", "--debias"), "has 30 classes, but a correlation with a group is that of two"),
     (("--group", "planted", "--debias", "--source-groups", "GROUPS"), "has 10 classes, but skew is that of a label"),
     (("--group", "planted", "--debias", "--source-groups", "GROUPS", "--phis", "1.5"), "a phi of 1.5"),
-    (("--group", "planted", "--source-groups", "GROUPS"), "--debias and --stencils belong to a pattern"),
+    (("--group", "planted", "--source-groups", "GROUPS"), "--debias would do nothing in a study of a group"),
     (("--group", "age", "--debias"), "jdt_digits_source has no feature 'age'"),
     (("--group", "constant", "--debias", "--source", "FACES", "--target", "FACES"), "which correlates with nothing"),
     (("--group", "cell", "--debias", "--source", "FACES", "--target", "FACES"), "no example has label 0 and group 1"),

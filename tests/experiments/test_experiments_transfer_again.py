@@ -1,12 +1,13 @@
 import itertools
 import shutil
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import jdt
-from experiments import class_influence, fit_datamodels, transfer_again, verify
+from experiments import class_influence, fit_datamodels, influence_setup, transfer_again, verify
 
 
 def command(module, *arguments):
@@ -106,3 +107,18 @@ def test_what_cannot_be_added_is_one_line_and_writes_nothing(kept, target, capfd
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert message in line
     assert not (kept / "transfers").exists()
+
+
+@pytest.mark.parametrize("views", ["no table", ["paper"], None])
+def test_what_a_run_says_of_its_views_is_not_trusted(tmp_path, views):
+    run = types.SimpleNamespace(
+        path=tmp_path, modes=("fixed",), config={"views": views, "head": {}}, provenance={"settings": {"views": views}}
+    )
+    with pytest.raises(jdt.UserError, match=r"unknown views .*; known: whole, paper, paper-bias"):
+        transfer_again.settings(transfer_again.Config(run=tmp_path, target="digits"), run)
+    like = influence_setup.Config(out=tmp_path)
+    with pytest.raises(jdt.UserError, match="views"):
+        influence_setup.settings_of(run, like)
+    run.provenance["settings"] = {"target_recipes": [views]}
+    with pytest.raises(jdt.UserError, match="which is no name"):
+        influence_setup.settings_of(run, like)

@@ -288,3 +288,6 @@ def test_bad_pictures_say_how_to_mend_them(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty holds no PNG files"):
         read_stencils(str(tmp_path / "empty"))
+    write(tmp_path / "empty" / "a.mask.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"holds masks alone, no pictures: put NAME.png beside each NAME.mask.png"):
+        read_stencils(str(tmp_path / "empty"))
