@@ -23,7 +23,7 @@ from experiments.bias_measures import (
     Predictions,
     find,
 )
-from experiments.bias_setup import CLEAN, GIVEN, SCRATCH, Config, Study, Variant
+from experiments.bias_setup import CLEAN, GIVEN, SCRATCH, TWIN, Config, Study, Variant
 
 FILE = "bias.json"
 SHOWN = {"pattern": (ASR, ASR_OTHERS, FLIPS), "group": (SKEW, GAP_0, GAP_1, WORST)}
@@ -62,7 +62,7 @@ def publish(
         histograms=tuple(_histograms(study, predictions)),
         strips=tuple(_strips(study)),
         blamed=tuple(_movers(study, blame)) if blame is not None else (),
-        output="share of test images that the pattern pushes to the class",
+        output="share of predictions of the class",
         figures=figures,
         compared_with=predictions.twin,
     )
@@ -118,7 +118,7 @@ def _bars(study: Study, measured: Sequence[Measured]) -> list[jdt.report.BiasBar
                 metric=metric,
                 attacked=_pushed_to(study, arms) if metric in (ASR, ASR_OTHERS) else "",
                 attacked_by={one.arm: one.pushed_to for one in arms if metric in (ASR, ASR_OTHERS)},
-                rates={one.arm: _mean(one.values, "share", f"{metric} of {one.arm} models") for one in arms},
+                rates={one.arm: _rate(one) for one in arms},
                 transfer={
                     one.arm: _gap(gap, f"{metric} of {one.arm} models minus that of {_twin_words(one)}")
                     for one in arms
@@ -135,6 +135,13 @@ def _bars(study: Study, measured: Sequence[Measured]) -> list[jdt.report.BiasBar
             )
         )
     return found
+
+
+def _rate(one: Measured) -> jdt.report.Figure:
+    figure = _mean(one.values, "share", f"{one.metric} of {one.arm} models")
+    # Of a model that was given, equal values are those of one model, which say nothing of others.
+    is_one = one.arm in (GIVEN, TWIN) and len(set(one.values.tolist())) == 1
+    return dataclasses.replace(figure, low=None, high=None) if is_one else figure
 
 
 def _is_one_model(one: Measured) -> bool:
@@ -169,9 +176,9 @@ def _denominator(study: Study, one: Measured) -> str:
         return ""
     # Test images are balanced over label and group, so that both groups of a label are as large.
     sizes = np.bincount(groups, minlength=2)
-    if one.metric == SKEW:
-        return f"of {_range(sizes.tolist())} images a group"
-    return f"of {_range((sizes // 2).tolist())} images a group and label"
+    if one.metric == SKEW:  # A cell is a group of one class.
+        return f"of {_range(sizes.tolist())} a group"
+    return f"of {_range((sizes // 2).tolist())} a cell"
 
 
 def _range(of: Sequence[int]) -> str:
@@ -424,6 +431,8 @@ def _table(study: Study, measured: Sequence[Measured]) -> Table:
     shown = [one for one in find(measured, metric=metric) if not _changes(one.variant, base)]
     twin = next((one.twin for one in shown), CLEAN)
     title = f"{metric}, mean over seeds; difference to {twin} in points"
+    if any(map(_is_one_model, shown)):
+        title += ",\nwith intervals over test images where all seeds are one model"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     arms = dict.fromkeys(one.arm for one in shown)
     has_of = any(one.of or study.groups for one in shown)

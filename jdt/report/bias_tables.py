@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from jdt.report import csvs
-from jdt.report.bias_content import Bias, BiasBar
+from jdt.report.bias_content import SHARE, Bias, BiasBar
 from jdt.report.bias_plots import SCRATCH, ends
 from jdt.report.bias_words import (
     NO_IMAGES,
@@ -138,7 +138,8 @@ def _difference(figure: Figure | None) -> Cell:
 
 def blamed_table(found: Bias, relative: bool, link: str) -> Table:
     """Source units by the bias that they carry, with images; `relative` as in `add_bias`."""
-    scale = effects_scale(found.blamed, found.output)
+    # A share is shown in percentage points, as a confidence is.
+    scale = effects_scale(found.blamed, "confidence" if found.output.startswith(SHARE) else found.output)
     scale = dataclasses.replace(scale, output=f"bias ({clean(found.output)} with the pattern minus without it)")
     shown = found.blamed[:MOST_BLAMED]
     rows = tuple(_blamed_row(place, mover, scale) for place, mover in enumerate(shown, start=1))
@@ -158,6 +159,8 @@ def _blamed_row(place: int, mover: Mover, scale: Scale) -> tuple[Cell, ...]:
     image = strip_image("source unit", mover.name, {mover.name: mover.images})
     # To carry bias is to harm.
     tone = {"helps": "harms", "harms": "helps"}.get(effect.tone, "")
+    if mover.low is not None and mover.high is not None and mover.low <= 0 <= mover.high:
+        tone = ""
     images = (image,) if image else ()
     return (
         Cell(clean(mover.name)), Cell(str(place), value=float(place)), Cell(images=images),

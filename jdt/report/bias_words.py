@@ -31,7 +31,7 @@ def arm_words(arm: str) -> str:
 
 def twin_words(arm: str) -> str:
     """The models that others are compared with, in words that go on after "with" or "to"."""
-    words = {SCRATCH: "models from scratch", TWIN: "the twin without the bias"}
+    words = {SCRATCH: "models from scratch", TWIN: "their twin"}
     return words.get(arm, f"the {clean(arm)} source")
 
 

@@ -344,7 +344,7 @@ def test_decay_is_swept_at_one_composition_and_told_as_a_line():
     assert words[:2] == ["Weight decay, digits (group skew): 0.1 0.2", "  phi=1, fixed: 40.0% 50.0%"]
     assert "2 variants of targets differ in more than one thing" in words[-1]
     (bar, *_) = bias_report._bars(study, measured)
-    assert bar.denominators == {"phi=1": "of 2 images a group"}
+    assert bar.denominators == {"phi=1": "of 2 a group"}
     assert printed(bias_report._table(study, measured)).count("phi=1") == 1  # As a heading: no decay is a row.
 
 
@@ -375,8 +375,12 @@ def test_a_model_that_is_one_in_all_seeds_has_an_interval_over_test_images():
     one = measure_of(arm="given", twin="twin", transfer=missing, over_examples=over)
     (bar,) = bias_report._bars(study, [one, measure_of(arm="twin", twin="twin")])
     assert (bar.over, bar.transfer["given"].low, bar.transfer["given"].high) == ("test images", 0.3, 0.5)
+    assert bar.rates["given"].low is not None  # Its heads differ.
+    same = dataclasses.replace(one, values=np.full(2, 0.5))
+    assert bias_report._bars(study, [same])[0].rates["given"].low is None
     (figure,) = bias_report._figures([one], None).values()
     assert "interval over test images" in figure.text
+    assert "over test images" in printed(bias_report._table(study, [one]))
     seen = dataclasses.replace(one, arm="square")
     assert bias_report._bars(study, [seen])[0].over == "seeds"
 

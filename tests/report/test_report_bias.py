@@ -15,6 +15,7 @@ from report_examples import figure, make_bar, make_bias, poisoned, read
 from jdt.checks import UserError
 from jdt.report import BiasHistogram, add_bias, renew_report
 from jdt.report.bias_plots import arm_looks
+from jdt.report.bias_tables import blamed_table
 from jdt.report.bias_words import bias_summary, comparisons, verdict
 from jdt.report.blocks import Text
 from jdt.report.sections import load_section, save_section
@@ -60,6 +61,17 @@ def test_the_section_holds_every_part_and_comes_back(study, tmp_path):
     for said in ("45.0 %", "+40.0 pp", "AUROC; Of influence", "of 3,912 to 3,950 images", "0 stands left of the dotted",
                  "A note.", "Which source units carry the bias", "the bias (confidence with the pattern"):  # fmt: skip
         assert said in text, said
+
+
+def test_units_are_blamed_in_percentage_points_and_in_colour_beyond_noise_alone():
+    blamed = make_bias().blamed[:2]
+    noise = dataclasses.replace(blamed[0], low=-0.01, high=0.03)
+    found = bare(make_bias(), blamed=(noise, blamed[1]), output="share of predictions of the class")
+    table = blamed_table(found, False, "tables/x.csv")
+    cells = [row[3] for row in table.groups[0].rows]
+    assert [cell.tone for cell in cells] == ["", "harms"]
+    assert "pp" in cells[0].text
+    assert "bias (share of predictions of the class with the pattern minus without it)" in table.note
 
 
 def test_tables_hold_the_numbers_in_full(study):
@@ -139,7 +151,7 @@ def test_what_no_source_has_is_a_control_whatever_it_is_called():
 @pytest.mark.parametrize(
     ("twin", "words"),
     [("clean", "the clean source"), ("phi=0", "the phi=0 source"), ("scratch", "models from scratch"),
-     ("twin", "the twin without the bias")],
+     ("twin", "their twin")],
 )  # fmt: skip
 def test_the_page_names_what_models_are_compared_with(twin, words, tmp_path, monkeypatch):
     monkeypatch.setattr("jdt.report.bias.plate", lambda *_: Text("A figure."))
