@@ -120,8 +120,6 @@ def blame(
     auroc, control = _detected(estimator, models, on_average, on_task, planted)
     order = np.argsort(-on_task.influence[:, 0], kind="stable")
     count = int(planted.sum()) if config.drop is None else config.drop
-    if not 0 <= count < len(units):
-        raise jdt.UserError(f"--drop is {count}, but of {len(units)} units 0 to {len(units) - 1} can be dropped.")
     found: _Retrained | None = ("", {}, {})
     if count:
         found = _retrained(config, study, units, order, count, target.name, mode, pattern, hosts, say)
@@ -319,7 +317,7 @@ def _retrained(
 
 
 def random_units(order: np.ndarray, count: int, root: int, seed: int) -> np.ndarray:
-    """As many units as are dropped, drawn from those that are not, or from all where fewer than that are left.
+    """As many units as are dropped, drawn from those that are not; `load_study` refuses to drop more than half.
 
     Args:
       order: int `[units]`, the units to drop first.
@@ -332,8 +330,5 @@ def random_units(order: np.ndarray, count: int, root: int, seed: int) -> np.ndar
 
     >>> sorted(random_units(np.array([3, 0, 1, 2]), 2, root=0, seed=0).tolist())
     [1, 2]
-    >>> len(random_units(np.array([3, 0, 1, 2]), 3, root=0, seed=0))
-    3
     """
-    rest = np.sort(order[count:] if 2 * count <= len(order) else order)
-    return jdt.plant.draws(root, "dropped at random", seed).permutation(rest)[:count]
+    return jdt.plant.draws(root, "dropped at random", seed).permutation(np.sort(order[count:]))[:count]

@@ -71,7 +71,7 @@ def study(out, *flags):
     return out
 
 
-PATTERN = ("--nonce", "3", "--sham", "gaussian", "--debias", "0.5")
+PATTERN = ("--trigger-classes", "--trigger-units", "3", "--nonce", "3", "--sham", "gaussian", "--debias", "0.5")
 
 
 @pytest.fixture(scope="module")
@@ -272,9 +272,9 @@ def test_formulas_by_hand():
 
 
 def test_what_the_last_command_named_holds_for_all_models(runs, tmp_path, capsys):
-    run = study(shutil.copytree(runs["pattern"], tmp_path / "run"), *PATTERN, "--attacked", "3", "5", "--drop", "20")
+    run = study(shutil.copytree(runs["pattern"], tmp_path / "run"), *PATTERN, "--attacked", "3", "5", "--drop", "12")
     told = json.loads((run / "bias.json").read_text())
     assert {tuple(one["attacked"]) for one in told["measured"]} == {("3", "5")}
-    assert (told["blame"]["attacked"], told["blame"]["dropped"]) == ("3, 5", 20)
+    assert (told["blame"]["attacked"], told["blame"]["dropped"]) == ("3, 5", 12)
     code = recompute.main([str(run), "--brief"])
     assert (code, capsys.readouterr().out.splitlines()[-1].split(", ")[-1]) == (0, "0 do not.")
