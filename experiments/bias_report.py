@@ -364,7 +364,7 @@ def _blame_words(study: Study, blame: Blame) -> list[str]:
     if blame.auroc is not None and blame.control is not None:
         control = blame.control
         words.append(
-            f"units that carry the pattern: AUROC {blame.auroc.value:.3f} (needs 0.95), permuted masks "
+            f"units that carry the pattern: AUROC {blame.auroc.value:.3f}, permuted masks "
             f"{control.value:.3f} ({control.low:.3f} to {control.high:.3f})"
         )
     words += [f"{name}: {_in_points(one)}" for name, one in _drop_figures(study, blame).items()]
@@ -381,6 +381,8 @@ def _in_points(one: jdt.report.Figure, *, unit: str = " points", between: str = 
 def _drop_figures(study: Study, blame: Blame) -> dict[str, jdt.report.Figure]:
     """What dropping the units to blame leaves of the bias, and what it costs; paired over seeds."""
     arm, twin, found = blame.pattern, study.twin, {}
+    if not blame.dropped:
+        return found
     for what in (ALL, BLAMED, RANDOM):
         gap = jdt.analyses.paired(blame.attack[arm, what], blame.attack[twin, what])
         found[f"attack success above the twin, {what}"] = _gap(
