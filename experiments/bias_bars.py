@@ -12,7 +12,7 @@ import numpy as np
 
 import jdt
 from experiments.bias_blame import ALL, BLAMED, Blame
-from experiments.bias_measures import ACCURACY, ASR, SHIFT, SKEW, Measured, find, words_of
+from experiments.bias_measures import ACCURACY, ASR, SHIFT, SKEW, Measured, find
 from experiments.bias_setup import CLEAN, SCRATCH, Study
 
 TRANSFERS, ACCURACY_GAP, WEAKER_SEEDS = 0.30, 0.02, 0.8
@@ -111,7 +111,7 @@ def _fixed(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:
         return Verdict(name, None, "")
     passed = gap.mean >= TRANSFERS and gap.low > 0
     return Verdict(
-        name, passed, f"attack success ({words_of(one.attacked)}) {_difference(gap)}, at least {_points(TRANSFERS)}"
+        name, passed, f"attack success ({one.pushed_to}) {_difference(gap)}, at least {_points(TRANSFERS)}"
     )
 
 
