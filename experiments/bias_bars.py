@@ -110,9 +110,7 @@ def _fixed(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:
     if not np.isfinite(gap.low):
         return Verdict(name, None, "")
     passed = gap.mean >= TRANSFERS and gap.low > 0
-    return Verdict(
-        name, passed, f"attack success ({one.pushed_to}) {_difference(gap)}, at least {_points(TRANSFERS)}"
-    )
+    return Verdict(name, passed, f"attack success ({one.pushed_to}) {_difference(gap)}, at least {_points(TRANSFERS)}")
 
 
 def _full(target: str, trigger: str, mine: Sequence[Measured]) -> Verdict:

@@ -119,7 +119,7 @@ def _bias(run: jdt.store.Run) -> Iterator[str]:
     found: Mapping[str, Any] = json.loads((run.path / BIAS_FILE).read_text())
     target = run.config.get("target", "")
     names = ", ".join(target) if isinstance(target, list) else str(target)
-    yield f"## Bias transfer ({found['kind']}): {run.config.get('source')} → {names}"
+    yield f"## Bias transfer ({found['kind']}), {run.path.name}: {run.config.get('source')} → {names}"
     yield from _how(run)
     words = {True: "reached", False: "**missed**"}
     verdicts = [(one["name"], one["words"], words[one["passed"]]) for one in found["verdicts"]]
@@ -137,6 +137,29 @@ def _bias(run: jdt.store.Run) -> Iterator[str]:
     metric = "Group skew" if found["kind"] == "group" else "Attack success rate"
     yield f"{metric}, mean over {found['seeds']} seeds; differences are to the twin ({found['twin']}) of the same seed."
     yield table(("target", "mode", "pattern", "source", "rate", "of images", "difference (95 % interval)"), rows)
+    if blame := found.get("blame"):
+        yield _blame_words(blame, found["twin"])
+
+
+def _blame_words(blame: Mapping[str, Any], twin: str) -> str:
+    """Which units carry the bias, and what is left of it without them."""
+    units = zip(blame["units"][:5], blame["influence"], blame["planted"], strict=False)
+    listed = ", ".join(
+        f"{name} {value:+.3f}{' (carries the pattern)' if marked else ''}" for name, value, marked in units
+    )
+    words = (
+        f"Units with most influence on the share that {blame['pattern']} moves ({blame['target']}, {blame['mode']}): "
+    )
+    words += listed + "."
+    if blame["auroc"] is not None:
+        words += f" AUROC of units that carry it {blame['auroc']:.3f}, with rows exchanged {blame['control']:.3f}."
+    success = {key: np.array(values, float) for key, values in blame["attack_success"].items()}
+    for what in ("all units", "without blamed units", "without random units"):
+        pair = [success.get(f"{arm} / {what}") for arm in (blame["pattern"], twin)]
+        if pair[0] is not None and pair[1] is not None:
+            gap = jdt.analyses.paired(pair[0], pair[1])
+            words += f" Attack success above the twin, {what}: {_with_interval(gap.mean, gap.low, gap.high)}."
+    return words
 
 
 def _planted_words(run: jdt.store.Run) -> str:
