@@ -249,18 +249,6 @@ def gained_most(clean: np.ndarray, shown: np.ndarray, num_classes: int) -> int:
     return int(more.argmax())  # Of whole numbers, so that equals are equal.
 
 
-def told(names: Sequence[str]) -> str:
-    """Classes in words, the most frequent first, with counts unless there is one, or a few once each.
-
-    >>> told(["2", "7", "2"]), told(["7", "2"])
-    ('2 (2 of 3), 7 (1 of 3)', '7, 2')
-    """
-    counts = {name: names.count(name) for name in sorted(dict.fromkeys(names), key=names.count, reverse=True)}
-    if len(counts) == 1 or len(counts) == len(names) == 2:
-        return ", ".join(counts)
-    return ", ".join(f"{name} ({count} of {len(names)})" for name, count in counts.items())
-
-
 def difference(biased: Sequence[float], twin: Sequence[float]) -> dict[str, Any]:
     """Mean difference of pairs of one seed, and its t interval at 95 % over seeds."""
     apart = [b - t for b, t in zip(biased, twin, strict=True) if not math.isnan(b - t)]
@@ -572,7 +560,7 @@ def blame_figures(study: Study, claim: Mapping[str, Any]) -> Iterator[Figure]:
     folder = store.run / "influences"
     (saved,) = (
         path.parent
-        for path in folder.glob(f"*/{mode}/shift/*/zarr.json")
+        for path in folder.glob(f"*/{mode}/{claim['output']}/*/zarr.json")
         if path.parent.name == f"{study.store.settings['estimators'][0]}.zarr"
         and json.loads(path.read_text(encoding="utf-8"))["attributes"]["target"] == f"{target}+{pattern}"
     )
@@ -599,10 +587,11 @@ def blame_figures(study: Study, claim: Mapping[str, Any]) -> Iterator[Figure]:
 
 
 def shift_figures(study: Study, claim: Mapping[str, Any], store: Store, saved: pathlib.Path) -> Iterator[Figure]:
-    """What influences are of: 1[prediction with the pattern in c*] - 1[without], c* each model's own.
+    """What influences are of: whether the pattern changes a prediction, or with named classes c* moves it to them.
 
-    Any estimator's intercept and the influences of a mean mask add up to the mean of the outputs over models: image by
-    image, and by class and over all for the means over the images that report.
+    That is `flip`, 0 or 1, and `shift`, 1[prediction with the pattern in c*] - 1[without]. Any
+    estimator's intercept and the influences of a mean mask add up to the mean of the outputs over models: image by image,
+    and by class and over all for the means over the images that report.
     """
     target, mode = claim["target"], claim["mode"]
     view = f"{target}+{claim['pattern']}"
@@ -613,10 +602,11 @@ def shift_figures(study: Study, claim: Mapping[str, Any], store: Store, saved: p
     attributes = json.loads((saved / "zarr.json").read_text(encoding="utf-8"))["attributes"]
     yield Figure("blame: models left out", attributes["left_out"], np.flatnonzero(~kept).tolist())
     clean, shown, masks = clean[kept], shown[kept], store.masks[kept].astype(np.float64)
-    pushed, classes = study.pushed_to(target, clean, shown), study.store.classes(target)
-    names = study.named or [classes[c] for (c,) in pushed]
-    yield Figure("blame: attacked class of each model", claim["attacked"], told(names))
-    moved = np.array([np.isin(b, to) * 1.0 - np.isin(a, to) for a, b, to in zip(clean, shown, pushed, strict=True)])
+    classes, named = study.store.classes(target), study.named
+    yield Figure("blame: classes that were named", claim["attacked"], ", ".join(named))
+    yield Figure("blame: output", claim["output"], "shift" if named else "flip")
+    to = [classes.index(name) for name in named]
+    moved = np.isin(shown, to) * 1.0 - np.isin(clean, to) if named else (clean != shown) * 1.0
     labels, report = store.labels(view), study.reporting(target)
     there = np.unique(labels[report])
     of_class = np.stack([moved[:, report & (labels == label)].mean(axis=1) for label in there], axis=1)
@@ -627,7 +617,7 @@ def shift_figures(study: Study, claim: Mapping[str, Any], store: Store, saved: p
         influence, intercept = (read_array(saved / f"{prefix}{name}") for name in ("influence", "intercept"))
         told_mean = intercept + masks.mean(axis=0) @ influence.astype(np.float64)
         found = [Near(value, FLOAT32) for value in outputs.mean(axis=0).tolist()]
-        yield Figure(f"blame: mean shift {what}", told_mean.tolist(), found)
+        yield Figure(f"blame: mean output {what}", told_mean.tolist(), found)
 
 
 def planted_units(study: Study, store: Store) -> list[int] | None:

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import jdt
-from experiments.bias_measures import words_of
 from experiments.bias_setup import Config, Study, identity
 from experiments.influence_run import train_run
 from experiments.influence_setup import planned
@@ -17,6 +16,8 @@ INFLUENCE, DROPPED = "influence", "dropped"
 
 The second ends in a digest of what its models were trained on: more models on random subsets may blame other units.
 """
+SHIFT, FLIP = "shift", "flip"
+"""Outputs that influences are of: whether the pattern moves an image to named classes, or changes its prediction."""
 ALL, BLAMED, RANDOM = "all units", "without blamed units", "without random units"
 PERMUTATIONS = 50
 """Of mask rows, for the negative control."""
@@ -30,10 +31,11 @@ class Blame:
       target: Whose predictions the bias is of.
       mode: In which mode.
       pattern: Which pattern.
-      attacked: Classes that the pattern pushes models on random subsets to, in words.
+      attacked: Classes that were named: influences are then on `shift`, whether the pattern moves an image to them; and
+        else on `flip`, whether it changes the prediction at all.
       view: The target with the pattern, as the store calls it.
-      levels: Influences on `shift` of each test image, and on its mean over classes and over the task, of the images
-        that did not choose the class that is attacked.
+      levels: Influences on what the pattern does to each test image, and on its mean over classes and over the task, of
+        the images that report.
       left_out: Ids of models whose training diverged.
       planted: bool `[units]`: units most of whose images carry the pattern.
       auroc: Of the influence as a score of planted units; None where all units are planted, or none.
@@ -62,8 +64,15 @@ class Blame:
     accuracy: Mapping[tuple[str, str], np.ndarray]
 
     @property
+    def output(self) -> str:
+        """What influences are on, in words."""
+        if self.attacked:
+            return f"the share of images that the pattern moves to {self.attacked}"
+        return "the share of images whose prediction the pattern changes"
+
+    @property
     def influences(self) -> jdt.Influences:
-        """On the share of test images that the pattern pushes to the class: one column."""
+        """On the mean of the output over test images: one column."""
         return self.levels["task"]
 
     @property
@@ -110,11 +119,10 @@ def blame(
     view = jdt.pipeline.view_name(target.name, pattern)
     clean, shown = (run.outputs(name, mode, "prediction")[models.kept] for name in (target.name, view))
     parts = jdt.analyses.halves(run.target(target.name).labels, config.seed)
-    pushed = _pushed(config, clean, shown, classes, parts)
-    shift = jdt.analyses.shift_outputs(clean, shown, pushed)
-    on_average = shift[:, parts.report].mean(axis=1, keepdims=True, dtype=np.float64)
+    outputs = _outputs(config, clean, shown, classes)
+    on_average = outputs[:, parts.report].mean(axis=1, keepdims=True, dtype=np.float64)
     estimator = jdt.estimators.named(config.estimators)[0]
-    levels = _levels(run, view, estimator, models, shift, parts.report)
+    levels = _levels(run, view, estimator, models, outputs, parts.report, SHIFT if config.attacked else FLIP)
     on_task = levels["task"]
     planted = _planted(study, units)
     auroc, control = _detected(estimator, models, on_average, on_task, planted)
@@ -127,9 +135,18 @@ def blame(
         say("no unit carries the pattern on most of its images, so that none is dropped: pass --drop to drop some.")
     if found is None:
         return None
-    names = words_of(config.attacked or [classes[c] for c in pushed[:, 0]])
-    about = (target.name, mode, pattern, names, view, levels, models.left_out)
+    about = (target.name, mode, pattern, ", ".join(config.attacked), view, levels, models.left_out)
     return Blame(*about, planted, auroc, control, order, count, *found)
+
+
+def _outputs(config: Config, clean: np.ndarray, shown: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """What the pattern does to each image: moves it to the classes that are named, or else changes its prediction.
+
+    Models on different subsets are attacked towards different classes, so that a class that nobody named is not asked.
+    """
+    if config.attacked:
+        return jdt.analyses.shift_outputs(clean, shown, [classes.index(name) for name in config.attacked])
+    return jdt.analyses.flip_outputs(clean, shown)
 
 
 def _pushed(
@@ -190,37 +207,29 @@ def _train(
     return train_run(dataclasses.replace(own, until_reliability=None), task, choice, hosts, say, described)[1]
 
 
-def _fit(
-    run: jdt.store.Run,
-    estimator: jdt.estimators.Estimator,
-    models: jdt.pipeline.Models,
-    outputs: np.ndarray,
-    name: str,
-) -> jdt.Influences:
-    found = estimator.fit(models.masks, outputs, paired=models.paired)
-    names = (name,) if outputs.shape[1] == 1 else ()
-    return dataclasses.replace(found, unit_names=run.unit_names, target_names=names, output="shift")
-
-
 def _levels(
     run: jdt.store.Run,
     view: str,
     estimator: jdt.estimators.Estimator,
     models: jdt.pipeline.Models,
-    shift: np.ndarray,
+    outputs: np.ndarray,
     report: np.ndarray,
+    name: str,
 ) -> dict[jdt.estimators.Level, jdt.Influences]:
-    """Influences on `shift`, the output with the pattern minus that without.
-
-    Means over classes and the task are those of the images that did not choose the class that is attacked.
-    """
-    labelled, measured = run.target(view), shift[:, report]
+    """Influences on what the pattern does; means over classes and the task are of the images that report."""
+    labelled, measured = run.target(view), outputs[:, report]
     classes = jdt.evaluate.by_class(labelled.labels[report], labelled.class_names)
-    of_classes = _fit(run, estimator, models, jdt.evaluate.aggregate(measured, classes), "")
+
+    def fit(values: np.ndarray, target: str) -> jdt.Influences:
+        found = estimator.fit(models.masks, values, paired=models.paired)
+        names = (target,) if values.shape[1] == 1 else ()
+        return dataclasses.replace(found, unit_names=run.unit_names, target_names=names, output=name)
+
+    of_classes = fit(jdt.evaluate.aggregate(measured, classes), "")
     return {
-        "example": _fit(run, estimator, models, shift, ""),
+        "example": fit(outputs, ""),
         "class": dataclasses.replace(of_classes, target_names=classes.names),
-        "task": _fit(run, estimator, models, measured.mean(axis=1, keepdims=True, dtype=np.float64), view),
+        "task": fit(measured.mean(axis=1, keepdims=True, dtype=np.float64), view),
     }
 
 
@@ -228,7 +237,7 @@ def save(config: Config, found: Blame) -> None:
     """Keep the influences beside the models on random subsets, as those of every run are."""
     run = _folder(config, INFLUENCE)
     jdt.estimators.save_influences(
-        jdt.estimators.influence_path(run, found.view, found.mode, "shift", found.influences.estimator),
+        jdt.estimators.influence_path(run, found.view, found.mode, found.influences.output, found.influences.estimator),
         found.levels,
         class_names=found.levels["class"].target_names,
         attributes={"target": found.view, "mode": found.mode, "left_out": list(found.left_out)},
@@ -259,7 +268,7 @@ def _detected(
         paired=models.paired, repeats=PERMUTATIONS,
     )  # fmt: skip
     low, high = np.quantile(control, [0.025, 0.975])
-    text = "how often a unit whose images carry the pattern has more influence on the shift than one without"
+    text = "how often a unit whose images carry the pattern has more influence on the bias than one without"
     count = len(models.masks)
     return (
         jdt.report.Figure(value, None, None, count, "AUROC", text),

@@ -52,7 +52,7 @@ def publish(
         histograms=tuple(bias_page.histograms(study, predictions)),
         strips=tuple(bias_page.strips(study)),
         blamed=tuple(bias_page.movers(study, blame)) if blame is not None else (),
-        output="share of predictions of the class",
+        output="" if blame is None else blame.output.removeprefix("the "),
         figures=figures,
         compared_with=predictions.twin,
     )
@@ -143,6 +143,7 @@ def _plain(
             "mode": blame.mode,
             "pattern": blame.pattern,
             "attacked": blame.attacked,
+            "output": blame.influences.output,
             "units": [study.base.units.names[u] for u in blame.order],
             "influence": blame.influences.influence[blame.order, 0].tolist(),
             "planted": blame.planted[blame.order].tolist(),

@@ -80,7 +80,7 @@ def blame_words(study: Study, blame: Blame) -> list[str]:
     """Which units carry the bias, and what dropping them does, in lines."""
     names = study.base.units.names
     words = [
-        f"most influence on the shift to {blame.attacked} ({blame.target}, {blame.mode}): "
+        f"most influence on {blame.output} ({blame.target}, {blame.mode}): "
         + ", ".join(f"{names[u]} {blame.influences.influence[u, 0]:+.3f}" for u in blame.order[:5])
     ]
     if blame.auroc is not None and blame.control is not None:

@@ -147,9 +147,9 @@ def _blame_words(blame: Mapping[str, Any], twin: str) -> str:
     listed = ", ".join(
         f"{name} {value:+.3f}{' (carries the pattern)' if marked else ''}" for name, value, marked in units
     )
-    words = (
-        f"Units with most influence on the share that {blame['pattern']} moves ({blame['target']}, {blame['mode']}): "
-    )
+    moved = f"moves to {blame['attacked']}" if blame["attacked"] else "changes the prediction of"
+    words = f"Units with most influence on the share of images that {blame['pattern']} {moved} "
+    words += f"({blame['target']}, {blame['mode']}): "
     words += listed + "."
     if blame["auroc"] is not None:
         words += f" AUROC of units that carry it {blame['auroc']:.3f}, with rows exchanged {blame['control']:.3f}."

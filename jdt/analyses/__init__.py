@@ -16,6 +16,7 @@ from jdt.analyses.bias import attack_parts as attack_parts
 from jdt.analyses.bias import attack_success as attack_success
 from jdt.analyses.bias import attacked_class as attacked_class
 from jdt.analyses.bias import attacked_classes as attacked_classes
+from jdt.analyses.bias import flip_outputs as flip_outputs
 from jdt.analyses.bias import flip_rate as flip_rate
 from jdt.analyses.bias import output_change as output_change
 from jdt.analyses.bias import prediction_histogram as prediction_histogram

@@ -260,6 +260,22 @@ def shift_outputs(
     return np.where(sound[:, None], moved, np.float32(np.nan))
 
 
+def flip_outputs(
+    clean: Int[np.ndarray, "models examples"], triggered: Int[np.ndarray, "models examples"]
+) -> Float[np.ndarray, "models examples"]:
+    """Whether the pattern changes the prediction of each image, for estimators; its mean over images is the flip rate.
+
+    Where models are attacked towards different classes, this says more of a source unit than `shift_outputs` does.
+
+    Returns:
+      float32 `[models, examples]`, 0 or 1; NaN for a model that diverged.
+
+    >>> flip_outputs(np.array([[0, 1], [-1, -1]]), np.array([[0, 2], [-1, -1]])).tolist()
+    [[0.0, 1.0], [nan, nan]]
+    """
+    return np.where(has_values(clean, triggered)[:, None], (clean != triggered).astype(np.float32), np.float32(np.nan))
+
+
 def output_change(
     clean: Float[np.ndarray, "models examples"], triggered: Float[np.ndarray, "models examples"]
 ) -> Float[np.ndarray, "models examples"]:

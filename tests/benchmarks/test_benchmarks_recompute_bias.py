@@ -190,7 +190,7 @@ SQUARE = "fixed / square / attack success rate / square"
             narrower: "jdt_digits / fixed / gaussian / total shift / square: minus clean:",
             wider_over_images: f"jdt_digits / {SQUARE}: minus clean, over images:",
             another_class_of_one_seed: "jdt_digits / fixed / gaussian / square: attacked class of each seed:",
-            pushed_elsewhere: "blame: attacked class of each model:",
+            pushed_elsewhere: "blame: classes that were named:",
             less_dropped: "dropped / attack success rate / clean / without random units: ",
             left_out: "jdt_digits / fixed / square / flip rate / scratch",
             better_found: "blame: AUROC, 3 planted units:",
