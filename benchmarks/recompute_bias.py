@@ -589,7 +589,7 @@ def blame_figures(study: Study, claim: Mapping[str, Any]) -> Iterator[Figure]:
 def shift_figures(study: Study, claim: Mapping[str, Any], store: Store, saved: pathlib.Path) -> Iterator[Figure]:
     """What influences are of: whether the pattern changes a prediction, or with named classes c* moves it to them.
 
-    That is `flip`, 0 or 1, and `shift`, 1[prediction with the pattern in c*] - 1[without]. Any estimator's intercept and
+    That is `flip`, 0 or 1, and `shift`, 1[prediction with the pattern in c*] - 1[without]. The intercept and
     the influences of a mean mask add up to the mean of the outputs over models: image by image, and by class and over
     all for the means over the images that report.
     """
