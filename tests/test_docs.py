@@ -45,8 +45,9 @@ def flags(config: type, prefix: str = "") -> set[str]:
     for field in dataclasses.fields(config):
         name = prefix + field.name.replace("_", "-")
         found.add(name)
-        if isinstance(field.default_factory, type) and dataclasses.is_dataclass(field.default_factory):
-            found |= flags(field.default_factory, f"{name}.")
+        made = None if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if dataclasses.is_dataclass(made):
+            found |= flags(type(made), f"{name}.")
     return found
 
 
