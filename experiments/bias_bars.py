@@ -1,7 +1,7 @@
 """What a study of bias transfer must show, and whether it does.
 
-The bars are those of section 6 of the specification of arXiv 2207.02842 (B2 to B8) and were written before any model
-was trained. They are not to be tuned: where one is missed, more data, width or epochs are what is to be changed.
+The bars are those of section 6 of the specification of arXiv 2207.02842 (B2 to B8) and of the blame of planted units.
+They are not to be tuned: where one is missed, more data, width or epochs are what is to be changed.
 """
 
 import dataclasses
@@ -76,15 +76,17 @@ def judge_blame(study: Study, blame: Blame) -> list[Verdict]:
         verdicts.append(Verdict("units that carry the pattern are blamed", blame.auroc.value >= PLANTED_AUROC, words))
     if not blame.dropped:
         return verdicts
-    gaps = {what: jdt.analyses.paired(blame.attack[blame.pattern, what], blame.attack[study.twin, what])
-            for what in (ALL, BLAMED)}  # fmt: skip
+    # The twin keeps all units: without those that carry the pattern both would be trained on the same images.
+    twin = blame.attack[study.twin, ALL]
+    gaps = {what: jdt.analyses.paired(blame.attack[blame.pattern, what], twin) for what in (ALL, BLAMED)}
     if np.isfinite(gaps[BLAMED].mean):
         words = (
-            f"attack success above the twin {_difference(gaps[BLAMED])}, with all units {_difference(gaps[ALL])}; "
+            f"attack success above the twin that has all units {_difference(gaps[BLAMED])}, before "
+            f"{_difference(gaps[ALL])}; "
             f"at most {_points(DEBIASED)} are to be left"
         )
         name = f"without the {blame.dropped} blamed units the bias is gone"
-        verdicts.append(Verdict(name, gaps[BLAMED].mean <= DEBIASED, words))
+        verdicts.append(Verdict(name, abs(gaps[BLAMED].mean) <= DEBIASED, words))
     return verdicts
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import jdt
+from experiments.bias_measures import chosen_classes
 from experiments.bias_setup import Config, Study, identity
 from experiments.influence_run import train_run
 from experiments.influence_setup import planned
@@ -147,15 +148,6 @@ def _outputs(config: Config, clean: np.ndarray, shown: np.ndarray, classes: Sequ
     if config.attacked:
         return jdt.analyses.shift_outputs(clean, shown, [classes.index(name) for name in config.attacked])
     return jdt.analyses.flip_outputs(clean, shown)
-
-
-def _pushed(
-    config: Config, clean: np.ndarray, shown: np.ndarray, classes: Sequence[str], parts: jdt.analyses.Halves
-) -> np.ndarray:
-    """Int `[models, attacked]`: the class that each model is pushed to, as `attacked_by` chooses it."""
-    if config.attacked:
-        return np.repeat(np.array([[classes.index(name) for name in config.attacked]]), len(clean), axis=0)
-    return jdt.analyses.attacked_classes(clean, shown, len(classes), parts.score)
 
 
 def _folder(config: Config, name: str) -> jdt.cli.RunPath:
@@ -317,7 +309,7 @@ def _retrained(
     labels = run.target(target).labels
     parts, classes = jdt.analyses.halves(labels, config.seed), run.target(target).class_names
     clean, shown = (run.outputs(n, mode, "prediction") for n in (target, jdt.pipeline.view_name(target, pattern)))
-    pushed = _pushed(config, clean, shown, classes, parts)
+    pushed = chosen_classes(clean, shown, classes, config.attacked, parts.score)
     rates = jdt.analyses.attack_success(clean[:, parts.report], shown[:, parts.report], pushed)
     right = jdt.analyses.accuracy_parts(clean[:, parts.report], labels[parts.report])[0].rate.value
     found = {key: np.array([key == row for row in rows]) for key in dict.fromkeys(rows)}

@@ -135,11 +135,17 @@ def attacked_by(
     Models of one source need not agree, and twins choose as well, so that a pattern which moves both equally has no
     difference. With classes that are named, none is chosen.
     """
-    if named:
-        given = np.array([[classes.index(one) for one in named]])
-        return np.repeat(given, len(predictions.of(name, mode, arm)), axis=0)
     clean, shown = (predictions.of(one, mode, arm) for one in (name, jdt.pipeline.view_name(name, pattern)))
-    return jdt.analyses.attacked_classes(clean, shown, len(classes), predictions.halves(name).score)
+    return chosen_classes(clean, shown, classes, named, predictions.halves(name).score)
+
+
+def chosen_classes(
+    clean: np.ndarray, shown: np.ndarray, classes: Sequence[str], named: Sequence[str], chosen_on: np.ndarray
+) -> np.ndarray:
+    """Int `[models, attacked]`: the classes that are named, or the one of each model that images which choose say."""
+    if named:
+        return np.repeat(np.array([[classes.index(one) for one in named]]), len(clean), axis=0)
+    return jdt.analyses.attacked_classes(clean, shown, len(classes), chosen_on)
 
 
 def measure(study: Study, predictions: Predictions, named: Sequence[str], seed: int) -> list[Measured]:

@@ -19,7 +19,7 @@ OPPOSITE = {
     "top-left": "bottom-right", "top-right": "bottom-left", "bottom-left": "top-right", "bottom-right": "top-left",
 }  # fmt: skip
 COLOURS = ((255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255))
-"""Colours that a nonce draws from, and in the opposite half of the list their opposites (modulo rounding)."""
+"""Colours that a nonce draws from; the opposite of each is among them."""
 IGNORED = {
     "group": (
         "trigger_probability", "sham", "nonce", "stencils", "attacked", "debias", "target_fractions", "cross", "shots",

@@ -106,9 +106,9 @@ def _drop_figures(study: Study, blame: Blame) -> dict[str, jdt.report.Figure]:
     if not blame.dropped:
         return found
     for what in (ALL, BLAMED, RANDOM):
-        gap = jdt.analyses.paired(blame.attack[arm, what], blame.attack[twin, what])
-        found[f"attack success above the twin, {what}"] = bias_page.gap_figure(
-            gap, f"attack success rate of {arm} models {what} minus that of clean ones {what}"
+        gap = jdt.analyses.paired(blame.attack[arm, what], blame.attack[twin, ALL])
+        found[f"attack success above the twin that has all units, {what}"] = bias_page.gap_figure(
+            gap, f"attack success rate of {arm} models {what} minus that of clean ones with all units"
         )
     lost = jdt.analyses.paired(blame.accuracy[arm, BLAMED], blame.accuracy[arm, ALL])
     found[f"accuracy {BLAMED}"] = bias_page.gap_figure(lost, f"clean accuracy of {arm} models {BLAMED} minus with all")

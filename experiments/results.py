@@ -155,10 +155,11 @@ def _blame_words(blame: Mapping[str, Any], twin: str) -> str:
         words += f" AUROC of units that carry it {blame['auroc']:.3f}, with rows exchanged {blame['control']:.3f}."
     success = {key: np.array(values, float) for key, values in blame["attack_success"].items()}
     for what in ("all units", "without blamed units", "without random units"):
-        pair = [success.get(f"{arm} / {what}") for arm in (blame["pattern"], twin)]
+        pair = success.get(f"{blame['pattern']} / {what}"), success.get(f"{twin} / all units")
         if pair[0] is not None and pair[1] is not None:
             gap = jdt.analyses.paired(pair[0], pair[1])
-            words += f" Attack success above the twin, {what}: {_with_interval(gap.mean, gap.low, gap.high)}."
+            left = _with_interval(gap.mean, gap.low, gap.high)
+            words += f" Attack success above the twin that has all units, {what}: {left}."
     return words
 
 
