@@ -7,7 +7,7 @@ import numpy as np
 
 import jdt
 from experiments import bias_page, bias_terminal
-from experiments.bias_bars import Verdict
+from experiments.verdicts import Verdict
 from experiments.bias_blame import Blame
 from experiments.bias_measures import (
     ASR,

@@ -21,7 +21,7 @@ from jdt.data import Dataset
 from jdt.masks import sample
 from jdt.pipeline import blocks
 from jdt.pipeline.forecast import WRITING
-from jdt.pipeline.task import Mode, TargetData, Task
+from jdt.pipeline.task import TargetData, Task
 from jdt.sharding import SHARED, place
 from jdt.train import (
     Choice,
@@ -79,7 +79,7 @@ class Trial:
 
     whole: Task
     task: Task
-    tuning: dict[tuple[str, Mode], TargetData]
+    tuning: dict[tuple[str, str], TargetData]
     batch_seconds: float
     share_of_model: float
     compile_seconds: float
@@ -102,7 +102,7 @@ class Trial:
                 words[stage_name(target.name, mode)] = ", ".join(filter(None, (steps, images)))
         return {**words, WRITING: "to a temporary folder"}
 
-    def tuning_steps(self, target: TargetData, mode: Mode) -> tuple[int, int]:
+    def tuning_steps(self, target: TargetData, mode: str) -> tuple[int, int]:
         """Steps of training on a target: those that are timed, and all."""
         both = (self.whole.tuning(data, mode) for data in (self.tuning[target.name, mode], target))
         small, whole = (0 if tuned is None else tuned.num_steps for tuned in both)
