@@ -9,22 +9,22 @@ from experiments.noise_bars import gain
 from experiments.noise_measures import Measured, effects, of_rates
 from experiments.noise_setup import CODE, LINEAR, MLP, PAPER, TERMS, Study, rate_name, without
 from experiments.verdicts import Verdict
-from jdt.report import DIFFERENCE, Figure
+
 
 ROLES = {"ID": False, "OOD": True}
 HEADLINES = ("C3", "C6")
 SHOWN_IMAGES = 8
 
 
-def share(values: np.ndarray, text: str, unit: str = jdt.report.SHARE) -> Figure:
+def share(values: np.ndarray, text: str, unit: str = jdt.report.SHARE) -> jdt.report.Figure:
     """Mean over seeds with its t interval; `[seeds]`."""
     mean, low, high = jdt.analyses.mean_interval(np.asarray(values, np.float64))
-    return Figure(mean, _there(low), _there(high), int(np.isfinite(values).sum()), unit, text)
+    return jdt.report.Figure(mean, _there(low), _there(high), int(np.isfinite(values).sum()), unit, text)
 
 
-def gap(found: jdt.analyses.Difference, text: str) -> Figure:
+def gap(found: jdt.analyses.Difference, text: str) -> jdt.report.Figure:
     """A paired difference of accuracies."""
-    return Figure(found.mean, _there(found.low), _there(found.high), found.pairs, DIFFERENCE, text)
+    return jdt.report.Figure(found.mean, _there(found.low), _there(found.high), found.pairs, jdt.report.DIFFERENCE, text)
 
 
 def _there(value: float) -> float | None:
@@ -71,7 +71,7 @@ def _set(
     for mode, values in rows.items():
         what = f"accuracy on {name}, {mode}"
         accuracy[mode] = tuple(share(row, what) for row in of_rates(measured, values))
-        none = Figure(0.0, None, None, values.shape[1], DIFFERENCE, "by definition")
+        none = jdt.report.Figure(0.0, None, None, values.shape[1], jdt.report.DIFFERENCE, "by definition")
         more = f"{what}: minus that without noise, paired by seed"
         effect[mode] = (none, *(gap(one, more) for one in effects(measured, values)))
     return jdt.report.NoiseSet(name, role, accuracy, effect, is_mean)
@@ -135,7 +135,7 @@ def _scatter(
     value = float(jdt.analyses.sweep_correlation(flat[0], flat[1][:, None])[0])
     figure = None
     if np.isfinite(value):
-        figure = Figure(value, None, None, int(np.isfinite(flat[1]).sum()), "Spearman", f"{title}: of ranks, over models")
+        figure = jdt.report.Figure(value, None, None, int(np.isfinite(flat[1]).sum()), "Spearman", f"{title}: of ranks, over models")
     return jdt.report.NoiseScatter(title, x_label, y_label, *flat, rates, x_unit=unit, correlation=figure)
 
 
@@ -222,7 +222,7 @@ def views(study: Study) -> dict[str, np.ndarray]:
     return shown
 
 
-def figures(measured: Measured) -> dict[str, Figure]:
+def figures(measured: Measured) -> dict[str, jdt.report.Figure]:
     """Key figures: what the largest rate costs, and what NMTune gives back."""
     last = rate_name(measured.rates[-1])
     found = {}

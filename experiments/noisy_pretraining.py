@@ -34,7 +34,6 @@ DEMO = Config(
     tuning=jdt.transfer.Tuning(flip=False),  # Digits have a left and a right.
     target_fractions=(0.25, 0.5),
     num_models=256,
-    fraction=0.7,
     estimators=("ridge",),
 )
 PRESETS = {
