@@ -1,4 +1,4 @@
-"""Features of a TFDS dataset that hold one class number, or one text, an example; nested ones such as `attributes/Young` too."""
+"""Features of a TFDS dataset that hold a class number or a text an example, such as the nested `attributes/Young`."""
 
 import dataclasses
 from collections.abc import Sequence

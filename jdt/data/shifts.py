@@ -194,7 +194,8 @@ def _edges(
 ) -> UInt8[Array, "batch height width channels"]:
     whole = images.astype(jnp.int32)
     if images.shape[-1] == 3:
-        whole = (whole @ jnp.array([19595, 38470, 7471]) + 0x8000)[..., None] >> 16
+        weighted = (whole * jnp.array([19595, 38470, 7471])).sum(axis=-1, keepdims=True)
+        whole = (weighted + 0x8000) >> 16
     height, width = images.shape[1:3]
     padded = jnp.pad(whole, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from jdt.checks import UserError, nearest, require_at_least, require_known
+from jdt.checks import UserError, nearest, require_known
 from jdt.data import Dataset, read_name_map
 from jdt.data.arrays import check_labels
 from jdt.data.images import ImageArray
@@ -24,7 +24,7 @@ from jdt.types import AnyArray, Bool, Float, Int, Int32
 NoiseKind = Literal["flip_to_other", "uniform", "asymmetric", "instance"]
 NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
 
-_READ_AT_ONCE = 1024  # Images: keeps their float64 copies small.
+_READ_AT_ONCE = 1024  # Images: keeps their float copies small.
 _SPREAD = 1 / 3  # Of an example's tendency to be wrong, around 1: 0.1 of the rate 0.3.
 
 
@@ -187,7 +187,7 @@ def draw_noise(
         does not fit, or images are needed and not there.
     """
     clean = _checked_labels(labels, class_names)
-    require_at_least("the seed of label noise", seed, 0)
+    _require_seed("the seed of label noise", seed)
     count, num_classes = len(clean), len(class_names)
     rng = draws(seed, f"label noise {noise.kind}", *ids)
     order = rng.permutation(count)
@@ -269,7 +269,7 @@ def noise_versions(
         if not values or len(set(values)) < len(values):
             raise UserError(f"{what} are {', '.join(map(str, values)) or 'absent'}: give each once, at least one.")
     for seed in seeds:
-        require_at_least("a seed of label noise", seed, 0)
+        _require_seed("a seed of label noise", seed)
     of_seed = {
         seed: draw_noise(noise, data.labels, data.class_names, seed=nonce, ids=(seed,), images=data.images)
         for seed in seeds
@@ -317,7 +317,7 @@ def swap_captions(captions: Sequence[str], ratio: float, *, seed: int) -> Swappe
     (('a dog', 'a cat'), [True, True])
     """
     _require_rate(ratio, "the ratio of swapped captions")
-    require_at_least("the seed of swapped captions", seed, 0)
+    _require_seed("the seed of swapped captions", seed)
     count = len(captions)
     if count < 2:
         raise UserError(f"there are {count} captions, but a swap needs two: give more rows.")
@@ -333,6 +333,11 @@ def swap_captions(captions: Sequence[str], ratio: float, *, seed: int) -> Swappe
 def _require_rate(rate: float, what: str = "the rate of label noise") -> None:
     if not (math.isfinite(rate) and 0 <= rate <= 1):
         raise UserError(f"{what} is {rate}, but must be 0 to 1: pass for example 0.1.")
+
+
+def _require_seed(what: str, seed: int) -> None:
+    if not 0 <= seed < 1 << 32:  # A key has no room for more: what is above would be dropped in silence.
+        raise UserError(f"{what} is {seed}, but must be 0 to {(1 << 32) - 1}, such as 8 hex digits of a commit.")
 
 
 def _checked_labels(labels: AnyArray | Sequence[int], class_names: Sequence[str]) -> Int32[np.ndarray, " examples"]:
@@ -406,10 +411,10 @@ def _instance_labels(
     pixels = math.prod(images.shape[1:])
     for number in np.unique(clean).tolist():
         rng = draws(seed, "label noise projection", number, *ids)
-        projection = rng.standard_normal((pixels, num_classes))
+        projection = rng.standard_normal((pixels, num_classes), np.float32)
         members = np.flatnonzero(clean == number)
         for some in np.array_split(members, max(1, math.ceil(len(members) / _READ_AT_ONCE))):
-            features = (np.asarray(images[some]).reshape(len(some), pixels) / 255 - 0.5) / 0.25
+            features = (np.asarray(images[some]).reshape(len(some), pixels).astype(np.float32) / 255 - 0.5) / 0.25
             # The largest score plus Gumbel noise is a draw from the softmax.
             scores = features @ projection + rng.gumbel(size=(len(some), num_classes))
             scores[:, number] = -np.inf

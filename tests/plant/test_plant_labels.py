@@ -181,6 +181,7 @@ def test_a_rate_outside_its_range_is_refused(data, rate):
         (lambda: draw_noise(LabelNoise(), [0, 2], ["a", "b"], seed=0), r"lie outside 0\.\.1"),
         (lambda: draw_noise(LabelNoise(), np.array([0.0, math.nan]), ["a", "b"], seed=0), "must be whole numbers"),
         (lambda: draw_noise(LabelNoise(), [0, 1], ["a", "b"], seed=-1), "seed of label noise is -1"),
+        (lambda: draw_noise(LabelNoise(), [0, 1], ["a", "b"], seed=1 << 32), "seed of label noise is 4294967296"),
         (lambda: draw_noise(KINDS["instance"], [0, 1], ["a", "b"], seed=0), "there are 0 for 2 labels"),
         (lambda: draw_noise(KINDS["asymmetric"], [0, 1], ["x", "y"], seed=0), "names 'a', which is no class"),
         (lambda: draw_noise(KINDS["asymmetric"], [2, 3], NAMES, seed=0), "no example is of a class"),
