@@ -43,7 +43,8 @@ def singular_values(
     the others are exactly 0, as are those below rounding: the larger side times machine epsilon times the size of the
     matrix before it is centred, so that features which are the same for every example give zeros, not noise.
 
-    A model costs one float64 copy of its features at a time: 5,000 x 64 take 20 ms and 10,000 x 384 half a second of one core.
+    A model costs one float64 copy of its features at a time: 5,000 x 64 take 20 ms of one core, 10,000 x 384 half a
+    second.
 
     Args:
       features: Float, e.g. float32, `[..., examples, features]`; leading axes, e.g. models, are computed one by one.
