@@ -22,7 +22,7 @@ import numpy as np
 from scipy import special
 
 from jdt import checks
-from jdt.types import AnyArray, Bool, Float
+from jdt.types import AnyArray, Float, Int
 
 Center = Literal["column", "row", "none"]
 """`column`: every feature minus its mean over examples; `row`: every example minus its mean over features."""
@@ -152,16 +152,17 @@ def _prepared(
 ) -> Float[np.ndarray, "examples features"]:
     """One model's features as a float64 matrix of its own, rows scaled to length 1 on request."""
     rows = np.array(features, np.float64)
-    if not (finite := np.isfinite(rows).all(axis=1)).all():
+    broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(broken):
         raise checks.UserError(
-            f"features{_of(model)} are not finite in {_rows(~finite)}: leave out models that diverged."
+            f"features{_of(model)} are not finite in {_rows(broken)}: leave out models that diverged."
         )
     if not normalise:
         return rows
     # Over the largest entry first: squares of tiny and of huge numbers leave the range of float64.
     largest = np.abs(rows).max(axis=1, keepdims=True)
-    empty = largest[:, 0] == 0
-    if empty.any() and zero_rows == "refuse":
+    empty = np.flatnonzero(largest[:, 0] == 0)
+    if len(empty) and zero_rows == "refuse":
         raise checks.UserError(
             f"features{_of(model)} are all 0 in {_rows(empty)}, which cannot be scaled to length 1: leave those "
             'examples out, or pass zero_rows="keep".'
@@ -179,7 +180,6 @@ def _place(index: Sequence[int] | np.ndarray) -> str:
     return ", ".join(str(int(i)) for i in index)
 
 
-def _rows(which: Bool[np.ndarray, " examples"]) -> str:
-    rows = np.flatnonzero(which)
+def _rows(rows: Int[np.ndarray, " rows"]) -> str:
     more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
     return f"row{'' if len(rows) == 1 else 's'} {_place(rows[:_NAMED])}{more}"
