@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jdt.report.bias_content import SHARE as SHARE
+from jdt.report.content import DIFFERENCE as DIFFERENCE
+from jdt.report.content import SHARE as SHARE
 from jdt.report.content import Figure
 from jdt.types import Float, UInt8
 
@@ -263,8 +264,8 @@ class Noise:
       suspects: Which source labels are wrong; None where nobody asked.
       views: A few images of every set of test images, the same ones in all: name -> uint8
         `[count, height, width, channels]`.
-      figures: Key figures by name, the most important first; `SHARE` and `DIFFERENCE` (of
-        `jdt.report.bias_content`) are shown in per cent.
+      figures: Key figures by name, the most important first; units are free, `SHARE` and `DIFFERENCE`
+        ("share", "difference of shares") are shown in per cent and percentage points.
     """
 
     title: str
