@@ -438,14 +438,18 @@ def influence_scores(
     _, images, classes = log_probabilities.shape
     _require_labels(np.asarray(labels), examples, classes)
     _require_labels(np.asarray(image_labels), images, classes)
-    estimator, scores = DifferenceOfMeans(), np.full(examples, np.nan)
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        found = estimator.fit(masks[:, mine], np.asarray(log_probabilities[:, :, label], np.float32), paired=paired)
-        harm = found.influence * np.where(image_labels == label, -1.0, 1.0)
-        scores[mine] = harm.mean(axis=1) if weights is None else (harm * weights[mine]).sum(axis=1)
     kept = masks.sum(axis=0)
-    return np.where((kept > 0) & (kept < models), scores, np.nan)
+    varied = (kept > 0) & (kept < models)
+    estimator, scores = DifferenceOfMeans(), np.full(examples, np.nan)
+    width = max(2, int(np.bincount(labels[varied], minlength=1).max()))
+    for label in np.unique(labels[varied]):
+        mine = np.flatnonzero((labels == label) & varied)
+        columns = mine[np.arange(width) % len(mine)]  # As many of every class, so that one program serves all.
+        outputs = np.asarray(log_probabilities[:, :, label], np.float32)
+        found = estimator.fit(masks[:, columns], outputs, paired=paired).influence[: len(mine)]
+        harm = found * np.where(image_labels == label, -1.0, 1.0)
+        scores[mine] = harm.mean(axis=1) if weights is None else (harm * weights[mine]).sum(axis=1)
+    return scores
 
 
 def neighbour_disagreement(
