@@ -59,8 +59,8 @@ def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 def out_of_sample(
     probabilities: Float[np.ndarray, "models examples classes"],
-    members: Bool[np.ndarray, "models examples"],
-    labels: Int[np.ndarray, " examples"],
+    members: Bool[np.ndarray, "_ _"],
+    labels: Int[np.ndarray, " labels"],
     so_far: Predicted | None = None,
 ) -> Predicted:
     """Add what a block of models says of the examples that each did not train on.
@@ -84,8 +84,8 @@ def out_of_sample(
 
 def in_sample(
     probabilities: Float[np.ndarray, "models examples classes"],
-    members: Bool[np.ndarray, "models examples"],
-    labels: Int[np.ndarray, " examples"],
+    members: Bool[np.ndarray, "_ _"],
+    labels: Int[np.ndarray, " labels"],
     so_far: Predicted | None = None,
 ) -> Predicted:
     """Add what a block of models says of the examples that each trained on; otherwise as `out_of_sample`."""
@@ -163,7 +163,7 @@ class ConfidentLearning:
 
 
 def confident_learning(
-    probabilities: Float[np.ndarray, "examples classes"], labels: Int[np.ndarray, " examples"]
+    probabilities: Float[np.ndarray, "examples classes"], labels: Int[np.ndarray, " labels"]
 ) -> ConfidentLearning:
     """Estimate the joint distribution of given and true labels, and who is mislabelled (arXiv 1911.00068).
 
@@ -260,7 +260,7 @@ class Detection:
 
 
 def detection_auc(
-    scores: Float[np.ndarray, " examples"], is_noisy: Bool[np.ndarray, " examples"], level: float = 0.95
+    scores: Float[np.ndarray, " examples"], is_noisy: Bool[np.ndarray, " labels"], level: float = 0.95
 ) -> Detection:
     """Area under the ROC curve with its interval (DeLong, DeLong, Clarke-Pearson 1988).
 
@@ -305,7 +305,7 @@ def detection_auc(
 
 
 def detection_curve(
-    scores: Float[np.ndarray, " examples"], is_noisy: Bool[np.ndarray, " examples"], points: int | None = None
+    scores: Float[np.ndarray, " examples"], is_noisy: Bool[np.ndarray, " labels"], points: int | None = None
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """The ROC curve: share of right labels and share of wrong labels above each threshold, from (0, 0) to (1, 1).
 
@@ -335,7 +335,7 @@ def detection_curve(
     return right, wrong
 
 
-def precision_at(scores: Float[np.ndarray, " examples"], is_noisy: Bool[np.ndarray, " examples"], count: int) -> float:
+def precision_at(scores: Float[np.ndarray, " examples"], is_noisy: Bool[np.ndarray, " labels"], count: int) -> float:
     """Share of wrong labels among the `count` examples of largest score; of equal ones the expected share.
 
     Raises:
@@ -397,10 +397,10 @@ def neighbour_weights(
 
 
 def influence_scores(
-    masks: Bool[np.ndarray, "models examples"],
+    masks: Bool[np.ndarray, "rows examples"],
     log_probabilities: Float[np.ndarray, "models images classes"],
-    labels: Int[np.ndarray, " examples"],
-    image_labels: Int[np.ndarray, " images"],
+    labels: Int[np.ndarray, " labels"],
+    image_labels: Int[np.ndarray, " image_labels"],
     weights: Float[np.ndarray, "examples images"] | None = None,
     *,
     paired: bool = False,
