@@ -19,6 +19,7 @@ from jdt.masks.units import Units as Units
 from jdt.masks.units import by_class as by_class
 from jdt.masks.units import by_example as by_example
 from jdt.masks.units import by_group as by_group
+from jdt.masks.units import divided as divided
 from jdt.masks.units import equalized as equalized
 from jdt.masks.units import parse as parse
 from jdt.masks.units import read_groups as read_groups

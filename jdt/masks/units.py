@@ -142,6 +142,41 @@ def equalized(units: Units, seed: int) -> Units:
     return dataclasses.replace(units, of_example=of_example)
 
 
+def divided(units: Units, labels: Int[np.ndarray, " examples"], parts: int, seed: int) -> Units:
+    """Divide every unit at random into parts, so that models know a unit's classes without having seen a part of it.
+
+    Args:
+      units: Of at least `parts` examples each.
+      labels: Of the examples: each class of a unit is divided evenly.
+      parts: Of each unit.
+      seed: Root seed; a unit's division depends on it, the unit and the labels alone.
+
+    Returns:
+      Unit u's parts are units `parts * u` to `parts * u + parts - 1`, named `NAME (1)` and so on.
+
+    Raises:
+      UserError: If a unit has fewer examples than parts.
+
+    >>> halves = divided(Units(("a", "b"), np.array([0, 0, 1, 1, OUTSIDE])), np.array([0, 0, 1, 1, 1]), 2, seed=0)
+    >>> halves.names, sorted(halves.of_example.tolist())
+    (('a (1)', 'a (2)', 'b (1)', 'b (2)'), [-1, 0, 1, 2, 3])
+    """
+    import jax
+
+    if (smallest := int(units.sizes.min())) < parts:
+        raise checks.UserError(
+            f"unit {units.names[int(units.sizes.argmin())]!r} has {smallest} examples and is to be divided into "
+            f"{parts} parts: take larger units."
+        )
+    of_example = np.full_like(units.of_example, OUTSIDE)
+    for unit in range(len(units)):
+        members = np.flatnonzero(units.of_example == unit)
+        drawn = members[np.asarray(jax.random.permutation(key_for(seed, "unit parts", unit), len(members)))]
+        drawn = drawn[np.argsort(np.asarray(labels)[drawn], kind="stable")]
+        of_example[drawn] = parts * unit + np.arange(len(drawn)) % parts
+    return Units(tuple(f"{name} ({part + 1})" for name in units.names for part in range(parts)), of_example)
+
+
 def _checked(units: Units, what: str) -> Units:
     empty = [name for name, size in zip(units.names, units.sizes, strict=True) if size == 0]
     if empty:

@@ -30,6 +30,8 @@ from jdt.pipeline.gallery import Gallery as Gallery
 from jdt.pipeline.gallery import gallery_of as gallery_of
 from jdt.pipeline.measuring import BUDGET_SECONDS as BUDGET_SECONDS
 from jdt.pipeline.measuring import make_forecast as make_forecast
+from jdt.pipeline.own_heads import OwnOutputs as OwnOutputs
+from jdt.pipeline.own_heads import own_outputs as own_outputs
 from jdt.pipeline.rows import OUTPUTS as OUTPUTS
 from jdt.pipeline.rows import Models as Models
 from jdt.pipeline.rows import share_of as share_of
