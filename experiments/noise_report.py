@@ -7,10 +7,10 @@ import numpy as np
 import rich.table
 
 import jdt
-from experiments import noise_page, noise_suspects
+from experiments import noise_page, noise_suspect_page, noise_suspects
 from experiments.noise_measures import Measured, of_rates
 from experiments.noise_selection import Choice
-from experiments.noise_setup import SCRATCH, Config, Study, rate_name
+from experiments.noise_setup import LINEAR, SCRATCH, Config, Study, rate_name
 from experiments.verdicts import Verdict
 
 FILE = "noise.json"
@@ -38,10 +38,11 @@ def publish(
     for one in verdicts:
         say(str(one), markup=False)
     if suspects is not None:
-        for words in noise_suspects.words(suspects):
+        for words in noise_suspect_page.words(suspects):
             say(words, markup=False)
-    figures = {**noise_page.figures(measured), **(noise_suspects.figures(suspects) if suspects is not None else {})}
-    jdt.store.write_json(run / FILE, _plain(config, study, measured, verdicts, tried, suspects))
+        noise_suspects.save(config, suspects)
+    figures = noise_page.figures(measured) | ({} if suspects is None else noise_suspect_page.figures(suspects))
+    jdt.store.write_json(run / FILE, _plain(config, study, measured, verdicts, tried))
     jdt.store.write_json(run / "summary.json", {name: dataclasses.asdict(one) for name, one in figures.items()})
     found = jdt.report.Noise(
         title=f"Noisy pre-training, {config.source} → {', '.join(config.target)}",
@@ -55,7 +56,7 @@ def publish(
         tuning=noise_page.tuning(measured),
         ablations=noise_page.ablations(measured),
         fractions=noise_page.fractions(measured),
-        suspects=None if suspects is None else noise_suspects.shown(suspects, study.base),
+        suspects=None if suspects is None else noise_suspect_page.shown(suspects, study.base.source),
         views=noise_page.views(study),
         figures=figures,
     )
@@ -63,43 +64,41 @@ def publish(
 
 
 def table(measured: Measured) -> rich.table.Table:
-    """Accuracy by rate and tuner, in and out of distribution, with the spectrum of the frozen features."""
-    found = rich.table.Table(title="accuracy, mean over seeds; SVE and LSVR = -ln(s1 / sum s) of frozen features, nats")
-    modes = noise_page.main_modes(measured)
-    found.add_column("noise")
-    found.add_column("source", justify="right")
-    for role in _roles(measured):
-        for mode in modes:
-            found.add_column(f"{role} {mode}", justify="right")
-    for role in _roles(measured):
-        found.add_column(f"{role} SVE", justify="right")
-        found.add_column(f"{role} LSVR", justify="right")
-    for index, arm in enumerate(measured.arms):
-        cells = [arm, "" if arm == SCRATCH else f"{np.nanmean(measured.source[index]):.1%}"]
-        for ood in _roles(measured).values():
-            cells += [f"{np.nanmean(measured.scores(mode, ood=ood)[index]):.1%}" for mode in modes]
-        for ood in _roles(measured).values():
-            cells += [f"{np.nanmean(measured.spectrum_of('linear', what, ood=ood)[index]):.3f}" for what in ("sve", "lsvr")]
-        found.add_row(*cells)
+    """Accuracy of every tuner, in and out of distribution, and the spectrum of the frozen features, by rate."""
+    found = rich.table.Table(title="means over seeds; SVE and LSVR = -ln(s1 / sum s) in nats, of frozen features")
+    found.add_column("")
+    for arm in measured.arms:
+        found.add_column(arm, justify="right")
+
+    def add(name: str, values: np.ndarray, form: str) -> None:
+        means = [np.nanmean(row) if np.isfinite(row).any() else np.nan for row in values]
+        found.add_row(name, *("" if np.isnan(mean) else format(mean, form) for mean in means))
+
+    trained = [arm != SCRATCH for arm in measured.arms]
+    add("source accuracy", np.where(np.array(trained)[:, None], measured.source, np.nan), ".1%")
+    for role, ood in noise_page.ROLES.items():
+        if ood and not measured.has_ood:
+            continue
+        found.add_section()
+        for mode in noise_page.main_modes(measured):
+            add(f"{role}, {mode}", measured.scores(mode, ood=ood), ".1%")
+        for what in ("sve", "lsvr"):
+            add(f"{role}, {what.upper()}", measured.spectrum_of(LINEAR, what, ood=ood), ".3f")
     return found
 
 
-def _roles(measured: Measured) -> dict[str, bool]:
-    return {role: ood for role, ood in noise_page.ROLES.items() if measured.has_ood or not ood}
-
-
 def _question(config: Config, study: Study) -> str:
+    chosen = (
+        "Learning rates and weights were chosen on held-out training images of the targets, with models of other seeds "
+        "that saw no noise."
+        if config.selection_seeds
+        else "Learning rates and weights are the published ones."
+    )
     return (
         f"{config.seeds} source models at each rate of label noise ({', '.join(map(rate_name, study.rates))}; "
         f"{config.noise}), those of a seed with equal initial values and equal order of batches. Their frozen features "
         "serve clean targets, under heads that are tuned on clean labels, and are tested on images as they are (ID) and "
-        "out of distribution (OOD). Learning rates and weights were chosen on held-out training images of the targets, "
-        "with models of other seeds that saw no noise."
-        if config.selection_seeds
-        else f"{config.seeds} source models at each rate of label noise ({', '.join(map(rate_name, study.rates))}; "
-        f"{config.noise}), those of a seed with equal initial values and equal order of batches. Their frozen features "
-        "serve clean targets, under heads with the published settings, and are tested on images as they are (ID) and "
-        "out of distribution (OOD)."
+        f"out of distribution (OOD). {chosen}"
     )
 
 
@@ -119,7 +118,6 @@ def _plain(
     measured: Measured,
     verdicts: Sequence[Verdict],
     tried: Sequence[Choice],
-    suspects: noise_suspects.Suspects | None,
 ) -> Mapping[str, object]:
     """All that was measured, so that another program can compute it again from what the run has stored."""
     return {
@@ -132,5 +130,4 @@ def _plain(
         "tried": [dataclasses.asdict(one) for one in tried],
         **measured.to_plain(),
         "verdicts": [dataclasses.asdict(one) for one in verdicts],
-        **({} if suspects is None else {"suspects": noise_suspects.plain(suspects)}),
     }
