@@ -27,11 +27,20 @@ if TYPE_CHECKING:
     from jdt.data.images import ImageArray as ImageArray
     from jdt.data.images import StreamedImages as StreamedImages
     from jdt.data.loading import attribute as attribute
+    from jdt.data.loading import captions as captions
     from jdt.data.loading import evaluation_split as evaluation_split
     from jdt.data.loading import load as load
     from jdt.data.loading import split_names as split_names
+    from jdt.data.matching import Matched as Matched
+    from jdt.data.matching import matched as matched
+    from jdt.data.matching import read_name_map as read_name_map
     from jdt.data.overlapping import overlap as overlap
     from jdt.data.regrouping import regrouped as regrouped
+    from jdt.data.shifts import SHIFTS as SHIFTS
+    from jdt.data.shifts import Shift as Shift
+    from jdt.data.shifts import parse_shift as parse_shift
+    from jdt.data.shifts import shift_images as shift_images
+    from jdt.data.shifts import shifted as shifted
     from jdt.data.stamps import as_shown as as_shown
     from jdt.data.stamps import stamp_batch as stamp_batch
     from jdt.data.stamps import stamped_pixels as stamped_pixels
@@ -55,11 +64,20 @@ _HOMES = {
     "ImageArray": "jdt.data.images",
     "StreamedImages": "jdt.data.images",
     "attribute": "jdt.data.loading",
+    "captions": "jdt.data.loading",
     "evaluation_split": "jdt.data.loading",
     "load": "jdt.data.loading",
     "split_names": "jdt.data.loading",
+    "Matched": "jdt.data.matching",
+    "matched": "jdt.data.matching",
+    "read_name_map": "jdt.data.matching",
     "overlap": "jdt.data.overlapping",
     "regrouped": "jdt.data.regrouping",
+    "SHIFTS": "jdt.data.shifts",
+    "Shift": "jdt.data.shifts",
+    "parse_shift": "jdt.data.shifts",
+    "shift_images": "jdt.data.shifts",
+    "shifted": "jdt.data.shifts",
     "as_shown": "jdt.data.stamps",
     "stamp_batch": "jdt.data.stamps",
     "stamped_pixels": "jdt.data.stamps",
@@ -70,9 +88,12 @@ _HOMES = {
 }
 __all__ = [
     "NO_STAMP",
+    "SHIFTS",
     "Dataset",
     "ImageArray",
     "Look",
+    "Matched",
+    "Shift",
     "Stamps",
     "StreamedImages",
     "View",
@@ -80,17 +101,23 @@ __all__ = [
     "as_shown",
     "attribute",
     "cache_root",
+    "captions",
     "crop_key",
     "draw_windows",
     "evaluation_split",
     "fingerprint_arrays",
     "from_arrays",
     "load",
+    "matched",
     "normalise",
     "overlap",
+    "parse_shift",
     "random_crop_flip",
     "read_chunks",
+    "read_name_map",
     "regrouped",
+    "shift_images",
+    "shifted",
     "split_names",
     "stamp_batch",
     "stamped_pixels",

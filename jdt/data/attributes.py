@@ -1,4 +1,4 @@
-"""Features of a TFDS dataset that hold one class number an example, nested ones such as `attributes/Young` included."""
+"""Features of a TFDS dataset that hold a class number or a text an example, such as the nested `attributes/Young`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -85,6 +85,37 @@ def find_column(name: str, features: Any, feature: str) -> Column:
     return Column(path, None)
 
 
+def find_text(name: str, features: Any, feature: str) -> tuple[str, ...]:
+    """Find a feature that is one text an example, by its path.
+
+    Raises:
+      UserError: If there is no such feature, or it is no text.
+    """
+    leaves = _leaves(features, ())
+    texts = sorted(key for key, (_, leaf) in leaves.items() if _is_text(leaf))
+    if feature not in texts:
+        is_there = f"is {type(leaves[feature][1]).__name__}, not one text" if feature in leaves else "is not there"
+        raise UserError(f"feature {feature!r} of {name} {is_there}; features that are texts: {_listed(texts)}.")
+    return leaves[feature][0]
+
+
+def text_of(example: Any, path: Sequence[str], where: str) -> str:
+    """The text of an example.
+
+    Raises:
+      UserError: If it is empty, or no UTF-8.
+    """
+    for key in path:
+        example = example[key]
+    try:
+        text = example.decode("utf-8") if isinstance(example, bytes) else str(example)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{'/'.join(path)} of {where} is no UTF-8 ({error}): prepare the dataset again.") from error
+    if not text.strip():
+        raise UserError(f"{'/'.join(path)} of {where} is empty: choose another feature, or a split without it.")
+    return text
+
+
 def only(features: Any, paths: Sequence[tuple[str, ...]]) -> Any:
     """The features at some paths, as TFDS nests them."""
     import tensorflow_datasets as tfds
@@ -129,6 +160,15 @@ def _is_usable(feature: Any) -> bool:
         return False
     dtype: Any = feature.np_dtype
     return dtype == np.bool_ or bool(np.issubdtype(dtype, np.integer))
+
+
+def _is_text(feature: Any) -> bool:
+    import tensorflow_datasets as tfds
+
+    if isinstance(feature, tfds.features.Text):
+        return True
+    is_string = isinstance(feature, tfds.features.Tensor) and feature.np_dtype in (np.object_, np.str_, np.bytes_)
+    return is_string and feature.shape == ()
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -107,6 +107,29 @@ def attribute(
     return tfds_source.read_attribute(name, split, feature, _data_dir(name, data_dir, cache.cache_root(cache_dir)))
 
 
+def captions(
+    name: str, split: str, feature: str, *, data_dir: PathLike | None = None, cache_dir: PathLike | None = None
+) -> tuple[str, ...]:
+    """Read one text of every example of a TFDS dataset, such as what its image shows.
+
+    No image is decoded. Positions are those of `load` for the same split.
+
+    Args:
+      name: A prepared TFDS dataset.
+      split: As for `load`.
+      feature: Path of a feature that is one text an example.
+      data_dir: As for `load`.
+      cache_dir: As for `load`; for embedded datasets.
+
+    Raises:
+      UserError: If the dataset, split or feature is not there, the feature is no text, or a text is empty or no UTF-8
+        (its example is named).
+    """
+    if name.startswith(_FOLDER):
+        raise UserError(_no_features(name, feature))
+    return tfds_source.read_captions(name, split, feature, _data_dir(name, data_dir, cache.cache_root(cache_dir)))
+
+
 def evaluation_split(name: str, *, data_dir: PathLike | None = None, cache_dir: PathLike | None = None) -> str:
     """Name the split to evaluate on: `test` if the dataset has it, else `validation`.
 

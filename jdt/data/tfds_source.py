@@ -103,6 +103,31 @@ def read_attribute(
     return values.astype(np.int32), names
 
 
+def read_captions(name: str, split: str, feature: str, data_dir: pathlib.Path) -> tuple[str, ...]:
+    """Read one text of every example, and nothing else of its record.
+
+    Args:
+      name: As for `open_tfds`.
+      split: As for `open_tfds`.
+      feature: Its path.
+      data_dir: Where the dataset was prepared.
+
+    Raises:
+      UserError: If the dataset, the split or the feature is not there, the feature is no text, or a text is empty or
+        no UTF-8.
+    """
+    builder = find_builder(name, data_dir)
+    path = attributes.find_text(name, builder.info.features, feature)
+    split_info(name, split, builder)
+    records = _parsed(builder, split, [path], None)
+    texts: list[str] = []
+    for start in range(0, len(records), _READ_AT_ONCE):
+        positions = list(range(start, min(start + _READ_AT_ONCE, len(records))))
+        for position, example in zip(positions, _get(records, positions, f"{name}[{split}]"), strict=True):
+            texts.append(attributes.text_of(example, path, f"example {position} of {name}[{split}]"))
+    return tuple(texts)
+
+
 def _parsed(builder: Any, split: str, paths: Sequence[tuple[str, ...]], decoders: Any) -> attributes.Parsed:
     import tensorflow_datasets as tfds
 

@@ -7,6 +7,9 @@ Triggers are patterns that some images carry: `parse_trigger` reads one, its `st
 `carriers` draws who carries it, `with_versions` and `stamped_view` put it on. `correlated_subsets` and `composition`
 choose examples whose label goes together with a group, such as one that `planted_attribute` makes.
 
+`LabelNoise` is a kind of wrong labels; `noisy_labels` gives them at a rate, `noise_versions` a pool in which every rate
+and seed is a mask; `swap_captions` is the same for texts.
+
 >>> import numpy as np
 >>> from jdt.data import from_arrays
 >>> images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
@@ -31,6 +34,18 @@ from jdt.plant.groups import composition as composition
 from jdt.plant.groups import correlated_subsets as correlated_subsets
 from jdt.plant.groups import phi as phi
 from jdt.plant.groups import planted_attribute as planted_attribute
+from jdt.plant.labels import NOISE_KINDS as NOISE_KINDS
+from jdt.plant.labels import LabelNoise as LabelNoise
+from jdt.plant.labels import NoiseDraw as NoiseDraw
+from jdt.plant.labels import NoiseKind as NoiseKind
+from jdt.plant.labels import NoiseVersions as NoiseVersions
+from jdt.plant.labels import Noisy as Noisy
+from jdt.plant.labels import SwappedCaptions as SwappedCaptions
+from jdt.plant.labels import draw_noise as draw_noise
+from jdt.plant.labels import noise_versions as noise_versions
+from jdt.plant.labels import noisy_labels as noisy_labels
+from jdt.plant.labels import read_class_map as read_class_map
+from jdt.plant.labels import swap_captions as swap_captions
 from jdt.plant.parsing import Trigger as Trigger
 from jdt.plant.parsing import parse_trigger as parse_trigger
 from jdt.plant.pictures import Overlay as Overlay

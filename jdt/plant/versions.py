@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,18 +19,24 @@ from jdt.types import Bool, Int, Int32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Versions:
-    """A pool of examples and their stamped copies, and the arms that train on parts of it.
+    """A pool of examples and their other versions, and the arms that train on parts of it.
 
     Attributes:
-      data: The pool: every example, followed by its copies; `version_of` says whose.
+      data: The pool: every example, followed by its versions; `version_of` says whose.
       original: bool `[pool]`: examples as they were.
-      rows: Name of an arm -> bool `[pool]`, who belongs to it: "clean" has all originals; a stamp's arm has the stamped
-        copies, and the originals of examples that do not carry it.
+      rows: An arm -> bool `[pool]`, who belongs to it: every example in one version. Of stamps, arms have names:
+        "clean" has all originals; a stamp's arm has the stamped copies, and the originals of examples that do not
+        carry it.
     """
 
     data: Dataset
     original: Bool[np.ndarray, " pool"]
-    rows: Mapping[str, Bool[np.ndarray, " pool"]]
+    rows: Mapping[Any, Bool[np.ndarray, " pool"]]
+
+    @property
+    def example(self) -> Int[np.ndarray, " pool"]:
+        """Place in the dataset as it was of what each member of the pool is a version of."""
+        return np.cumsum(self.original) - 1
 
 
 def carriers(
@@ -104,7 +111,7 @@ def with_versions(
         shown[:, column] = first + pictures_of(stamp, count, seed)
         first += len(stamp.gain)
     rows, version = np.nonzero(there)  # Row by row: an example, then its copies.
-    pool = _chosen(data, rows)
+    pool = pooled(data, rows)
     if stamps:
         gain, shift = (np.concatenate(parts) for parts in ([s.gain for s in stamps], [s.shift for s in stamps]))
         pool = with_stamps(pool, Stamps(gain, shift, shown[rows, version]))
@@ -172,15 +179,19 @@ def pictures_of(stamp: Stamp, count: int, seed: int) -> Int32[np.ndarray, " exam
     )
 
 
-def _chosen(data: Dataset, rows: Int[np.ndarray, " pool"]) -> Dataset:
-    """Examples in another order, each perhaps several times and then together: versions of the first."""
+def pooled(data: Dataset, rows: Int[np.ndarray, " pool"], labels: Int32[np.ndarray, " pool"] | None = None) -> Dataset:
+    """A pool: examples in rising order, each perhaps several times, then versions of the first; labels may be new.
+
+    Images are gathered once; streamed ones stay where they are.
+    """
     images = data.images.chosen(rows) if isinstance(data.images, StreamedImages) else np.asarray(data.images[rows])
     version_of = np.searchsorted(rows, rows).astype(np.int32)  # Rows ascend: where each value stands first.
-    digest = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+    parts = [rows.astype("<i8"), *([] if labels is None else [labels.astype("<i4")])]
+    digests = [hashlib.sha256(part.tobytes()).hexdigest() for part in parts]
     return dataclasses.replace(
         data,
         images=images,
-        labels=np.asarray(data.labels)[rows],
+        labels=np.asarray(data.labels)[rows] if labels is None else labels,
         version_of=version_of,
-        fingerprint=config.fingerprint([data.fingerprint, "versions", digest]),
+        fingerprint=config.fingerprint([data.fingerprint, "versions", *digests]),
     )

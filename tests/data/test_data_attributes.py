@@ -28,6 +28,7 @@ def faces(tmp_path_factory):
         "kind": tfds.features.ClassLabel(names=["a", "b", "c"]),
         "landmarks": tfds.features.Tensor(shape=(2,), dtype=np.int64),
         "who": tfds.features.Text(),
+        "gaps": tfds.features.Text(),
     }
     examples = {}
     for split, count in COUNTS.items():
@@ -41,6 +42,7 @@ def faces(tmp_path_factory):
                 "kind": int(of["kind"][i]),
                 "landmarks": [i, i],
                 "who": str(i),
+                "gaps": "" if i == 5 else "ä dog",
             }
             for i in range(count)
         ]
@@ -105,3 +107,14 @@ def test_a_wrong_feature_says_what_there_is(faces, tmp_path, name, feature, mess
         with pytest.raises(UserError, match=message) as caught:
             order()
         assert "\n" not in str(caught.value)
+
+
+def test_texts_are_read_and_empty_ones_named(faces):
+    assert jdt.data.captions("faces", "test", "who", data_dir=faces) == tuple("012345")
+    assert jdt.data.captions("faces", "train[:2]", "gaps", data_dir=faces) == ("ä dog", "ä dog")
+    with pytest.raises(UserError, match=r"gaps of example 5 of faces\[train\] is empty"):
+        jdt.data.captions("faces", "train", "gaps", data_dir=faces)
+    with pytest.raises(UserError, match="'age' of faces is Tensor, not one text; features that are texts: gaps, who"):
+        jdt.data.captions("faces", "train", "age", data_dir=faces)
+    with pytest.raises(UserError, match="'name' of faces is not there"):
+        jdt.data.captions("faces", "train", "name", data_dir=faces)
