@@ -4,7 +4,9 @@ import numpy as np
 
 import jdt
 from experiments.noise_page import gap, share
-from experiments.noise_suspects import NEIGHBOURS, NOISY, RANKINGS, Found, Ranking, Suspects
+from experiments.noise_rankings import NEIGHBOURS, RANKINGS, Found, Ranking
+from experiments.noise_repair import NOISY
+from experiments.noise_suspects import Suspects
 
 SHOWN = 12
 """Suspects of which the page has the image."""

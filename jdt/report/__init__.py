@@ -17,6 +17,8 @@ from jdt.report.bias_content import BiasHistogram as BiasHistogram
 from jdt.report.bias_content import BiasStrip as BiasStrip
 from jdt.report.blocks import Section as Section
 from jdt.report.cases import add_cases as add_cases
+from jdt.report.content import DIFFERENCE as DIFFERENCE
+from jdt.report.content import SHARE as SHARE
 from jdt.report.content import Case as Case
 from jdt.report.content import Content as Content
 from jdt.report.content import Counterfactual as Counterfactual
