@@ -82,6 +82,8 @@ def main(config: Config) -> None:
     if config.overwrite and hosts.count > 1:
         raise jdt.UserError("--overwrite would remove what the other processes write: use it in a process alone.")
     study = load_study(config)
+    if config.num_models:
+        noise_suspects.require_searchable(config, study.base)
     trained = train(config, study, hosts, say)
     if trained is None:
         say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
