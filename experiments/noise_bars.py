@@ -4,6 +4,8 @@ The bars are those of section 6 of the specification of arXiv 2309.17002 (C0, C3
 tests hold. They are not to be tuned: where one is missed, that is the result.
 """
 
+import itertools
+
 import numpy as np
 
 import jdt
@@ -129,11 +131,11 @@ def spectrum(measured: Measured) -> Verdict:
 def slight(measured: Measured) -> list[Verdict]:
     """C5, exploratory: what a little noise does in distribution."""
     found = []
-    for rate, gap in zip(
-        measured.rates[1:], effects(measured, measured.scores(LINEAR, ood=False)), strict=True
-    ):
+    for rate, gap in zip(measured.rates[1:], effects(measured, measured.scores(LINEAR, ood=False)), strict=True):
         if rate <= SLIGHT:
-            sign = "helps" if gap.low > 0 else "harms" if gap.high < 0 else "neither helps nor harms beyond its interval"
+            sign = (
+                "helps" if gap.low > 0 else "harms" if gap.high < 0 else "neither helps nor harms beyond its interval"
+            )
             words = f"{words_of(gap)}: it {sign}"
             found.append(Verdict(f"C5, {rate_name(rate)} noise in distribution", None, words, exploratory=True))
     return found
@@ -177,7 +179,9 @@ def ablation(measured: Measured) -> list[Verdict]:
     for term in TERMS:
         if without(term) not in measured.modes:
             continue
-        gaps = {ood: gain(measured, PAPER, without(term), ood=ood) for ood in (False, True) if measured.has_ood or not ood}
+        gaps = {
+            ood: gain(measured, PAPER, without(term), ood=ood) for ood in (False, True) if measured.has_ood or not ood
+        }
         words = ", ".join(f"{'out of' if ood else 'in'} distribution {words_of(gap)}" for ood, gap in gaps.items())
         found.append(Verdict(f"C6, what the {term} term is worth", None, words, exploratory=True))
     return found
@@ -239,7 +243,7 @@ def fractions(measured: Measured) -> list[Verdict]:
     for mode in (LINEAR, MLP, PAPER):
         curves = [of_rates(measured, measured.scores(mode, ood=False, fraction=share)) for share in shares]
         falls = []
-        for rate, (low, high) in ((i, pair) for i in (0, -1) for pair in zip(curves, curves[1:], strict=False)):
+        for rate, (low, high) in ((i, pair) for i in (0, -1) for pair in itertools.pairwise(curves)):
             gap = jdt.analyses.paired(high[rate], low[rate])
             falls += [gap] if gap.high < 0 else []
         means = " ".join(f"{100 * np.nanmean(curve[0]):.1f}" for curve in curves)

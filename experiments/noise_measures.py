@@ -109,6 +109,7 @@ class Measured:
 
     def to_plain(self) -> dict[str, Any]:
         """What `noise.json` has of it; NaN as null."""
+
         def plain(values: np.ndarray) -> Any:
             return [plain(row) for row in values] if values.ndim else None if np.isnan(values) else float(values)
 

@@ -24,7 +24,9 @@ def share(values: np.ndarray, text: str, unit: str = jdt.report.SHARE) -> jdt.re
 
 def gap(found: jdt.analyses.Difference, text: str) -> jdt.report.Figure:
     """A paired difference of accuracies."""
-    return jdt.report.Figure(found.mean, _there(found.low), _there(found.high), found.pairs, jdt.report.DIFFERENCE, text)
+    return jdt.report.Figure(
+        found.mean, _there(found.low), _there(found.high), found.pairs, jdt.report.DIFFERENCE, text
+    )
 
 
 def _there(value: float) -> float | None:
@@ -43,7 +45,7 @@ def bars(verdicts: Sequence[Verdict]) -> tuple[jdt.report.NoiseBar, ...]:
 
 
 def sets(study: Study, measured: Measured) -> tuple[jdt.report.NoiseSet, ...]:
-    """Accuracy against noise: means of both roles, then every set of test images; ablations have a panel of their own."""
+    """Accuracy against noise: means of both roles, then every set of test images; ablations have their own panel."""
     modes = main_modes(measured)
     found = []
     for role, ood in ROLES.items():
@@ -121,7 +123,8 @@ def robustness(measured: Measured) -> tuple[jdt.report.NoiseScatter, ...]:
     return tuple(
         _scatter(
             measured, f"ID against OOD accuracy, {mode}", "ID accuracy", "OOD accuracy",
-            *(of_rates(measured, measured.scores(mode, ood=ood)) for ood in (False, True)), jdt.report.SHARE,
+            of_rates(measured, measured.scores(mode, ood=False)), of_rates(measured, measured.scores(mode, ood=True)),
+            jdt.report.SHARE,
         )
         for mode in (LINEAR, PAPER)
     )  # fmt: skip
@@ -135,8 +138,12 @@ def _scatter(
     value = float(jdt.analyses.sweep_correlation(flat[0], flat[1][:, None])[0])
     figure = None
     if np.isfinite(value):
-        figure = jdt.report.Figure(value, None, None, int(np.isfinite(flat[1]).sum()), "Spearman", f"{title}: of ranks, over models")
-    return jdt.report.NoiseScatter(title, x_label, y_label, *flat, rates, x_unit=unit, correlation=figure)
+        figure = jdt.report.Figure(
+            value, None, None, int(np.isfinite(flat[1]).sum()), "Spearman", f"{title}: of ranks, over models"
+        )
+    return jdt.report.NoiseScatter(
+        title, x_label, y_label, flat[0], flat[1], rates, x_unit=unit, correlation=figure
+    )
 
 
 def tuning(measured: Measured) -> tuple[jdt.report.NoiseTuning, ...]:

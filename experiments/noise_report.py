@@ -1,4 +1,4 @@
-"""What a study of noisy pre-training says: tables on the terminal, `noise.json`, `summary.json`, a section of the page."""
+"""What a study of noisy pre-training says: on the terminal, in `noise.json` and `summary.json`, and on the page."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +106,9 @@ def _warnings(measured: Measured) -> list[str]:
     words = []
     lost = sum(int(np.isnan(one.values).sum()) for one in measured.accuracies)
     if lost:
-        words.append(f"{lost} accuracies are missing, since models or their tuned heads diverged; means are without them.")
+        words.append(
+            f"{lost} accuracies are missing, since models or their tuned heads diverged; means are without them."
+        )
     if of_rates(measured, measured.source).shape[1] < 2:
         words.append("There is one seed, so that no difference has an interval: pass --seeds 5.")
     return words

@@ -6,7 +6,6 @@ images; the settings with the best accuracy on the rest of them are taken. No te
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -79,8 +78,8 @@ def chosen_tuners(
         config.seed,
     )
     task = dataclasses.replace(
-        study.base, targets=targets, allow_overlap=True, design=design, num_models=config.selection_seeds, modes=tuple(tuners),
-        tuners=tuners,
+        study.base, targets=targets, allow_overlap=True, design=design, num_models=config.selection_seeds,
+        modes=tuple(tuners), tuners=tuners,
     )  # fmt: skip
     own = dataclasses.replace(config, out=folder, until_reliability=None, save_models=False)
     saved = None if config.overwrite else jdt.store.saved_run(folder)
@@ -140,17 +139,6 @@ def tuned(tuner: jdt.transfer.Tuning, choice: Choice) -> jdt.transfer.Tuning:
     if choice.tuner in (PAPER, CODE):
         changed |= {name: choice.weight * value for name, value in tuner.weights._asdict().items()}
     return dataclasses.replace(tuner, **changed)
-
-
-def read_choices(run: jdt.store.Run) -> tuple[Choice, ...]:
-    """What was tried for a run; nothing where settings were as published."""
-    try:
-        found = jdt.store.read_json(run.path / FOLDER / FILE)
-        return tuple(Choice(**one) for one in found)
-    except FileNotFoundError:
-        return ()
-    except (TypeError, json.JSONDecodeError) as error:
-        raise jdt.UserError(f"{run.path / FOLDER / FILE} is damaged ({error}): remove it; the command makes it anew.")
 
 
 def _split(target: jdt.pipeline.TargetData, seed: int) -> jdt.pipeline.TargetData:

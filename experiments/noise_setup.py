@@ -188,7 +188,7 @@ def given_labels(study: Study, rate: float, seed: int) -> np.ndarray:
 
 
 def published(config: Config) -> dict[str, jdt.transfer.Tuning]:
-    """Tuners by name of their mode, with the published learning rates and weights (section 3.3 of the specification)."""
+    """Tuners by name of their mode, with the published rates and weights (section 3.3 of the specification)."""
     base = config.tuning
     return with_ablation(
         config,
@@ -289,9 +289,7 @@ def _varied(
     made = jdt.pipeline.variants(
         target, fractions=fractions, head=config.head, full=config.full, modes=config.transfer, seed=config.seed
     ) if fractions else ()  # fmt: skip
-    found += [
-        (one, Variant(target.name, one.name, fraction)) for one, fraction in zip(made, fractions, strict=True)
-    ]
+    found += [(one, Variant(target.name, one.name, fraction)) for one, fraction in zip(made, fractions, strict=True)]
     if config.control and target is base.targets[0]:
         order = np.random.default_rng([config.seed, 2309_17002]).permutation(len(target.train))
         labels = np.asarray(target.train.labels)[order]
@@ -321,7 +319,9 @@ def identity(config: Config, study: Study) -> dict:
         # What is chosen among these follows from them.
         "tuners": {name: jdt.config.to_plain(tuner) for name, tuner in published(config).items()},
         "selection": [config.selection_seeds, list(config.selection_rates), list(config.selection_weights)],
-        "subsets": jdt.config.fingerprint(np.packbits(study.task.design.masks).tolist()),
+        "subsets": jdt.config.fingerprint(
+            [np.packbits(study.noise.rows[rate, seed]).tolist() for seed in range(config.seeds) for rate in study.rates]
+        ),
         "variants": [jdt.config.to_plain(variant) for variant in study.variants],
         "pool_size": study.task.pool_size,
         "fingerprints": {

@@ -94,8 +94,8 @@ def _ranking(part: Found, name: str) -> jdt.report.NoiseRanking:
 def _auroc(part: Found, name: str) -> jdt.report.Figure:
     found = part.rankings[name].detection
     text = f"how often a wrong one of the {part.what} stands above a right one, by {name}"
-    ends = [None if np.isnan(end) else end for end in (found.low, found.high)]
-    return jdt.report.Figure(found.value, *ends, part.num_models, "AUROC", text)
+    low, high = (None if np.isnan(end) else end for end in (found.low, found.high))
+    return jdt.report.Figure(found.value, low, high, part.num_models, "AUROC", text)
 
 
 def _units(part: Found) -> tuple[jdt.report.NoiseUnit, ...]:
@@ -113,7 +113,7 @@ def _units(part: Found) -> tuple[jdt.report.NoiseUnit, ...]:
 
 
 def _places(ranking: Ranking) -> np.ndarray:
-    """int `[suspects]`: 1 for the most suspicious; those without a score last."""
+    """Places, int `[suspects]`: 1 for the most suspicious; those without a score last."""
     order = np.argsort(-ranking.scores, kind="stable")
     places = np.empty(len(order), int)
     places[order] = np.arange(1, len(order) + 1)
@@ -135,4 +135,3 @@ def _images(part: Found, source: jdt.data.Dataset) -> tuple[jdt.report.NoiseSusp
         )
         for i in np.argsort(places)[:SHOWN].tolist()
     )
-

@@ -280,14 +280,15 @@ def _uses(task: Transfers) -> dict[str, int]:
 
 def _banks(task: Transfers, target: TargetData) -> dict[str, Dataset]:
     """Augmented views of a target's training images by the tuner that reads them; made once where tuners agree."""
-    made: dict[tuple[Any, ...], Dataset] = {}
+    made: dict[tuple[Any, ...], Dataset | None] = {}
     found = {}
     for mode, tuner in task.tuners.items():
-        if mode in task.modes and tuner.reads_views:
-            key = (tuner.num_views, tuner.flip, tuner.crop)
+        if mode in task.modes:
+            key = (tuner.reads_views, tuner.num_views, tuner.flip, tuner.crop)
             if key not in made:
                 made[key] = view_bank(target.train, tuner, task.design.seed)
-            found[mode] = made[key]
+            if (bank := made[key]) is not None:
+                found[mode] = bank
     return found
 
 
@@ -345,7 +346,7 @@ def _transfer(
             target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed, features_of=features_of,
             bank=bank,
         )  # fmt: skip
-        sound, columns = transferred.finite, {"loss": transferred.loss}
+        sound, columns = np.asarray(transferred.finite), {"loss": transferred.loss}
     else:
         transferred = transfer_full(
             ensemble, variables, target.seen_by(settings.recipe), tests, settings,

@@ -155,11 +155,12 @@ def plan_trial(task: Task, choice: Choice, seconds: float) -> Trial:
     cut = {target.name: _cut_target(target, images) for target in task.targets}
     tuning = {}
     for target, mode in itertools.product(task.targets, task.modes):
-        if (tuned := task.tuning(target, mode)) is not None:
-            settings = task.settings(target, mode)
-            recipe = _cut_recipe(settings.recipe, tuned, steps * ensemble.batch_size / tuned.batch_size)
-            own = {"full" if mode == "full" else "head": dataclasses.replace(settings, recipe=recipe)}
-            tuning[target.name, mode] = dataclasses.replace(cut[target.name], train=target.train, **own)
+        tuned, settings = task.tuning(target, mode), task.settings(target, mode)
+        if tuned is None or isinstance(settings, Tuning):
+            continue
+        recipe = _cut_recipe(settings.recipe, tuned, steps * ensemble.batch_size / tuned.batch_size)
+        own = {"full" if mode == "full" else "head": dataclasses.replace(settings, recipe=recipe)}
+        tuning[target.name, mode] = dataclasses.replace(cut[target.name], train=target.train, **own)
     least = 0 if task.pool is None else math.ceil(
         2 * ensemble.recipe.steps_per_epoch(ensemble.mean_subset_size) / task.pool.chunks_a_pass
     )  # fmt: skip

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,7 +28,7 @@ MAX_EXAMPLES_PER_CHUNK = 4096
 OUTPUTS = ("margin", "confidence", "prediction")
 """What jdt's own training stores for every target example; a run made elsewhere may hold fewer, or others."""
 ACCURACY, TRAIN_ACCURACY = "accuracy", "train_accuracy"
-SPECTRA = {"column": "singular_values", "row": "singular_values_row"}
+SPECTRA: dict[Literal["column", "row"], str] = {"column": "singular_values", "row": "singular_values_row"}
 """Columns of singular values of the features that a tuned head reads on test images, by how these are centred."""
 _UNTUNED = ("fixed", "full")  # Modes without spectra.
 _SCALARS = {ACCURACY, TRAIN_ACCURACY, "gradient_norm", "loss"}  # One number a model, not one an example.
