@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 import jdt
 from experiments.noise_setup import SCRATCH, Study, Variant, by_arm
 
-CENTERS = tuple(jdt.store.SPECTRA)
+Center = Literal["column", "row"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,7 +139,9 @@ def measure(study: Study, run: jdt.store.Run) -> Measured:
                 values = by_arm(run.metric(name, mode).astype(np.float64), len(arms))
                 accuracies.append(Accuracy(variant, mode, view, values))
                 if variant.is_plain and mode in study.task.tuners:
-                    spectra += [_spectrum(run, name, variant, mode, view, center, len(arms)) for center in CENTERS]
+                    spectra += [
+                        _spectrum(run, name, variant, mode, view, center, len(arms)) for center in jdt.store.SPECTRA
+                    ]
     return Measured(
         arms,
         np.asarray(study.rates),
@@ -150,7 +152,7 @@ def measure(study: Study, run: jdt.store.Run) -> Measured:
 
 
 def _spectrum(
-    run: jdt.store.Run, name: str, variant: Variant, mode: str, view: str, center: str, num_arms: int
+    run: jdt.store.Run, name: str, variant: Variant, mode: str, view: str, center: Center, num_arms: int
 ) -> Spectrum:
     values = run.column(f"targets/{name}/{mode}/{jdt.store.SPECTRA[center]}")
     there = np.isfinite(values).all(axis=1) & (values > 0).any(axis=1)  # Features may be the same for all images.

@@ -10,7 +10,6 @@ from experiments.noise_measures import Measured, effects, of_rates
 from experiments.noise_setup import CODE, LINEAR, MLP, PAPER, TERMS, Study, rate_name, without
 from experiments.verdicts import Verdict
 
-
 ROLES = {"ID": False, "OOD": True}
 HEADLINES = ("C3", "C6")
 SHOWN_IMAGES = 8
@@ -141,9 +140,7 @@ def _scatter(
         figure = jdt.report.Figure(
             value, None, None, int(np.isfinite(flat[1]).sum()), "Spearman", f"{title}: of ranks, over models"
         )
-    return jdt.report.NoiseScatter(
-        title, x_label, y_label, flat[0], flat[1], rates, x_unit=unit, correlation=figure
-    )
+    return jdt.report.NoiseScatter(title, x_label, y_label, flat[0], flat[1], rates, x_unit=unit, correlation=figure)
 
 
 def tuning(measured: Measured) -> tuple[jdt.report.NoiseTuning, ...]:

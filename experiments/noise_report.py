@@ -97,8 +97,8 @@ def _question(config: Config, study: Study) -> str:
     return (
         f"{config.seeds} source models at each rate of label noise ({', '.join(map(rate_name, study.rates))}; "
         f"{config.noise}), those of a seed with equal initial values and equal order of batches. Their frozen features "
-        "serve clean targets, under heads that are tuned on clean labels, and are tested on images as they are (ID) and "
-        f"out of distribution (OOD). {chosen}"
+        "serve clean targets, under heads that are tuned on clean labels, and are tested on images as they are (ID) "
+        f"and out of distribution (OOD). {chosen}"
     )
 
 

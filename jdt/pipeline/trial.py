@@ -35,6 +35,7 @@ from jdt.train import (
     time_plan,
     train,
 )
+from jdt.transfer import Tuning
 from jdt.train.pool import size_at
 
 TRAINING, ACCURACY = "training", "source accuracy"
