@@ -110,7 +110,8 @@ def draw_panels(
     for axes, panel in zip(grid, panels, strict=True):
         _title(axes, panel.title, wide)
         x = np.array(panel.x, np.float64)
-        apart = 0.018 * (float(np.ptp(x)) or 1.0)
+        span = float(np.ptp(x)) or 1.0
+        apart = 0.018 * span
         if axis.is_change:
             axes.axhline(0, color="#555555", linewidth=0.9)
         for name, figures in panel.lines.items():
@@ -122,6 +123,9 @@ def draw_panels(
             axes.yaxis.set_major_locator(MaxNLocator(6 if wide else 5))
             axes.yaxis.set_major_formatter(FuncFormatter(_signed if axis.is_change else _plain))
         _measured_ticks(axes, x)
+        # Also where nothing could be measured at the ends.
+        reach = 0.03 * span + apart * len(present) / 2
+        axes.set_xlim(float(x.min()) - reach, float(x.max()) + reach)
         grid_below(axes)
     figure.supxlabel(axis.x_label, fontsize=9.5)
     figure.supylabel(shorten(axis.y_label, 60), fontsize=9.5)
@@ -289,9 +293,11 @@ def _legend(figure: Drawing, handles: Sequence[Artist], labels: Sequence[str], h
     """Above all panels, in as many columns as fit."""
     if not labels:
         return
+    across, down = map(float, figure.get_size_inches())
     # A letter is about 0.08 inches wide, a handle with its gaps as wide as 8 letters.
-    width = 0.08
-    fitting = min(len(labels), max(1, int(float(figure.get_size_inches()[0]) / width / (max(map(len, labels)) + 8))))
+    fitting = min(len(labels), max(1, int(across / 0.08 / (max(map(len, labels)) + 8))))
+    lines = -(-len(labels) // fitting)
+    figure.set_size_inches(across, down + 0.2 * (lines - 1))
     entries = list(zip(handles, (f" {label}" for label in labels), strict=True))
     # Matplotlib fills column after column; a legend is read row by row.
     by_column = [entry for column in range(fitting) for entry in entries[column::fitting]]

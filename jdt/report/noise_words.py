@@ -28,11 +28,14 @@ _RESULTS = {REACHED: "reached", MISSED: "MISSED", EXPLORATORY: "exploratory", NO
 
 
 def tuner_words(tuner: str) -> str:
-    """What a tuner is called, e.g. "NMTune (paper form) without consistency"."""
+    """What a tuner is called, e.g. "NMTune (paper form)" or "NMTune without consistency"."""
     if tuner in _TUNERS:
         return _TUNERS[tuner]
     base, _, term = tuner.partition("-no-")
-    return f"{tuner_words(base)} without {clean(term)}" if term else clean(tuner)
+    if not term:
+        return clean(tuner)
+    # The paper form is the one that terms are left out of, unless the name says the other.
+    return f"{'NMTune' if base == 'nmtune' else tuner_words(base)} without {clean(term)}"
 
 
 def stage_words(tuner: str) -> str:
