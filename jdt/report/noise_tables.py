@@ -181,7 +181,7 @@ def retraining_table(found: NoiseSuspects, link: str) -> Table:
         for arm, by in found.retraining.items()
     )
     columns = (
-        Column("source"), *(Column(clean(place), True) for place in places),
+        Column("trained on"), *(Column(clean(place), True) for place in places),
         *(Column(f"{clean(place)}, minus noisy", True) for place in places if found.change),
     )  # fmt: skip
     note = f"Means over seeds with 95{NBSP}% intervals; differences in percentage points (pp), paired by seed."
