@@ -5,7 +5,7 @@ the page of the influences is drawn from `Content`, what other studies of the ru
 
     path = jdt.report.write_report(pathlib.Path("runs/demo/report.html"), content)
     jdt.report.write_figures(path.parent / "figures", content)   # write_report has done this already
-    jdt.report.add_counterfactual("runs/demo", curves)   # likewise add_bias, add_noise, add_cases, add_suspects: the page has all
+    jdt.report.add_counterfactual("runs/demo", curves)   # likewise add_bias, add_noise, add_cases: the page has all
     rich.print(jdt.report.findings_table(content.targets[0]))
 """
 

@@ -143,7 +143,11 @@ def _suspects(found: Noise, link: Callable[[str], str], plates: Mapping[str, lis
 
 def _views(found: Noise) -> Strips:
     strips = tuple(
-        Strip(clean(view), "target", image=embedded(images[:MOST_VIEW_IMAGES], f"images of {clean(view)}"))
+        Strip(
+            clean(view.rpartition("+")[2] or view),
+            "target",
+            image=embedded(images[:MOST_VIEW_IMAGES], f"images of {clean(view)}"),
+        )
         for view, images in found.views.items()
         if len(images)
     )

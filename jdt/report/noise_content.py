@@ -106,8 +106,8 @@ class NoiseScatter:
     x_label: str
     y_label: str
     x: Float[np.ndarray, " models"]
-    y: Float[np.ndarray, " models"]
-    rate: Float[np.ndarray, " models"]
+    y: Float[np.ndarray, " others"]
+    rate: Float[np.ndarray, " these"]
     x_unit: str = NATS
     y_unit: str = SHARE
     correlation: Figure | None = None
@@ -178,7 +178,7 @@ class NoiseRanking:
 
     name: str
     false_positives: Float[np.ndarray, " points"]
-    true_positives: Float[np.ndarray, " points"]
+    true_positives: Float[np.ndarray, " others"]
     auroc: Figure
     control: Figure | None = None
 

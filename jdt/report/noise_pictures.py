@@ -15,6 +15,7 @@ from jdt.report.noise_content import ID, OOD, Noise, NoiseAblation, NoiseScatter
 from jdt.report.noise_plots import (
     MOST_PANELS,
     NOT_MEASURED,
+    RHO,
     Axis,
     Panel,
     correlation_words,
@@ -32,8 +33,8 @@ from jdt.report.noise_words import (
     LSVR_WORDS,
     SVE_WORDS,
     figure_words,
+    in_order,
     role_words,
-    spectrum_words,
     stage_words,
     tuner_words,
 )
@@ -75,8 +76,8 @@ def noise_pictures(found: Noise) -> Iterator[Drawn]:
     yield from _accuracies(found, looks)
     yield from _spectra(found, looks)
     yield from _scatters(SCATTERS, found.scatters, looks)
-    if found.ablations:
-        yield Drawn(ABLATION, "What each term is worth", _ablation(found.ablations), "ablation")
+    if ablations := [one for one in found.ablations if any(one.change.values())]:
+        yield Drawn(ABLATION, "What each term is worth", _ablation(ablations), "ablation")
     yield from _fractions(found, looks)
     yield from _scatters(ROBUSTNESS, found.robustness, looks)
     if found.suspects:
@@ -118,7 +119,7 @@ def _accuracies(found: Noise, looks: _Looks) -> Iterator[Drawn]:
         for one in with_effect
     ]
     for more, some in _chunks(panels) if len(rates) > 1 else ():
-        what = f"Accuracy minus that at {lowest} noise, paired by seed,"
+        what = f"Accuracy minus that at {lowest} noise, paired by seed"
         drawn = _panels(some, Axis(_NOISE, "change of accuracy (pp)", 100.0, True), looks, what)
         yield Drawn(EFFECT, "What noise changes" + more, drawn, "accuracy")
 
@@ -153,15 +154,16 @@ def _spectra(found: Noise, looks: _Looks) -> Iterator[Drawn]:
                 yield Drawn(SPECTRA, f"{measure} against noise, centred by {center}{more}", drawn, "spectra")
         curved = [one for one in these if one.curve is not None]
         for more, some in _chunks(curved):
-            titles = [f"{shorten(one.name, 18)}, {names[one.tuner].split(' (')[0]}" for one in some]
+            titles = [names[one.tuner].partition(" (frozen")[0] for one in some]
             drawing = draw_spectra(some, titles, found.rates, looks.rates)
             alt = (
                 f"Singular values of features over their sum in falling order on a logarithmic axis, one line a noise "
-                f"rate ({', '.join(map(rate_percent, found.rates))}), in {len(some)} panels: {'; '.join(titles)}."
+                f"rate ({', '.join(map(rate_percent, found.rates))}), in {len(some)} panels: "
+                f"{'; '.join(f'{clean(one.name)}, {title}' for one, title in zip(some, titles, strict=True))}."
             )
             caption = (
                 "Singular values over their sum, the largest first, mean over seeds. A flatter line has a higher SVE, "
-                f"a higher first point a lower LSVR. {spectrum_words([center])}"
+                f"a higher first point a lower LSVR ({LSVR_WORDS}). Rows scaled to length 1, centred by {center}."
             )
             title = f"Spectra, centred by {center}{more}"
             yield Drawn(SPECTRA, title, picture("spectrum", drawing, alt, caption), "singular_values")
@@ -214,9 +216,7 @@ def _scatters(part: str, scatters: Sequence[NoiseScatter], looks: _Looks) -> Ite
                 rank = f", rank correlation {correlation_words(one.correlation)}" if one.correlation else ""
                 alt += f" {clean(one.title)}: {count} models{rank}."
             if any(one.correlation for one in some):
-                caption += (
-                    f" Above every panel: Spearman's rank correlation with its 95{NBSP}% interval where there is one."
-                )
+                caption += f" {RHO}: Spearman's rank correlation with its 95{NBSP}% interval where there is one."
             labels = f"{kind[0]} {kind[1]}"
             caption += f" {SVE_WORDS}." if "SVE" in labels else ""
             caption += f" {LSVR_WORDS}." if "LSVR" in labels else ""
@@ -228,7 +228,7 @@ def _scatters(part: str, scatters: Sequence[NoiseScatter], looks: _Looks) -> Ite
 def _ablation(ablations: Sequence[NoiseAblation]) -> Picture:
     labels = list(dict.fromkeys(name for one in ablations for name in one.change))
     series = [f"{clean(one.full)}, {rate_words(one.rate)}" for one in ablations]
-    roles = [role for role in (ID, OOD) if any(role in by for one in ablations for by in one.change.values())]
+    roles = in_order((role for one in ablations for by in one.change.values() for role in by), (ID, OOD))
     panels = {
         role_words(role): [
             {name: _bar(one.change[label][role]) for name, one in zip(series, ablations, strict=True)
@@ -285,9 +285,11 @@ def _suspects(found: NoiseSuspects) -> Iterator[Drawn]:
         if controls:
             words = "; ".join(f"{clean(one.name)} {correlation_words(control)}" for one, control in controls)
             caption += f" Permuted control, which should be at 0.5: {words}."
-        yield Drawn(ROC, "Which labels are wrong", picture("roc", draw_roc(found.rankings), alt, caption), "roc")
+        yield Drawn(
+            ROC, "How well wrong labels are found", picture("roc", draw_roc(found.rankings), alt, caption), "roc"
+        )
     shown, is_change = (found.change, True) if found.change else (found.retraining, False)
-    if shown:
+    if any(shown.values()):
         yield Drawn(RETRAINING, "Models without the suspects", _retraining(shown, is_change), "retraining")
 
 
@@ -300,7 +302,7 @@ def _retraining(shown: Mapping[str, Mapping[str, Figure]], is_change: bool) -> P
         for place in places
     ]
     label = "change of accuracy against the noisy source (pp)" if is_change else "accuracy (%)"
-    drawing = _bars(Groups([shorten(place) for place in places], {"": bars}, label), series)
+    drawing = _bars(Groups([shorten(place) for place in places], {"models trained anew": bars}, label), series)
     words = (
         f"{clean(arm)}: {', '.join(f'{clean(place)} {_change_or_share(one, is_change)}' for place, one in by.items())}"
         for arm, by in shown.items()

@@ -10,7 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from jdt.report.bars import BarLook
 from jdt.report.content import SHARE, Figure
@@ -21,6 +21,8 @@ from jdt.report.words import MINUS, decimal, percent, shorten
 from jdt.types import Float
 
 NOT_MEASURED = "not measured"
+RHO = "\N{GREEK SMALL LETTER RHO}"
+"""Spearman's rank correlation."""
 MOST_PANELS = 12
 """Panels of one figure; more make more figures."""
 _STYLES = ("-", "--", "-.", ":")
@@ -108,7 +110,8 @@ def draw_panels(
     for axes, panel in zip(grid, panels, strict=True):
         _title(axes, panel.title, wide)
         x = np.array(panel.x, np.float64)
-        apart = 0.014 * (float(np.ptp(x)) or 1.0)
+        span = float(np.ptp(x)) or 1.0
+        apart = 0.018 * span
         if axis.is_change:
             axes.axhline(0, color="#555555", linewidth=0.9)
         for name, figures in panel.lines.items():
@@ -120,6 +123,9 @@ def draw_panels(
             axes.yaxis.set_major_locator(MaxNLocator(6 if wide else 5))
             axes.yaxis.set_major_formatter(FuncFormatter(_signed if axis.is_change else _plain))
         _measured_ticks(axes, x)
+        # Also where nothing could be measured at the ends.
+        reach = 0.03 * span + apart * len(present) / 2
+        axes.set_xlim(float(x.min()) - reach, float(x.max()) + reach)
         grid_below(axes)
     figure.supxlabel(axis.x_label, fontsize=9.5)
     figure.supylabel(shorten(axis.y_label, 60), fontsize=9.5)
@@ -132,7 +138,7 @@ def draw_scatters(scatters: Sequence[NoiseScatter], looks: Mapping[float, LineLo
     """Two quantities of models, a dot each, by noise rate; the correlation of their ranks stands above every panel."""
     figure, grid, wide = _grid(len(scatters))
     for axes, one in zip(grid, scatters, strict=True):
-        words = f"\nrank correlation {correlation_words(one.correlation)}" if one.correlation else ""
+        words = f"\n{RHO} = {correlation_words(one.correlation)}" if one.correlation else ""
         _title(axes, one.title, wide, words)
         x, y = (part * (100 if unit == SHARE else 1) for part, unit in ((one.x, one.x_unit), (one.y, one.y_unit)))
         for rate, (colour, marker, _) in looks.items():
@@ -152,17 +158,24 @@ def draw_scatters(scatters: Sequence[NoiseScatter], looks: Mapping[float, LineLo
     figure.supxlabel(_with_unit(first.x_label, first.x_unit), fontsize=9.5)
     figure.supylabel(_with_unit(first.y_label, first.y_unit), fontsize=9.5)
     handles = [_handle(grid[0], (colour, marker, "none")) for colour, marker, _ in looks.values()]
-    _legend(figure, handles, [rate_words(rate) for rate in looks])
+    _legend(figure, handles, [rate_words(rate) for rate in looks], handle=1.0)
     return figure
 
 
 def draw_spectra(
     spectra: Sequence[NoiseSpectrum], titles: Sequence[str], rates: Sequence[float], looks: Mapping[float, LineLook]
 ) -> Drawing:
-    """Singular values over their sum in falling order, a line a noise rate, on a logarithmic axis."""
+    """Singular values over their sum in falling order, a line a noise rate, on a logarithmic axis.
+
+    Args:
+      spectra: A panel each, below the name of its set.
+      titles: What else stands above every panel: which features they are.
+      rates: Of the curves.
+      looks: Of all rates.
+    """
     figure, grid, wide = _grid(len(spectra))
     for axes, one, title in zip(grid, spectra, titles, strict=True):
-        _title(axes, title, wide)
+        _title(axes, one.name, wide, f"\n{title}")
         curves = np.zeros((0, 0)) if one.curve is None else one.curve
         places = np.arange(1, curves.shape[1] + 1)
         for rate, curve in zip(rates, curves, strict=True):
@@ -172,6 +185,8 @@ def draw_spectra(
                       markersize=4, markevery=max(1, int(known.sum()) // _EVERY))  # fmt: skip
         if (np.isfinite(curves) & (curves > 0)).any():
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(_plain_log))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             _nothing(axes)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -188,8 +203,8 @@ def draw_roc(rankings: Sequence[NoiseRanking]) -> Drawing:
     figure = Drawing(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 100], [0, 100], color=_PALE, linewidth=0.9, linestyle=(0, (1, 2)))
-    axes.annotate("chance", (78, 78), color="#555555", fontsize=8.5, rotation=0, ha="left", va="top",
-                  xytext=(4, -4), textcoords="offset points")  # fmt: skip
+    axes.annotate("chance", (52, 52), color="#555555", fontsize=8.5, ha="left", va="top", xytext=(4, -4),
+                  textcoords="offset points")  # fmt: skip
     handles, labels = [], []
     for i, one in enumerate(rankings):
         look = (KIND_COLOURS[i % len(KIND_COLOURS)], KIND_MARKERS[i % len(KIND_MARKERS)], _STYLES[i % len(_STYLES)])
@@ -199,6 +214,10 @@ def draw_roc(rankings: Sequence[NoiseRanking]) -> Drawing:
                   markevery=(max(0, len(x) // 16 * (i + 1) // 2), max(1, len(x) // 6)))  # fmt: skip
         handles.append(_handle(axes, look))
         labels.append(f"{shorten(one.name, 26)}: {correlation_words(one.auroc)}")
+    for one in rankings:
+        if one.control:
+            handles.append(_handle(axes, (_PALE, "none", ":")))
+            labels.append(f"{shorten(one.name, 26)}, permuted: {correlation_words(one.control)}")
     axes.set_xlim(-1, 101)
     axes.set_ylim(-1, 101)
     axes.set_xlabel("right labels that are suspected (%)")
@@ -270,15 +289,21 @@ def _handle(axes: Axes, look: LineLook) -> Artist:
     return axes.plot([], [], color=colour, marker=marker, linestyle=style, linewidth=1.6, markersize=5.5)[0]
 
 
-def _legend(figure: Drawing, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+def _legend(figure: Drawing, handles: Sequence[Artist], labels: Sequence[str], handle: float = 3.0) -> None:
     """Above all panels, in as many columns as fit."""
     if not labels:
         return
-    # A letter is about 0.085 inches wide, a handle with its gaps as wide as 8 letters.
-    fitting = max(1, int(float(figure.get_size_inches()[0]) / 0.085 / (max(map(len, labels)) + 8)))
+    across, down = map(float, figure.get_size_inches())
+    # A letter is about 0.08 inches wide, a handle with its gaps as wide as 8 letters.
+    fitting = min(len(labels), max(1, int(across / 0.08 / (max(map(len, labels)) + 8))))
+    lines = -(-len(labels) // fitting)
+    figure.set_size_inches(across, down + 0.2 * (lines - 1))
+    entries = list(zip(handles, (f" {label}" for label in labels), strict=True))
+    # Matplotlib fills column after column; a legend is read row by row.
+    by_column = [entry for column in range(fitting) for entry in entries[column::fitting]]
     # A leading space: matplotlib leaves out labels that begin with an underscore.
-    figure.legend(handles, [f" {label}" for label in labels], loc="outside upper left", frameon=False,
-                  ncols=min(fitting, len(labels)), handlelength=3.0)  # fmt: skip
+    figure.legend(*zip(*by_column, strict=True), loc="outside upper left", frameon=False, ncols=fitting,
+                  handlelength=handle)  # fmt: skip
 
 
 def _nothing(axes: Axes) -> None:
@@ -287,11 +312,15 @@ def _nothing(axes: Axes) -> None:
 
 
 def _with_unit(label: str, unit: str) -> str:
-    return f"{shorten(label, 60)} ({'%' if unit == SHARE else unit})"
+    return f"{shorten(label, 60)} ({'%' if unit == SHARE else shorten(unit)})"
 
 
 def _plain(value: float, _: int) -> str:
     return f"{round(value, 9):.4g}".replace("-", MINUS)
+
+
+def _plain_log(value: float, _: int) -> str:
+    return f"{value:.6g}".replace("-", MINUS)
 
 
 def _signed(value: float, _: int) -> str:

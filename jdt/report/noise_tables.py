@@ -22,7 +22,7 @@ from jdt.report.noise_content import (
     NoiseTuning,
 )
 from jdt.report.noise_plots import NOT_MEASURED, correlation_words, rate_percent, rate_words
-from jdt.report.noise_words import figure_words, spectrum_words, stage_words, tuner_words, verdict_words
+from jdt.report.noise_words import figure_words, in_order, spectrum_words, stage_words, tuner_words, verdict_words
 from jdt.report.parts import between, difference_cell, ends
 from jdt.report.thumbnails import embedded
 from jdt.report.words import ABSENT, NBSP, clean, decimal, figure_number, percent
@@ -95,8 +95,8 @@ def effect_table(sets: Sequence[NoiseSet], rates: Sequence[float], link: str) ->
 
 def tuning_table(tuning: Sequence[NoiseTuning], link: str) -> Table:
     """What every tuner reaches at every noise rate, and its gain over the linear probe and the MLP."""
-    roles = [role for role in (ID, OOD) if any(role in one.accuracy for one in tuning)]
-    others = [other for other in (LINEAR, MLP) if any(other in one.gain for one in tuning)]
+    roles = in_order((role for one in tuning for role in one.accuracy), (ID, OOD))
+    others = in_order((other for one in tuning for other in one.gain), (LINEAR, MLP))
     groups = tuple(
         Rows(
             tuple(
@@ -119,8 +119,8 @@ def tuning_table(tuning: Sequence[NoiseTuning], link: str) -> Table:
     )
     note = (
         f"Means over seeds with 95{NBSP}% intervals; differences are to the same models under another tuner, in "
-        "percentage points (pp), paired by seed, coloured where their interval leaves 0 out. The paper and the code that was "
-        "published with it weight the terms differently and are two methods: both are shown."
+        "percentage points (pp), paired by seed, coloured where their interval leaves 0 out. The paper and the code "
+        "that was published with it weight the terms differently and are two methods: both are shown."
     )
     return Table("Tuners at every noise rate", columns, groups, "What tuning repairs", note, (link,))
 
@@ -181,7 +181,7 @@ def retraining_table(found: NoiseSuspects, link: str) -> Table:
         for arm, by in found.retraining.items()
     )
     columns = (
-        Column("source"), *(Column(clean(place), True) for place in places),
+        Column("trained on"), *(Column(clean(place), True) for place in places),
         *(Column(f"{clean(place)}, minus noisy", True) for place in places if found.change),
     )  # fmt: skip
     note = f"Means over seeds with 95{NBSP}% intervals; differences in percentage points (pp), paired by seed."

@@ -7,7 +7,7 @@ from jdt.report.content import DIFFERENCE, SHARE, Figure
 from jdt.report.noise_content import EXPLORATORY, LINEAR, MISSED, NOT_RUN, REACHED, VERDICTS, NoiseBar
 from jdt.report.noise_plots import NOT_MEASURED
 from jdt.report.parts import between, ends
-from jdt.report.words import MINUS, NBSP, clean, decimal, figure_interval, figure_number, percent
+from jdt.report.words import MINUS, NBSP, capital, clean, decimal, figure_interval, figure_number, percent
 
 _TUNERS = {
     "linear": "linear probe",
@@ -28,21 +28,29 @@ _RESULTS = {REACHED: "reached", MISSED: "MISSED", EXPLORATORY: "exploratory", NO
 
 
 def tuner_words(tuner: str) -> str:
-    """What a tuner is called, e.g. "NMTune (paper form) without consistency"."""
+    """What a tuner is called, e.g. "NMTune (paper form)" or "NMTune without consistency"."""
     if tuner in _TUNERS:
         return _TUNERS[tuner]
     base, _, term = tuner.partition("-no-")
-    return f"{tuner_words(base)} without {clean(term)}" if term else clean(tuner)
+    if not term:
+        return clean(tuner)
+    # The paper form is the one that terms are left out of, unless the name says the other.
+    return f"{'NMTune' if base == 'nmtune' else tuner_words(base)} without {clean(term)}"
 
 
 def stage_words(tuner: str) -> str:
     """Which features a spectrum is of."""
-    return "before tuning (frozen features)" if tuner == LINEAR else f"after tuning: {tuner_words(tuner)}"
+    return "before tuning (frozen features)" if tuner == LINEAR else f"after {tuner_words(tuner)}"
 
 
 def role_words(role: str) -> str:
     """What a role means, e.g. "OOD (out of domain)"."""
     return f"{clean(role)} ({_ROLES[role]})" if role in _ROLES else clean(role)
+
+
+def in_order(names: Iterable[str], first: Sequence[str]) -> list[str]:
+    """Names without repetition: the known ones in their own order, then all others."""
+    return sorted(dict.fromkeys(names), key=lambda name: first.index(name) if name in first else len(first))
 
 
 def spectrum_words(centers: Iterable[str]) -> str:
@@ -72,11 +80,12 @@ def figure_words(figure: Figure) -> str:
 
 
 def bar_sentence(bar: NoiseBar) -> str:
-    """One requirement in a sentence, e.g. "C3, OOD accuracy falls: reached: +3.1 pp ..."."""
+    """One requirement in a sentence, e.g. "C3 (reached): OOD accuracy falls. Found: +3.1 pp ..."."""
     found = "; ".join(
         filter(None, [figure_words(bar.figure) if bar.figure else "", clean(bar.found) if bar.found else ""])
     )
-    return f"{clean(bar.name)}, {clean(bar.asked)}: {verdict_words(bar.verdict)}{f': {found}' if found else ''}."
+    said = f"{clean(bar.name)} ({verdict_words(bar.verdict)}): {capital(clean(bar.asked)).rstrip('.')}."
+    return f"{said} Found: {found.rstrip('.')}." if found else said
 
 
 def noise_summary(bars: Sequence[NoiseBar]) -> list[str]:

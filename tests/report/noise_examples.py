@@ -39,7 +39,7 @@ def _set(name, role, level, slope, *, is_mean=False):
     return NoiseSet(name, role, accuracy, effect, is_mean)
 
 
-def _spectrum(rng, name, role, tuner, center="column"):
+def _spectrum(name, role, tuner, center="column"):
     lift = 0.0 if tuner == "linear" else 0.3
     curve = np.array([np.exp(-np.arange(FEATURES) * (0.25 - 0.3 * r)) for r in RATES])
     curve[:, -1] = 0.0
@@ -63,10 +63,10 @@ def _ranking(name, power, auroc, control=None):
 def make_bars():
     return (
         NoiseBar("C0", "flips are as many as asked", "1,000 of 1,000 at 5 %; 6,000 of 6,000 at 30 %", "reached"),
-        NoiseBar("C3", "OOD accuracy falls from 0 to 30 % noise", "Spearman −1.00", "reached", change(0.051), True),
+        NoiseBar("C3", "OOD accuracy falls from 0 to 30 % noise", "Spearman -1.00", "reached", change(0.051), True),
         NoiseBar("C4", "Spearman of noise and LSVR at least 0.8 on OOD features", "", "missed",
                  figure(0.7, 0.4, 0.9, 25, "rank correlation")),
-        NoiseBar("C5", "slight noise helps in domain", "−0.2 pp at 5 %, +0.1 pp at 10 %", "exploratory", change(0.001)),
+        NoiseBar("C5", "slight noise helps in domain", "-0.2 pp at 5 %, +0.1 pp at 10 %", "exploratory", change(0.001)),
         NoiseBar("C6", "NMTune repairs OOD accuracy at 30 % noise by 0.5 pp", "", "reached", change(0.02), True),
         NoiseBar("C9", "more target images never hurt", "", "not run"),
     )  # fmt: skip
@@ -81,7 +81,7 @@ def make_noise(*, views=VIEWS, seed=0):
     ]
     sets += [_set(name, "OOD", 0.55 - 0.05 * i, 0.1 + 0.05 * i) for i, name in enumerate(names)]
     spectra = [
-        _spectrum(rng, name, "OOD" if "+" in name else "ID", tuner)
+        _spectrum(name, "OOD" if "+" in name else "ID", tuner)
         for name in ("cifar10_32", *names) for tuner in ("linear", "mlp", "nmtune")
     ]  # fmt: skip
     tuning = [
@@ -120,7 +120,7 @@ def make_noise(*, views=VIEWS, seed=0):
     ]
     return Noise(
         "Noisy pre-training, tiny_imagenet32 → cifar10_32",
-        "A share of the source labels is wrong, by rate; the target's are right. What does it cost, and what repairs it?",
+        "A share of the source labels is wrong, by rate; the target's are right. What does it cost?",
         RATES,
         bars=make_bars(),
         sets=tuple(sets),
@@ -136,7 +136,7 @@ def make_noise(*, views=VIEWS, seed=0):
             for role, level in (("ID", 0.5), ("OOD", 0.3)) for rate in (0.0, 0.3)
         ),
         suspects=suspects,
-        views={name: images for name in ("cifar10_32", *names)},
+        views=dict.fromkeys(("cifar10_32", *names), images),
         figures={"OOD/harm/30 %": change(-0.06), "OOD/NMTune minus linear/30 %": change(0.02),
                  "AUROC of confident learning": figure(0.93, 0.92, 0.94, 20000, "AUROC", "For planted wrong labels.")},
     )  # fmt: skip
