@@ -12,7 +12,7 @@ import optax
 
 from jdt.keys import key_for
 from jdt.sharding import MODELS, SHARED, each_device, place, run_in_waves
-from jdt.transfer.nmtune import Form, consistency, covariance_and_dominance, matmul
+from jdt.transfer.nmtune_losses import Form, consistency, covariance_and_dominance, matmul
 from jdt.transfer.tuning import Tuning
 from jdt.transfer.tuning_heads import HeadParams, TunedHead, initial_head, training_features
 from jdt.types import AnyArray, Array, Bool, Float, Int
