@@ -141,7 +141,7 @@ def nmtune(
     >>> draw = np.random.default_rng(0)
     >>> labels = draw.integers(0, 2, 100)
     >>> features = draw.normal(size=(100, 4)) + 3 * labels[:, None]
-    >>> tuned = nmtune(features, labels, settings=Tuning("nmtune", "code", epochs=100))
+    >>> tuned = nmtune(features, labels, settings=Tuning("nmtune", "paper", epochs=50, learning_rate=0.03))
     >>> tuned.logits(features).shape, bool((tuned.predict(features) == labels).mean() > 0.9)
     ((100, 2), True)
     """
