@@ -184,28 +184,37 @@ def checked_features(name: str, features: AnyArray) -> Float[np.ndarray, "models
 
 
 def checked_labels(
-    labels: AnyArray, examples: int, num_classes: int | None
+    labels: AnyArray, examples: int, num_classes: int | None, *, name: str = "the features", trains: bool = True
 ) -> tuple[Int[np.ndarray, " examples"], int]:
     """Labels as int32, and how many classes there are.
+
+    Args:
+      labels: One an example.
+      examples: How many there are.
+      num_classes: One more than the largest label when None.
+      name: What messages call the features they belong to.
+      trains: Whether one class, or one example, is too few.
 
     Raises:
       UserError: If they are no integers, not one an example, lie outside, or name one class only.
     """
     array = np.asarray(labels)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"the labels are {array.dtype} of shape {array.shape}, but must be integers [examples].")
+        raise UserError(
+            f"the labels of {name} are {array.dtype} of shape {array.shape}, but must be integers [examples]."
+        )
     if len(array) != examples:
-        raise UserError(f"there are features of {examples} examples, but {len(array)} labels: give one label each.")
-    if examples < 2:
+        raise UserError(f"{name} are of {examples} examples, but there are {len(array)} labels: give one label each.")
+    if trains and examples < 2:
         raise UserError(f"there is {examples} example, but at least two are needed.")
     count = int(array.max()) + 1 if num_classes is None else num_classes
     outside = np.flatnonzero((array < 0) | (array >= count))
     if len(outside):
         raise UserError(
-            f"{len(outside)} of {examples} labels lie outside 0..{count - 1} (first: {array[outside[0]]}, row "
-            f"{outside[0]}): number the classes from 0."
+            f"{len(outside)} of {examples} labels of {name} lie outside 0..{count - 1} (first: "
+            f"{array[outside[0]]}, row {outside[0]}): number the classes from 0."
         )
-    if len(np.unique(array)) < 2:
+    if trains and len(np.unique(array)) < 2:
         raise UserError(f"all labels are {array[0]}, but at least two classes are needed.")
     return array.astype(np.int32), count
 
@@ -230,7 +239,8 @@ def checked_views(
 
 
 def _require_finite(name: str, array: Float[np.ndarray, "models *views examples features"]) -> None:
-    sound = np.isfinite(array).all(axis=-1)
+    own = array[:1] if array.strides[0] == 0 else array  # A stack of one and the same is looked at once.
+    sound = np.isfinite(own).all(axis=-1)
     if sound.all():
         return
     rows = np.unique(np.nonzero(~sound)[-1])

@@ -62,7 +62,7 @@ def broken(array, *where):
     [
         (broken(FEATURES, [3, 70]), LABELS, None, "of 2 of 96 examples are NaN or infinite, in rows 3, 70"),
         (FEATURES, LABELS, broken(VIEWS, 1, 5), "the views of 1 of 96 examples are NaN or infinite, in rows 5"),
-        (FEATURES, LABELS[:90], None, "96 examples, but 90 labels"),
+        (FEATURES, LABELS[:90], None, "96 examples, but there are 90 labels"),
         (FEATURES, LABELS * 0, None, "all labels are 0"),
         (FEATURES, LABELS - 1, None, "lie outside 0..1 (first: -1"),
         (FEATURES, LABELS / 2, None, "must be integers"),
