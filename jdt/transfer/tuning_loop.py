@@ -1,18 +1,22 @@
 """Tuning on frozen features: the heads of many models at once, many steps in each call of one compiled program."""
 
+import contextlib
 import dataclasses
 import functools
+import importlib
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import threadpoolctl
 
 from jdt.keys import key_for
 from jdt.sharding import MODELS, SHARED, each_device, place, run_in_waves
-from jdt.transfer.nmtune import Form, consistency, covariance_and_dominance, matmul
+from jdt.transfer.nmtune_losses import Form, consistency, covariance_and_dominance, matmul
 from jdt.transfer.tuning import Tuning
 from jdt.transfer.tuning_heads import HeadParams, TunedHead, initial_head, training_features
 from jdt.types import AnyArray, Array, Bool, Float, Int
@@ -121,7 +125,19 @@ def tune_heads(
         accuracy, sound = _training_accuracy(on, head, mine, shared)
         return TunedHeads(head, history, sound & jnp.isfinite(history.loss).all(axis=1), accuracy)
 
-    return run_in_waves(sharing.waves, len(features), one_wave)
+    with _one_thread_of_blas():
+        return jax.block_until_ready(run_in_waves(sharing.waves, len(features), one_wave))
+
+
+@contextlib.contextmanager
+def _one_thread_of_blas() -> Iterator[None]:
+    """Let a device's decompositions run in its own thread: BLAS's would wait for cores that train other models.
+
+    On a busy machine they made a decomposition 45 times slower (benchmarks/NOTES.md).
+    """
+    importlib.import_module("scipy.linalg")  # JAX takes LAPACK from it, and only what is loaded can be limited.
+    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 def apply_heads(
