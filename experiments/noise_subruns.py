@@ -13,6 +13,9 @@ from experiments.influence_setup import identity, planned
 if TYPE_CHECKING:
     from experiments.noise_setup import Config
 
+FIRST_DRAW = 1 << 20
+"""Draws of noise from here on are no seed's of a study."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Said:
@@ -58,24 +61,35 @@ def clean_images(base: jdt.pipeline.Task) -> jdt.data.Dataset:
 
 
 def noisy_source(
-    source: jdt.data.Dataset, rate: float, seed: int, within: np.ndarray
+    source: jdt.data.Dataset, noise: jdt.plant.LabelNoise, rate: float, within: np.ndarray, *, seed: int, draw: int
 ) -> tuple[jdt.data.Dataset, np.ndarray]:
-    """A source in which a share of the labels is wrong, each that of another class.
+    """A source in which a share of the labels is noisy.
 
     Args:
       source: With its true labels.
-      rate: Share of the examples within, exactly (rounded).
-      seed: Of the noise.
+      noise: Its kind.
+      rate: Share of the examples within.
       within: bool `[examples]`: who may be mislabelled.
+      seed: Of the noise.
+      draw: Number of the draw, which no seed of a study has.
 
     Returns:
       The source with noisy labels, and which are wrong, bool `[examples]`.
+
+    Raises:
+      UserError: If no label is wrong, so that there is nothing to find.
     """
     labels, wrong = np.asarray(source.labels).copy(), np.zeros(len(source), bool)
-    draw, members, classes = jdt.plant.draws(seed, "suspects"), np.flatnonzero(within), len(source.class_names)
-    chosen = draw.permutation(members)[: round(rate * len(members))]
-    labels[chosen] = (labels[chosen] + draw.integers(1, classes, len(chosen))) % classes
-    wrong[chosen] = True
+    images = source.part(np.flatnonzero(within)).images if noise.kind == "instance" else None
+    made = jdt.plant.noisy_labels(
+        noise, labels[within], source.class_names, rate, seed=seed, ids=(draw,), images=images
+    )
+    labels[within], wrong[within] = made.labels, made.flipped
+    if not wrong.any():
+        raise jdt.UserError(
+            f"at a rate of {rate} none of {int(within.sum())} labels is wrong, so that there is nothing to find: raise "
+            "--suspect-rate or --unit-rate."
+        )
     return relabelled(source, labels, f"{source.name}, {rate:.0%} noise"), wrong
 
 

@@ -25,13 +25,14 @@ from experiments.noise_rankings import (
     spread,
 )  # fmt: skip
 from experiments.noise_repair import Repair, repaired
-from experiments.noise_subruns import Said, clean_images, listen, noise_seed, noisy_source, train
+from experiments.noise_subruns import FIRST_DRAW, Said, clean_images, listen, noise_seed, noisy_source, train
 
 if TYPE_CHECKING:
     from experiments.noise_setup import Config
 
 EXAMPLES, UNITS = "suspects", "suspect-units"
 """Folders of the run: models that find noisy examples, and noisy units."""
+FLIPS = jdt.plant.LabelNoise("flip_to_other")
 MASK_PERMUTATIONS = 10
 """Of mask rows, for the negative control of influence."""
 PARTS = 2
@@ -60,7 +61,11 @@ class Suspects:
 
 
 def find(
-    config: "Config", base: jdt.pipeline.Task, hosts: jdt.hosts.Hosts, say: Callable[..., None]
+    config: "Config",
+    base: jdt.pipeline.Task,
+    hosts: jdt.hosts.Hosts,
+    say: Callable[..., None],
+    noise: jdt.plant.LabelNoise = FLIPS,
 ) -> Suspects | None:
     """Plant noise, train models on random subsets, rank examples and units, and train without the suspects.
 
@@ -69,6 +74,7 @@ def find(
       base: The source with its true labels, its units and targets.
       hosts: The processes that share the models.
       say: Prints.
+      noise: Kind of the noise in examples; noisy units have flips to any other class.
 
     Returns:
       What was found; None while other processes have models to train.
@@ -79,7 +85,7 @@ def find(
     require_searchable(config, base)
     halves = jdt.analyses.halves(np.asarray(clean_images(base).labels), config.seed)
     # Both runs first: other processes may train one while this one trains the other.
-    tasks = [_examples_task(config, base), _units_task(config, base)]
+    tasks = [_examples_task(config, base, noise), _units_task(config, base)]
     trained = [
         train(config, name, task, hosts, say, more)
         for name, (task, more, _) in zip((EXAMPLES, UNITS), tasks, strict=True)
@@ -111,8 +117,9 @@ def require_searchable(config: "Config", base: jdt.pipeline.Task) -> None:
         raise jdt.UserError(
             f"drop is {config.drop}, but of {num_examples} examples 0 to {num_examples // 2} can be dropped."
         )
+    there = np.unique(np.asarray(base.source.labels)[base.units.of_example != jdt.masks.OUTSIDE])
     labels = np.asarray(clean_images(base).labels)
-    few = np.flatnonzero(np.bincount(labels, minlength=len(base.source.class_names)) < 2)
+    few = there[np.bincount(labels, minlength=len(base.source.class_names))[there] < 2]
     if len(few):
         raise jdt.UserError(
             f"class {base.source.class_names[few[0]]!r} has fewer than 2 images in the source's test split "
@@ -125,9 +132,11 @@ _Planned = tuple[jdt.pipeline.Task, dict[str, Any], np.ndarray]
 """A task, what else decides its numbers, and which examples are wrong (of their units: which are noisy)."""
 
 
-def _examples_task(config: "Config", base: jdt.pipeline.Task) -> _Planned:
+def _examples_task(config: "Config", base: jdt.pipeline.Task, noise: jdt.plant.LabelNoise) -> _Planned:
     inside = base.units.of_example != jdt.masks.OUTSIDE
-    source, flipped = noisy_source(base.source, config.suspect_rate, noise_seed(config), inside)
+    source, flipped = noisy_source(
+        base.source, noise, config.suspect_rate, inside, seed=noise_seed(config), draw=FIRST_DRAW
+    )
     if config.suspect_units == "examples":
         of_example = np.full(len(inside), jdt.masks.OUTSIDE, np.int32)
         of_example[inside] = np.arange(inside.sum())
@@ -137,7 +146,8 @@ def _examples_task(config: "Config", base: jdt.pipeline.Task) -> _Planned:
         labels = np.asarray(base.source.labels)
         units = jdt.masks.parse(config.suspect_units, labels, base.source.class_names)
         units = jdt.masks.divided(units, labels, PARTS, config.seed)
-    return _on_subsets(config, base, source, units), {"suspects": EXAMPLES, "rate": config.suspect_rate}, flipped
+    more = {"suspects": EXAMPLES, "rate": config.suspect_rate, "noise": jdt.config.to_plain(noise)}
+    return _on_subsets(config, base, source, units), more, flipped
 
 
 def _units_task(config: "Config", base: jdt.pipeline.Task) -> _Planned:
@@ -145,7 +155,7 @@ def _units_task(config: "Config", base: jdt.pipeline.Task) -> _Planned:
     noisy = np.zeros(len(base.units), bool)
     noisy[key.permutation(len(noisy))[: config.noisy_units]] = True
     within = (base.units.of_example != jdt.masks.OUTSIDE) & noisy[base.units.of_example]
-    source, _ = noisy_source(base.source, config.unit_rate, noise_seed(config), within)
+    source, _ = noisy_source(base.source, FLIPS, config.unit_rate, within, seed=noise_seed(config), draw=FIRST_DRAW + 1)
     units = jdt.masks.divided(base.units, np.asarray(base.source.labels), PARTS, config.seed)
     more = {"suspects": UNITS, "rate": config.unit_rate, "noisy": int(noisy.sum())}
     return _on_subsets(config, base, source, units), more, noisy
