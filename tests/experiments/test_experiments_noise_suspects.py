@@ -34,8 +34,8 @@ class Config(influence_setup.Config):
 def config(out, **changes):
     return Config(
         **{
-            "out": out, "model": f"{__name__}:Linear", "plan": "matmul", "devices": 1, "num_models": 32,
-            "block_size": 16, "target_test_split": "test[:100]", "estimators": ("ridge",),
+            "out": out, "model": f"{__name__}:Linear", "plan": "matmul", "devices": 1, "num_models": 16,
+            "block_size": 16, "target_test_split": "test[:100]", "estimators": ("difference",),
             "recipe": jdt.train.Recipe(epochs=3, batch_size=64, learning_rate=0.1), **changes,
         }
     )  # fmt: skip
@@ -106,18 +106,15 @@ def test_a_search_is_repeated_without_training_and_saved(study, capsys):
     assert saved["repair"]["accuracy"] == {arm: v.tolist() for arm, v in found.repair.accuracy.items()}
 
 
-def test_a_search_waits_for_other_processes_and_goes_on_from_what_they_did(study, tmp_path):
-    asked = dataclasses.replace(study[0], out=tmp_path / "run", num_models=8, block_size=4, drop=0)
+def test_a_search_by_classes_waits_for_other_processes_and_knows_every_label(study, tmp_path):
+    """Models know the class of an example that they never saw, from the other part of its unit."""
+    changes = {"suspect_units": "classes", "num_models": 8, "block_size": 4, "drop": 0}
+    asked = dataclasses.replace(study[0], out=tmp_path / "run", **changes)
     assert searched(asked, jdt.hosts.Hosts(0, 2)) is None
-    assert searched(asked, jdt.hosts.Hosts(1, 2)) is not None
-    assert searched(asked).repair is None
-
-
-def test_units_of_classes_are_known_to_models_that_never_saw_the_example(study, tmp_path):
-    asked = dataclasses.replace(study[0], out=tmp_path / "run", suspect_units="classes", num_models=16, drop=0)
-    examples = searched(asked).examples
-    assert examples.rankings[CONFIDENT].detection.value > 0.7
-    assert not len(examples.never_in)
+    found = searched(asked)
+    assert found.repair is None
+    assert found.examples.rankings[CONFIDENT].detection.value > 0.7
+    assert not len(found.examples.never_in)
 
 
 @pytest.mark.parametrize(
