@@ -123,7 +123,6 @@ def train(
         "experiment": f"noisy_pretraining/{out.name}",
         "target": [target.name for target in task.targets],
         "transfer": list(task.modes) if task.targets else [],
-        "units": config.suspect_units.partition(":")[0],
         "noise_seed": noise_seed(config),
         **more,
     }
@@ -153,7 +152,8 @@ def listen(config: "Config", name: str, task: jdt.pipeline.Task, clean: jdt.data
     ids: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     of_clean: list[list[np.ndarray]] = []  # Of each block, in pieces.
-    alike, asked, directions = np.zeros((len(labels), len(clean))), np.zeros(len(labels), int), ()
+    alike, asked = np.zeros((len(labels), len(clean))), np.zeros(len(labels), int)
+    shown = centre = np.empty((0, 0, 0))
     raw: list[np.ndarray] = []
     for kind, said in jdt.pipeline.own_outputs(run, task.ensemble, images):
         if kind == "clean":
@@ -168,7 +168,7 @@ def listen(config: "Config", name: str, task: jdt.pipeline.Task, clean: jdt.data
         if said.first == 0:
             features = np.concatenate(raw, axis=1)
             centre = features.mean(axis=1, keepdims=True)
-            directions = _directions(features, centre), centre
+            shown = _directions(features, centre)
         rows = slice(said.first, said.first + said.probabilities.shape[1])
         members = task.units.members(said.masks)[:, rows]
         absent = ~members & there[rows]
@@ -177,7 +177,6 @@ def listen(config: "Config", name: str, task: jdt.pipeline.Task, clean: jdt.data
         one = labels[rows]
         out[said.first] = jdt.analyses.out_of_sample(said.probabilities, ~absent, one, out.get(said.first))
         inside[said.first] = jdt.analyses.in_sample(said.probabilities, members, one, inside.get(said.first))
-        shown, centre = directions
         for own, who, images_of in zip(_directions(said.features, centre), absent, shown, strict=True):
             alike[np.flatnonzero(who) + said.first] += own[who] @ images_of.T
         asked[rows] += absent.sum(axis=0)

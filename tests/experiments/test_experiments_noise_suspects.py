@@ -97,6 +97,7 @@ def test_a_search_is_repeated_without_training_and_saved(study, capsys):
     asked, found = study
     before = {path: path.read_bytes() for path in asked.out.rglob("blocks/*.json")}
     again = searched(asked)
+    assert again is not None
     assert {path: path.read_bytes() for path in asked.out.rglob("blocks/*.json")} == before
     noise_suspects.save(asked, again)
     saved = json.loads((asked.out / "suspects.json").read_text())
@@ -112,6 +113,7 @@ def test_a_search_by_classes_waits_for_other_processes_and_knows_every_label(stu
     asked = dataclasses.replace(study[0], out=tmp_path / "run", **changes)
     assert searched(asked, jdt.hosts.Hosts(0, 2)) is None
     found = searched(asked)
+    assert found is not None
     assert found.repair is None
     assert found.examples.rankings[CONFIDENT].detection.value > 0.7
     assert not len(found.examples.never_in)
