@@ -54,6 +54,7 @@ def study(tmp_path_factory):
 def test_planted_labels_are_found_and_permuted_truth_is_not(study):
     asked, found = study
     examples, units = found.examples, found.units
+    assert units is not None
     base = influence_setup.make_task(asked)
     assert examples.planted.sum() == round(0.2 * len(base.source)) == (examples.given != base.source.labels).sum()
     for name in RANKINGS:
@@ -126,6 +127,8 @@ def test_a_search_by_classes_waits_for_other_processes_and_knows_every_label(stu
         ({"suspect_rate": 1e-6}, "nothing to find"),
         ({"unit_rate": 0.0}, "unit-rate is 0.0"),
         ({"noisy_units": 30}, "of 30 units 1 to 29 can be noisy"),
+        ({"num_models": 3}, "num-models is 3"),
+        ({"num_models": 5}, "num-models is 5, which is odd"),
         ({"drop": 2000}, "drop is 2000, but of 2100 examples"),
         ({"suspect_units": "pictures"}, "units is 'pictures'"),
         ({"source_test_split": "test[:40]"}, "fewer than 2 images"),
