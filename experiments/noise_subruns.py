@@ -13,6 +13,8 @@ from experiments.influence_setup import identity, planned
 if TYPE_CHECKING:
     from experiments.noise_setup import Config
 
+SMALLEST = 1e-6
+"""Probability below which logarithms fall no more: a class that a model never saw would outweigh all others."""
 FIRST_DRAW = 1 << 20
 """Draws of noise from here on are no seed's of a study."""
 
@@ -29,7 +31,8 @@ class Said:
       out: Of models that did not train on an example.
       inside: Of models that did.
       similarity: float64 `[examples, images]`: cosine of features, mean over the models of `out`.
-      clean: float32 `[models, images, classes]`: probabilities of the clean images that score.
+      clean: float32 `[models, images, classes]`: log-probabilities of the clean images that score, no less than that of
+        `SMALLEST`.
       clean_labels: int `[images]`.
     """
 
@@ -162,7 +165,7 @@ def listen(config: "Config", name: str, task: jdt.pipeline.Task, clean: jdt.data
                 masks.append(said.masks)
                 of_clean.append([])
                 raw = []
-            of_clean[-1].append(said.probabilities)
+            of_clean[-1].append(np.log(np.maximum(said.probabilities, SMALLEST)))
             raw.append(said.features)
             continue
         if said.first == 0:

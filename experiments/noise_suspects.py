@@ -41,8 +41,6 @@ MASK_PERMUTATIONS = 10
 """Of mask rows, for the negative control of influence."""
 PARTS = 2
 """Parts of a unit that masks switch, so that models know its classes without having seen a part of it."""
-SMALLEST = 1e-6
-"""Probability below which logarithms fall no more: a class that a model never saw would outweigh all others."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,11 +193,10 @@ def _examples_found(config: "Config", task: jdt.pipeline.Task, flipped: np.ndarr
     said, labels = listen(config, EXAMPLES, task, clean), np.asarray(task.source.labels)
     learned = jdt.analyses.confident_learning(said.out.mean, labels)
     weights = jdt.analyses.neighbour_weights(said.similarity, NEAREST)
-    log_clean = np.log(np.maximum(said.clean, SMALLEST))
 
     def influence(masks: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
         return jdt.analyses.influence_scores(
-            task.units.members(masks), log_clean, labels, said.clean_labels, weights, paired=said.paired
+            task.units.members(masks), said.clean, labels, said.clean_labels, weights, paired=said.paired
         )
 
     scores = {
@@ -224,7 +221,8 @@ def _units_found(
 ) -> Found:
     said, labels = listen(config, UNITS, task, clean), np.asarray(task.source.labels)
     learned = jdt.analyses.confident_learning(said.out.mean, labels)
-    own = said.clean[:, np.arange(len(clean)), said.clean_labels].mean(axis=1, keepdims=True, dtype=np.float64)
+    confidence = np.exp(said.clean[:, np.arange(len(clean)), said.clean_labels])
+    own = confidence.mean(axis=1, keepdims=True, dtype=np.float64)
     estimator = jdt.estimators.named(config.estimators)[0]
 
     def influence(masks: np.ndarray) -> np.ndarray:

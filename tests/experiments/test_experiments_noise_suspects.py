@@ -108,6 +108,23 @@ def test_a_search_is_repeated_without_training_and_saved(study, capsys):
     assert saved["repair"]["accuracy"] == {arm: v.tolist() for arm, v in found.repair.accuracy.items()}
 
 
+def test_models_are_asked_under_their_own_heads_and_only_where_they_were_kept(study):
+    asked, found = study
+    task = influence_setup.make_task(asked)
+    images = task.source.images[:10]
+    run = jdt.open_run(asked.out / "suspects")
+    pieces = list(jdt.pipeline.own_outputs(run, task.ensemble, {"some": images}, at_once=6))
+    assert [(name, said.first, len(said.models)) for name, said in pieces] == [("some", 0, 16), ("some", 6, 16)]
+    alone = run.source_model(3, network=task.network).apply(images)
+    logits = np.asarray(alone.logits, np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    whole = np.concatenate([said.probabilities for _, said in pieces], axis=1)
+    np.testing.assert_allclose(whole[3], expected, atol=1e-5)
+    np.testing.assert_array_equal(pieces[0][1].masks, run.mask())
+    with pytest.raises(jdt.UserError, match="keeps no source models"):
+        next(jdt.pipeline.own_outputs(jdt.open_run(asked.out / found.repair.run), task.ensemble, {"some": images}))
+
+
 def test_a_search_by_classes_waits_for_other_processes_and_knows_every_label(study, tmp_path):
     """Models know the class of an example that they never saw, from the other part of its unit."""
     changes = {"suspect_units": "classes", "num_models": 8, "block_size": 4, "drop": 0}
