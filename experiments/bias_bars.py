@@ -4,7 +4,6 @@ The bars are those of section 6 of the specification of arXiv 2207.02842 (B2 to 
 They are not to be tuned: where one is missed, more data, width or epochs are what is to be changed.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ import jdt
 from experiments.bias_blame import ALL, BLAMED, Blame
 from experiments.bias_measures import ACCURACY, ASR, SHIFT, SKEW, Measured, find
 from experiments.bias_setup import CLEAN, SCRATCH, Study
+from experiments.verdicts import Verdict
 
 TRANSFERS, ACCURACY_GAP, WEAKER_SEEDS = 0.30, 0.02, 0.8
 """B2: least gap of attack success in fixed mode. B3: clean accuracies agree; share of seeds where full is weaker."""
@@ -25,25 +25,6 @@ PLANTED_AUROC = 0.95
 """A unit that carries the pattern must be above one that does not so often; of the bias, what B5 allows may be left."""
 SHAM, NULL_SKEW = 0.03, 0.03
 """A sham must not transfer more, anywhere; the skew of a source without correlation. Both in absolute value."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Whether one requirement was met.
-
-    Attributes:
-      name: Of the requirement.
-      passed: None where the study does not have what it asks for.
-      words: Figures and the bar.
-    """
-
-    name: str
-    passed: bool | None
-    words: str
-
-    def __str__(self) -> str:
-        result = {True: "reached", False: "MISSED", None: "not asked"}[self.passed]
-        return f"{self.name}: {self.words}: {result}."
 
 
 def judge(study: Study, measured: Sequence[Measured]) -> list[Verdict]:

@@ -7,7 +7,6 @@ import numpy as np
 
 import jdt
 from experiments import bias_page, bias_terminal
-from experiments.bias_bars import Verdict
 from experiments.bias_blame import Blame
 from experiments.bias_measures import (
     ASR,
@@ -17,6 +16,7 @@ from experiments.bias_measures import (
     find,
 )
 from experiments.bias_setup import CLEAN, SCRATCH, Config, Study
+from experiments.verdicts import Verdict
 
 FILE = "bias.json"
 

@@ -33,7 +33,7 @@ def digits_truth(source: str, units: str, unit_names: Sequence[str]) -> jdt.pipe
 def publish(
     run: jdt.store.Run,
     targets: Sequence[jdt.pipeline.TargetData],
-    modes: Sequence[jdt.pipeline.Mode],
+    modes: Sequence[str],
     say: Callable[..., None],
     *,
     title: str,

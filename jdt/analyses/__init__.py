@@ -2,7 +2,8 @@
 
 Counterfactual curves; which images a source unit drives although they are labelled otherwise, which unit is to blame
 for a failure, which source images leak into a target image or mislead it; perceptual similarity of images; what a
-pattern on test images does to predictions, and whether groups are treated alike (arXiv 2207.02842).
+pattern on test images does to predictions, and whether groups are treated alike (arXiv 2207.02842); spectra of features
+(arXiv 2309.17002).
 
 >>> import numpy as np
 >>> images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -82,6 +83,10 @@ from jdt.analyses.similarity import SURELY_A_COPY as SURELY_A_COPY
 from jdt.analyses.similarity import Copies as Copies
 from jdt.analyses.similarity import nearest_copies as nearest_copies
 from jdt.analyses.similarity import similarity_of as similarity_of
+from jdt.analyses.spectra import effective_rank as effective_rank
+from jdt.analyses.spectra import lsvr as lsvr
+from jdt.analyses.spectra import singular_values as singular_values
+from jdt.analyses.spectra import sve as sve
 from jdt.analyses.subpopulations import Subpopulation as Subpopulation
 from jdt.analyses.subpopulations import natural_matches as natural_matches
 from jdt.analyses.subpopulations import subpopulations as subpopulations

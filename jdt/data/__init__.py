@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jdt.data.augment import draw_windows as draw_windows
     from jdt.data.augment import normalise as normalise
     from jdt.data.augment import random_crop_flip as random_crop_flip
+    from jdt.data.bank import augmented_views as augmented_views
     from jdt.data.base import NO_STAMP as NO_STAMP
     from jdt.data.base import Dataset as Dataset
     from jdt.data.base import Stamps as Stamps
@@ -56,6 +57,7 @@ _HOMES = {
     "draw_windows": "jdt.data.augment",
     "normalise": "jdt.data.augment",
     "random_crop_flip": "jdt.data.augment",
+    "augmented_views": "jdt.data.bank",
     "NO_STAMP": "jdt.data.base",
     "Dataset": "jdt.data.base",
     "Stamps": "jdt.data.base",
@@ -100,6 +102,7 @@ __all__ = [
     "Windows",
     "as_shown",
     "attribute",
+    "augmented_views",
     "cache_root",
     "captions",
     "crop_key",

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from jdt.pipeline.blocks import transferred
 from jdt.pipeline.source_models import block_variables, described_source_model
 from jdt.pipeline.task import Mode, TargetData, stored_targets
 from jdt.train import PLANS, Ensemble, Recipe
-from jdt.transfer import FixedFeature, FullNetwork
+from jdt.transfer import FixedFeature, FullNetwork, Tuning
 
 _WIDEST = 1 << 12
 
@@ -47,7 +47,7 @@ class AddedTarget:
     target: TargetData
     ensemble: Ensemble
     design: Design
-    modes: tuple[Mode, ...] = ("fixed",)
+    modes: tuple[str, ...] = ("fixed",)
     head: FixedFeature = dataclasses.field(default_factory=FixedFeature)
     full: FullNetwork = dataclasses.field(default_factory=FullNetwork)
     start: Variables | None = None
@@ -83,6 +83,11 @@ class AddedTarget:
         if "full" in self.modes or self.head.solver == "sgd":
             count = len(self.target.train.class_names)
             check_width(self.ensemble.network.with_classes(count), self.ensemble.image_shape, count)
+
+    @property
+    def tuners(self) -> Mapping[str, Tuning]:
+        """None: a target that is added later is transferred to as it is, or as a whole."""
+        return {}
 
     @property
     def targets(self) -> tuple[TargetData, ...]:
@@ -176,8 +181,13 @@ def added_target(
             raise ValueError(f"width of the plan is {width!r}")
     except (KeyError, TypeError, ValueError) as error:
         _refuse(run, error)
-    modes = modes or run.modes  # pyright: ignore[reportAssignmentType]
-    if full is not None and tuned != full and "full" in modes:
+    chosen = modes or tuple(mode for mode in run.modes if mode in get_args(Mode))
+    if not chosen:
+        raise checks.UserError(
+            f"{run.path} tunes heads ({', '.join(run.modes)}), which a target that is added later does not: pass "
+            "--transfer fixed."
+        )
+    if full is not None and tuned != full and "full" in chosen:
         raise checks.UserError(
             f"{run.path} fine-tunes with {to_plain(tuned)}, and other settings are asked for: leave out --full..., so "
             "that all targets are treated alike."
@@ -194,7 +204,7 @@ def added_target(
     )
     start = None if start_from is None else load_variables(start_from, ensemble.network, about.image_shape, head=False)
     return AddedTarget(
-        run, target, ensemble, design, modes, head, tuned, start, _baseline_models(run), allow_overlap
+        run, target, ensemble, design, chosen, head, tuned, start, _baseline_models(run), allow_overlap
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import importlib.util
+import itertools
 import logging
 import math
 import time
@@ -14,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdt import checks, store
+from jdt.analyses import singular_values
 from jdt.data import Dataset
 from jdt.hosts import ALONE, Hosts, next_block
 from jdt.masks import OUTSIDE, sample
 from jdt.models import Variables
 from jdt.outputs import example_outputs
 from jdt.pipeline.saving import SavedModels, require_savable
-from jdt.pipeline.task import Mode, TargetData, Task, Transfers, settings_of
+from jdt.pipeline.task import TargetData, Task, Transfers, settings_of
 from jdt.sharding import SHARED, place
 from jdt.train import (
     Checkpoints,
@@ -34,7 +36,16 @@ from jdt.train import (
     source_data,
     train,
 )
-from jdt.transfer import FixedFeature, FrozenFeatures, transfer_fixed, transfer_full
+from jdt.transfer import (
+    FixedFeature,
+    FrozenFeatures,
+    TunedTransfer,
+    Tuning,
+    transfer_fixed,
+    transfer_full,
+    transfer_tuned,
+    view_bank,
+)
 from jdt.types import Bool, Float, Int
 
 logger = logging.getLogger(__name__)
@@ -237,25 +248,48 @@ def transferred(
       All columns by name, and what the block's record says of the transfer.
     """
     ensemble, randomness_ids, arrays = task.ensemble, task.design.randomness_id(model_ids), dict(columns)
-    for mode in task.modes:
-        features_of = FrozenFeatures(ensemble, variables, _uses(task.targets))
-        for target in task.targets:
-            found, sound = _transfer(task, ensemble, variables, target, mode, randomness_ids, features_of=features_of)
+    features_of = FrozenFeatures(ensemble, variables, _uses(task))
+    for target in task.targets:
+        banks = _banks(task, target)
+        features_of.expect(bank.fingerprint for bank in banks.values())
+        for mode in task.modes:
+            found, sound = _transfer(
+                task, ensemble, variables, target, mode, randomness_ids, features_of=features_of, bank=banks.get(mode)
+            )
             found = named_columns(found, mode)
             arrays |= {name: _rows(value, finite & sound) for name, value in found.items()}
     return arrays, _baseline(task, ensemble) if block == 0 else {}
 
 
-def named_columns(found: Mapping[str, Mapping[str, np.ndarray]], mode: Mode) -> dict[str, np.ndarray]:
+def named_columns(found: Mapping[str, Mapping[str, np.ndarray]], mode: str) -> dict[str, np.ndarray]:
     """Columns by the names of the store, of columns by test split."""
     return {
         f"targets/{test}/{mode}/{name}": value for test, columns in found.items() for name, value in columns.items()
     }
 
 
-def _uses(targets: Sequence[TargetData]) -> dict[str, int]:
-    """How many targets have each dataset, by fingerprint: variants share test images, and some training images."""
-    return collections.Counter(one.fingerprint for target in targets for one in (target.train, target.all_tests))
+def _uses(task: Transfers) -> dict[str, int]:
+    """How often features of each dataset are asked for, by fingerprint: variants and modes share images."""
+    found: collections.Counter[str] = collections.Counter()
+    for target, mode in itertools.product(task.targets, task.modes):
+        settings = settings_of(task, target, mode)
+        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.solver == "convex"):
+            found.update((target.train.fingerprint, target.all_tests.fingerprint))
+    return found
+
+
+def _banks(task: Transfers, target: TargetData) -> dict[str, Dataset]:
+    """Augmented views of a target's training images by the tuner that reads them; made once where tuners agree."""
+    made: dict[tuple[Any, ...], Dataset | None] = {}
+    found = {}
+    for mode, tuner in task.tuners.items():
+        if mode in task.modes:
+            key = (tuner.reads_views, tuner.num_views, tuner.flip, tuner.crop)
+            if key not in made:
+                made[key] = view_bank(target.train, tuner, task.design.seed)
+            if (bank := made[key]) is not None:
+                found[mode] = bank
+    return found
 
 
 def _initial(task: Transfers, ensemble: Ensemble, randomness_ids: Int[np.ndarray, " models"]) -> Variables:
@@ -291,10 +325,11 @@ def _transfer(
     ensemble: Ensemble,
     variables: Variables,
     target: TargetData,
-    mode: Mode,
+    mode: str,
     randomness_ids: Int[np.ndarray, " models"],
     measured: Dataset | None = None,
     features_of: FrozenFeatures | None = None,
+    bank: Dataset | None = None,
 ) -> tuple[dict[str, dict[str, np.ndarray]], Bool[np.ndarray, " models"]]:
     """Columns of one target in one mode, by the names of its test split and views; which models it left finite.
 
@@ -305,6 +340,13 @@ def _transfer(
     if isinstance(settings, FixedFeature) and settings.solver == "convex":
         transferred = transfer_fixed(ensemble, variables, target.train, tests, settings, features_of)
         columns: dict[str, Any] = {"gradient_norm": transferred.gradient_norm}
+    elif isinstance(settings, Tuning):
+        transferred = transfer_tuned(
+            ensemble, variables, target.train, tests, settings,
+            target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed, features_of=features_of,
+            bank=bank,
+        )  # fmt: skip
+        sound, columns = np.asarray(transferred.finite), {"loss": transferred.loss}
     else:
         transferred = transfer_full(
             ensemble, variables, target.seen_by(settings.recipe), tests, settings,
@@ -318,8 +360,22 @@ def _transfer(
         logits = jnp.asarray(transferred.logits[:, first : first + len(test)])
         outputs = example_outputs(logits, jnp.asarray(test.labels))
         found[name] = jax.tree.map(np.asarray, jax.device_get({**outputs._asdict(), **columns}))
+        if isinstance(transferred, TunedTransfer):
+            found[name] |= _spectra(transferred.features[:, first : first + len(test)], sound)
         first += len(test)
     return found, sound
+
+
+def _spectra(
+    features: Float[Any, "models examples features"], sound: Bool[np.ndarray, " models"]
+) -> dict[str, np.ndarray]:
+    """Singular values of the features that heads read, by column; blank for models that are not finite."""
+    read, found = np.asarray(features), {}
+    for center, column in store.SPECTRA.items():
+        found[column] = np.full((len(read), read.shape[-1]), np.nan)
+        if sound.any():
+            found[column][sound] = singular_values(read[sound], center=center, zero_rows="keep")
+    return found
 
 
 def _source_accuracy(

@@ -4,8 +4,8 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,10 +17,11 @@ from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.plant import Planted
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
-from jdt.transfer import FixedFeature, FullNetwork, tuned_ensemble
+from jdt.transfer import FixedFeature, FullNetwork, Tuning, tuned_ensemble
 from jdt.types import Int
 
 Mode = Literal["fixed", "full"]
+"""The modes of transfer that every task knows; the names of its tuners are modes, too."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ class Transfers(Protocol):
         ...
 
     @property
-    def modes(self) -> tuple[Mode, ...]:
+    def modes(self) -> tuple[str, ...]:
         """Kinds of transfer."""
         ...
 
@@ -159,6 +160,11 @@ class Transfers(Protocol):
         ...
 
     @property
+    def tuners(self) -> Mapping[str, Tuning]:
+        """How heads, and small networks under them, are tuned on frozen features, by name of the mode."""
+        ...
+
+    @property
     def start(self) -> Variables | None:
         """Variables of one model, which the source models start from; None where they start at random."""
         ...
@@ -175,8 +181,10 @@ def stored_targets(targets: Sequence[TargetData]) -> dict[str, store.Target]:
     return {name: store.Target(np.asarray(data.labels), data.class_names) for name, data in tests.items()}
 
 
-def settings_of(task: Transfers, target: TargetData, mode: Mode) -> FixedFeature | FullNetwork:
+def settings_of(task: Transfers, target: TargetData, mode: str) -> FixedFeature | FullNetwork | Tuning:
     """How models are transferred to a target in one mode: its own way, or the task's."""
+    if mode in task.tuners:
+        return task.tuners[mode]
     return (target.full or task.full) if mode == "full" else (target.head or task.head)
 
 
@@ -196,7 +204,7 @@ class Task:
       recipe: How it is trained.
       plan: How a block shares the device.
       head: How heads are fitted.
-      modes: Kinds of transfer: `fixed`, `full` or both.
+      modes: Kinds of transfer: `fixed`, `full`, names of tuners.
       full: How whole networks are fine-tuned.
       precision: What training computes in.
       num_devices: Devices of this process that share each block.
@@ -206,6 +214,8 @@ class Task:
       start: Variables of one model that every source model starts from, under a head of its own; None to start at
         random.
       planted: Truth that was planted in the source, and where.
+      tuners: How heads, and small networks under them, are tuned on frozen features, by name of the mode. The store
+        then keeps singular values of the features that these heads read.
     """
 
     source: Dataset
@@ -219,7 +229,7 @@ class Task:
     recipe: Recipe
     plan: Plan
     head: FixedFeature
-    modes: tuple[Mode, ...] = ("fixed",)
+    modes: tuple[str, ...] = ("fixed",)
     full: FullNetwork = dataclasses.field(default_factory=FullNetwork)
     precision: Precision = "float32"
     num_devices: int = 1
@@ -228,8 +238,13 @@ class Task:
     baseline_models: int = 4
     start: Variables | None = None
     planted: tuple[Planted, ...] = ()
+    tuners: Mapping[str, Tuning] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for mode in self.modes:
+            checks.require_known("transfer mode", mode, [*get_args(Mode), *self.tuners])
+        if names := set(get_args(Mode)) & set(self.tuners):
+            raise checks.UserError(f"a tuner is called {min(names)!r}, as another mode is: rename it.")
         checks.require_at_least("baseline-models", self.baseline_models, 0)
         check_num_models(self.design, self.num_models)
         if self.design.is_paired and self.block_size % 2:
@@ -281,14 +296,14 @@ class Task:
             num_devices=self.num_devices,
         )
 
-    def settings(self, target: TargetData, mode: Mode) -> FixedFeature | FullNetwork:
+    def settings(self, target: TargetData, mode: str) -> FixedFeature | FullNetwork | Tuning:
         """How models are transferred to a target in one mode."""
         return settings_of(self, target, mode)
 
-    def tuning(self, target: TargetData, mode: Mode) -> Ensemble | None:
-        """What models share that are trained on a target in one mode; None where their heads are convex problems."""
+    def tuning(self, target: TargetData, mode: str) -> Ensemble | None:
+        """What models share that are trained on a target in one mode; None where nothing reads images anew."""
         settings = self.settings(target, mode)
-        if isinstance(settings, FixedFeature) and settings.solver == "convex":
+        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.solver == "convex"):
             return None
         return tuned_ensemble(self.ensemble, target.train, settings)
 
@@ -309,7 +324,15 @@ class Task:
             targets=stored_targets(self.targets),
             train_accuracy=True,
             sgd_head=self.head.solver == "sgd",
+            spectrum=self._num_features if self.tuners else 0,
         )
+
+    @property
+    def _num_features(self) -> int:
+        """Features of the source model."""
+        images = jax.ShapeDtypeStruct((1, *self.source.image_shape), np.float32)
+        variables = self.network.shapes(self.source.image_shape)
+        return jax.eval_shape(self.network.apply, variables, images).features.shape[-1]
 
 
 def _remedy(data: Dataset, source: Dataset) -> str:

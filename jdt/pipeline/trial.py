@@ -21,7 +21,7 @@ from jdt.data import Dataset
 from jdt.masks import sample
 from jdt.pipeline import blocks
 from jdt.pipeline.forecast import WRITING
-from jdt.pipeline.task import Mode, TargetData, Task
+from jdt.pipeline.task import TargetData, Task
 from jdt.sharding import SHARED, place
 from jdt.train import (
     Choice,
@@ -35,6 +35,7 @@ from jdt.train import (
     time_plan,
     train,
 )
+from jdt.transfer import Tuning
 from jdt.train.pool import size_at
 
 TRAINING, ACCURACY = "training", "source accuracy"
@@ -79,7 +80,7 @@ class Trial:
 
     whole: Task
     task: Task
-    tuning: dict[tuple[str, Mode], TargetData]
+    tuning: dict[tuple[str, str], TargetData]
     batch_seconds: float
     share_of_model: float
     compile_seconds: float
@@ -102,7 +103,7 @@ class Trial:
                 words[stage_name(target.name, mode)] = ", ".join(filter(None, (steps, images)))
         return {**words, WRITING: "to a temporary folder"}
 
-    def tuning_steps(self, target: TargetData, mode: Mode) -> tuple[int, int]:
+    def tuning_steps(self, target: TargetData, mode: str) -> tuple[int, int]:
         """Steps of training on a target: those that are timed, and all."""
         both = (self.whole.tuning(data, mode) for data in (self.tuning[target.name, mode], target))
         small, whole = (0 if tuned is None else tuned.num_steps for tuned in both)
@@ -155,11 +156,12 @@ def plan_trial(task: Task, choice: Choice, seconds: float) -> Trial:
     cut = {target.name: _cut_target(target, images) for target in task.targets}
     tuning = {}
     for target, mode in itertools.product(task.targets, task.modes):
-        if (tuned := task.tuning(target, mode)) is not None:
-            settings = task.settings(target, mode)
-            recipe = _cut_recipe(settings.recipe, tuned, steps * ensemble.batch_size / tuned.batch_size)
-            own = {"full" if mode == "full" else "head": dataclasses.replace(settings, recipe=recipe)}
-            tuning[target.name, mode] = dataclasses.replace(cut[target.name], train=target.train, **own)
+        tuned, settings = task.tuning(target, mode), task.settings(target, mode)
+        if tuned is None or isinstance(settings, Tuning):
+            continue
+        recipe = _cut_recipe(settings.recipe, tuned, steps * ensemble.batch_size / tuned.batch_size)
+        own = {"full" if mode == "full" else "head": dataclasses.replace(settings, recipe=recipe)}
+        tuning[target.name, mode] = dataclasses.replace(cut[target.name], train=target.train, **own)
     least = 0 if task.pool is None else math.ceil(
         2 * ensemble.recipe.steps_per_epoch(ensemble.mean_subset_size) / task.pool.chunks_a_pass
     )  # fmt: skip

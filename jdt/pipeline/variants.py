@@ -7,7 +7,7 @@ import numpy as np
 
 from jdt import checks
 from jdt.data import StreamedImages
-from jdt.pipeline.task import Mode, TargetData
+from jdt.pipeline.task import TargetData
 from jdt.transfer import FixedFeature, FullNetwork, few_shot, target_fraction
 from jdt.types import Int
 
@@ -20,7 +20,7 @@ def variants(
     weight_decays: Sequence[float] = (),
     head: FixedFeature,
     full: FullNetwork,
-    modes: Collection[Mode],
+    modes: Collection[str],
     seed: int,
 ) -> tuple[TargetData, ...]:
     """Make what is asked for out of one target; the target itself where nothing is.
@@ -68,7 +68,7 @@ def _smaller(target: TargetData, rows: Int[np.ndarray, " chosen"], suffix: str) 
 
 
 def _decayed(
-    target: TargetData, decay: float, head: FixedFeature, full: FullNetwork, modes: Collection[Mode]
+    target: TargetData, decay: float, head: FixedFeature, full: FullNetwork, modes: Collection[str]
 ) -> TargetData:
     head, full = target.head or head, target.full or full
     convex = "fixed" in modes and head.solver == "convex"

@@ -5,7 +5,7 @@ the page of the influences is drawn from `Content`, what other studies of the ru
 
     path = jdt.report.write_report(pathlib.Path("runs/demo/report.html"), content)
     jdt.report.write_figures(path.parent / "figures", content)   # write_report has done this already
-    jdt.report.add_counterfactual("runs/demo", curves)   # likewise add_bias, add_cases, add_suspects: the page has all
+    jdt.report.add_counterfactual("runs/demo", curves)   # likewise add_bias, add_noise, add_cases: the page has all
     rich.print(jdt.report.findings_table(content.targets[0]))
 """
 
@@ -17,6 +17,8 @@ from jdt.report.bias_content import BiasHistogram as BiasHistogram
 from jdt.report.bias_content import BiasStrip as BiasStrip
 from jdt.report.blocks import Section as Section
 from jdt.report.cases import add_cases as add_cases
+from jdt.report.content import DIFFERENCE as DIFFERENCE
+from jdt.report.content import SHARE as SHARE
 from jdt.report.content import Case as Case
 from jdt.report.content import Content as Content
 from jdt.report.content import Counterfactual as Counterfactual
@@ -33,6 +35,19 @@ from jdt.report.grids import case_grid as case_grid
 from jdt.report.grids import case_table as case_table
 from jdt.report.grids import suspects_grid as suspects_grid
 from jdt.report.grids import suspects_table as suspects_table
+from jdt.report.noise import add_noise as add_noise
+from jdt.report.noise_content import Noise as Noise
+from jdt.report.noise_content import NoiseAblation as NoiseAblation
+from jdt.report.noise_content import NoiseBar as NoiseBar
+from jdt.report.noise_content import NoiseFractions as NoiseFractions
+from jdt.report.noise_content import NoiseRanking as NoiseRanking
+from jdt.report.noise_content import NoiseScatter as NoiseScatter
+from jdt.report.noise_content import NoiseSet as NoiseSet
+from jdt.report.noise_content import NoiseSpectrum as NoiseSpectrum
+from jdt.report.noise_content import NoiseSuspect as NoiseSuspect
+from jdt.report.noise_content import NoiseSuspects as NoiseSuspects
+from jdt.report.noise_content import NoiseTuning as NoiseTuning
+from jdt.report.noise_content import NoiseUnit as NoiseUnit
 from jdt.report.page import add_section as add_section
 from jdt.report.page import renew_report as renew_report
 from jdt.report.page import write_report as write_report

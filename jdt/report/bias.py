@@ -1,23 +1,21 @@
 """Bias transfer on the page: verdicts, bars by target and mode, curves, predictions, and the units that carry it."""
 
-import math
 import os
 from collections.abc import Sequence
 
 from jdt import checks
 from jdt.report import plots
-from jdt.report.bias_content import DIFFERENCE, SHARE, Bias, BiasStrip
+from jdt.report.bias_content import Bias, BiasStrip
 from jdt.report.bias_pictures import bar_pictures, curve_picture, histogram_picture
-from jdt.report.bias_plots import arm_looks, ends, split_line
+from jdt.report.bias_plots import arm_looks, split_line
 from jdt.report.bias_tables import bar_table, bias_tables, blamed_table, verdict_table
 from jdt.report.bias_words import NO_IMAGES, bias_summary
-from jdt.report.blocks import Block, Section, Strip, StripGroup, Strips, Text, Tile, Tiles
-from jdt.report.content import Figure
+from jdt.report.blocks import Block, Section, Strip, StripGroup, Strips, Text
 from jdt.report.figures import Picture, plate, safe_stem
 from jdt.report.page import add_section
-from jdt.report.parts import between, figure_table
+from jdt.report.parts import figure_table, figure_tiles
 from jdt.report.thumbnails import embedded
-from jdt.report.words import NBSP, clean, decimal, figure_interval, figure_number, percent
+from jdt.report.words import clean
 from jdt.store.files import Place
 
 MOST_TILES, MOST_PAIRS = 6, 5
@@ -50,7 +48,7 @@ def add_bias(
     """
     _check(found)
     parts: list[Block] = [Text(found.text)] if found.text else []
-    parts += _tiles(found)
+    parts += figure_tiles(found.figures, MOST_TILES, NO_IMAGES)
     if found.bars:
         parts.append(verdict_table(found.bars, found.compared_with))
     drawn = _pictures(found, name)
@@ -123,24 +121,6 @@ def _check(found: Bias) -> None:
                     f"the predictions of {kind!r} in {one.title!r} are of {[len(part) for part in counts]} classes, "
                     f"but {len(one.class_names)} are named."
                 )
-
-
-def _tiles(found: Bias) -> list[Block]:
-    tiles = tuple(_tile(name, one) for name, one in list(found.figures.items())[:MOST_TILES])
-    return [Tiles(tiles)] if tiles else []
-
-
-def _tile(name: str, one: Figure) -> Tile:
-    value, low, high = ends(one)
-    if one.unit in (SHARE, DIFFERENCE):
-        interval = between(low, high, signed=one.unit == DIFFERENCE)
-        words = percent(value) if one.unit == SHARE else f"{decimal(100 * value, 1, signed=True)}{NBSP}pp"
-    else:
-        interval, words = figure_interval(one.low, one.high), figure_number(value)
-    small = [interval and f"95{NBSP}%: {interval}", "" if one.unit in (SHARE, DIFFERENCE) else one.unit, one.text]
-    # A name of parts has names of data in it; a single one is words.
-    label = ", ".join(dict.fromkeys(clean(name).split("/"))) if "/" in name else clean(name).replace("_", " ")
-    return Tile(label, words if math.isfinite(value) else NO_IMAGES, "; ".join(filter(None, small)))
 
 
 def _strip_group(strip: BiasStrip) -> StripGroup:

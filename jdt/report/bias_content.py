@@ -11,9 +11,6 @@ import numpy as np
 from jdt.report.content import Figure, Mover
 from jdt.types import Int, UInt8
 
-SHARE, DIFFERENCE = "share", "difference of shares"
-"""Units of key figures that are shown in per cent, and in percentage points."""
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BiasBar:

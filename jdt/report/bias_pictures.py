@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from jdt.report import bias_plots
+from jdt.report.bars import Bar, BarLook, Groups, draw_groups
 from jdt.report.bias_content import BiasBar, BiasCurve, BiasHistogram
-from jdt.report.bias_plots import SCRATCH, UNTRAINED, ArmLook, Bar, Groups, ends
-from jdt.report.bias_words import NO_IMAGES, arm_words, seeds_words
+from jdt.report.bias_plots import SCRATCH, UNTRAINED
+from jdt.report.bias_words import NO_IMAGES, arm_words
 from jdt.report.figures import Picture, picture
+from jdt.report.parts import ends, seeds_words
 from jdt.report.words import NBSP, capital, clean, decimal, figure_number, mode_words, percent, shorten
 from jdt.types import Float, Int
 
@@ -17,10 +19,10 @@ MOST_GROUPS, MOST_CLASSES = 14, 20
 """Groups of bars in one figure; classes in one of predictions."""
 _MODES = ("fixed", "full", SCRATCH)
 _BESIDE = (SCRATCH, UNTRAINED)
-_KIND_LOOKS = {"fixed": ArmLook("#E69F00", "////", "o"), "full": ArmLook("#56B4E9", "\\\\\\\\", "s")}
+_KIND_LOOKS = {"fixed": BarLook("#E69F00", "////", "o"), "full": BarLook("#56B4E9", "\\\\\\\\", "s")}
 
 
-def bar_pictures(bars: Sequence[BiasBar], looks: Mapping[str, ArmLook]) -> Iterator[tuple[str, str, Picture]]:
+def bar_pictures(bars: Sequence[BiasBar], looks: Mapping[str, BarLook]) -> Iterator[tuple[str, str, Picture]]:
     """Bars of every metric, in one figure or, where they are many, one a pattern: metric, title and figure each.
 
     Call it inside `drawing`.
@@ -28,11 +30,11 @@ def bar_pictures(bars: Sequence[BiasBar], looks: Mapping[str, ArmLook]) -> Itera
     for metric in dict.fromkeys(bar.metric for bar in bars):
         for title, some in _figures_of(metric, bars):
             groups = _groups(metric, some)
-            drawing = bias_plots.draw_groups(groups, looks, {arm: arm_words(arm) for arm in looks})
+            drawing = draw_groups(groups, looks, {arm: arm_words(arm) for arm in looks})
             yield metric, title, picture("bars", drawing, *_bar_words(metric, some, groups))
 
 
-def curve_picture(curve: BiasCurve, looks: Mapping[str, ArmLook]) -> Picture:
+def curve_picture(curve: BiasCurve, looks: Mapping[str, BarLook]) -> Picture:
     """A curve; call it inside `drawing`."""
     return picture("curve", bias_plots.draw_bias_curve(curve, looks), *_curve_words(curve))
 
@@ -42,7 +44,7 @@ def histogram_picture(histogram: BiasHistogram) -> Picture:
     groups, kinds = _histogram_groups(histogram)
     looks = bias_plots.arm_looks(list(kinds))
     looks |= {UNTRAINED: looks[SCRATCH]} | _KIND_LOOKS
-    drawing = bias_plots.draw_groups(groups, looks, kinds, "without the pattern")
+    drawing = draw_groups(groups, looks, kinds, "without the pattern")
     return picture("predictions", drawing, *_histogram_words(histogram, groups))
 
 

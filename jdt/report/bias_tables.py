@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from jdt.report import csvs
-from jdt.report.bias_content import SHARE, Bias, BiasBar
-from jdt.report.bias_plots import SCRATCH, ends
+from jdt.report.bias_content import Bias, BiasBar
+from jdt.report.bias_plots import SCRATCH
 from jdt.report.bias_words import (
     NO_IMAGES,
     arm_words,
@@ -19,8 +19,8 @@ from jdt.report.bias_words import (
     verdict,
 )
 from jdt.report.blocks import Cell, Column, Rows, Table
-from jdt.report.content import Figure, Mover
-from jdt.report.parts import between, difference_cell, effect_cells, effects_scale, whisker
+from jdt.report.content import SHARE, Figure, Mover
+from jdt.report.parts import between, difference_cell, effect_cells, effects_scale, ends, whisker
 from jdt.report.tables import strip_image
 from jdt.report.words import ABSENT, NBSP, Scale, clean, percent, shorten, sign_sentence
 

@@ -1,12 +1,12 @@
 """Bias transfer in sentences, written from intervals: whether a bias survives, and whether the control is quiet."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from jdt.report.bias_content import BiasBar
-from jdt.report.bias_plots import CLEAN, SCRATCH, ends
+from jdt.report.bias_plots import CLEAN, SCRATCH
 from jdt.report.content import Figure
-from jdt.report.parts import between
+from jdt.report.parts import between, ends
 from jdt.report.words import NBSP, capital, clean, decimal, mode_words
 
 NO_IMAGES = "no images"
@@ -33,13 +33,6 @@ def twin_words(arm: str) -> str:
     """The models that others are compared with, in words that go on after "with" or "to"."""
     words = {SCRATCH: "models from scratch", TWIN: "their twin"}
     return words.get(arm, f"the {clean(arm)} source")
-
-
-def seeds_words(figures: Iterable[Figure]) -> str:
-    """How many seeds figures rest on, e.g. "3 to 5 seeds"."""
-    counts = {figure.n for figure in figures if math.isfinite(ends(figure)[0])} or {0}
-    low, high = min(counts), max(counts)
-    return f"{low} seed{'' if low == 1 else 's'}" if low == high else f"{low} to {high} seeds"
 
 
 def verdict(figure: Figure, compared_with: str = CLEAN) -> str:

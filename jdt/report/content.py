@@ -10,6 +10,9 @@ from jdt.estimators import Influences
 from jdt.evaluate import ReliabilityCurve
 from jdt.types import Float, Int, UInt8
 
+SHARE, DIFFERENCE = "share", "difference of shares"
+"""Units of key figures that are shown in per cent, and in percentage points."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Figure:

@@ -22,9 +22,13 @@ from jdt.store.files import Place, explained, read_contents, refuse_links, run_p
 PAGE = "report.html"
 _ATTEMPTS = 3
 _ABOUT = "transfer influences", "Which parts of the source data make each target prediction what it is?"
-_ABOUT_BIAS = "bias transfer", "Does a bias of the source data come along to the target?"
-_BIAS, _EXPLAINS = 200, 900
-"""Orders of sections: of bias, and of those that explain others."""
+_ABOUT_ALONE = {
+    200: ("bias transfer", "Does a bias of the source data come along to the target?"),
+    220: ("noisy pre-training", "What does label noise in the source data do to transfer, and what repairs it?"),
+}
+"""By orders of sections, where a page has no other ones."""
+_EXPLAINS = 900
+"""Order of sections that explain others."""
 
 
 def write_report(path: str | os.PathLike[str], content: Content) -> Place:
@@ -141,8 +145,8 @@ def render(sections: Sequence[Section], complaints: Sequence[str] = ()) -> str:
         f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    bias_alone = {section.order for section in sections if section.order < _EXPLAINS} == {_BIAS}
-    about, kicker = _ABOUT_BIAS if bias_alone else _ABOUT
+    orders = {section.order for section in sections if section.order < _EXPLAINS}
+    about, kicker = _ABOUT_ALONE.get(orders.pop(), _ABOUT) if len(orders) == 1 else _ABOUT
     return _environment().get_template("page.html").render(
         about=about,
         kicker=kicker,

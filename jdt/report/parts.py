@@ -1,13 +1,26 @@
 """Blocks that several sections have: tables of key figures, numbers with their intervals."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from jdt.report.blocks import Cell, Column, Rows, Table
-from jdt.report.content import Figure, Mover, Suspect
+from jdt.report.blocks import Cell, Column, Rows, Table, Tile, Tiles
+from jdt.report.content import DIFFERENCE, SHARE, Figure, Mover, Suspect
 from jdt.report.summary import with_interval
-from jdt.report.words import ABSENT, NBSP, UNKNOWN, Scale, clean, decimal, scale_of
+from jdt.report.words import (
+    ABSENT,
+    NBSP,
+    UNKNOWN,
+    Scale,
+    clean,
+    decimal,
+    figure_interval,
+    figure_number,
+    percent,
+    scale_of,
+)
+from jdt.types import Float
 
 MANY_FIGURES = 12
 
@@ -80,3 +93,43 @@ def whisker(low: float, value: float, high: float, reach: float) -> tuple[float,
         return None
     ends = (round(float(np.clip(50 * x / reach, -50, 50)), 1) for x in (low, value, high))
     return next(ends), next(ends), next(ends)
+
+
+def columns(
+    figures: Sequence[Figure],
+) -> tuple[Float[np.ndarray, " some"], Float[np.ndarray, " some"], Float[np.ndarray, " some"]]:
+    """Values and ends of intervals, NaN where there are none."""
+    value, low, high = np.array([ends(figure) for figure in figures], np.float64).reshape(-1, 3).T
+    return value, low, high
+
+
+def ends(figure: Figure) -> tuple[float, float, float]:
+    """Value, low and high of a figure, NaN where it has none."""
+    known = (math.nan if x is None else float(x) for x in (figure.value, figure.low, figure.high))
+    return next(known), next(known), next(known)
+
+
+def seeds_words(figures: Iterable[Figure]) -> str:
+    """How many seeds figures rest on, e.g. "3 to 5 seeds"."""
+    counts = {figure.n for figure in figures if math.isfinite(ends(figure)[0])} or {0}
+    low, high = min(counts), max(counts)
+    return f"{low} seed{'' if low == 1 else 's'}" if low == high else f"{low} to {high} seeds"
+
+
+def figure_tiles(figures: Mapping[str, Figure], most: int, absent: str) -> list[Tiles]:
+    """The first key figures at the head of a section; `absent` is what stands for one without a value."""
+    tiles = tuple(_tile(name, one, absent) for name, one in list(figures.items())[:most])
+    return [Tiles(tiles)] if tiles else []
+
+
+def _tile(name: str, one: Figure, absent: str) -> Tile:
+    value, low, high = ends(one)
+    if one.unit in (SHARE, DIFFERENCE):
+        interval = between(low, high, signed=one.unit == DIFFERENCE)
+        words = percent(value) if one.unit == SHARE else f"{decimal(100 * value, 1, signed=True)}{NBSP}pp"
+    else:
+        interval, words = figure_interval(one.low, one.high), figure_number(value)
+    small = [interval and f"95{NBSP}%: {interval}", "" if one.unit in (SHARE, DIFFERENCE) else one.unit, one.text]
+    # A name of parts has names of data in it; a single one is words.
+    label = ", ".join(dict.fromkeys(clean(name).split("/"))) if "/" in name else clean(name).replace("_", " ")
+    return Tile(label, words if math.isfinite(value) else absent, "; ".join(filter(None, small)))

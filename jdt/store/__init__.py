@@ -37,6 +37,7 @@ from jdt.store.reader import saved_run as saved_run
 from jdt.store.records import Damage as Damage
 from jdt.store.schema import ACCURACY as ACCURACY
 from jdt.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
+from jdt.store.schema import SPECTRA as SPECTRA
 from jdt.store.schema import TRAIN_ACCURACY as TRAIN_ACCURACY
 from jdt.store.schema import Schema as Schema
 from jdt.store.schema import Target as Target

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,13 +28,16 @@ MAX_EXAMPLES_PER_CHUNK = 4096
 OUTPUTS = ("margin", "confidence", "prediction")
 """What jdt's own training stores for every target example; a run made elsewhere may hold fewer, or others."""
 ACCURACY, TRAIN_ACCURACY = "accuracy", "train_accuracy"
+SPECTRA: dict[Literal["column", "row"], str] = {"column": "singular_values", "row": "singular_values_row"}
+"""Columns of singular values of the features that a tuned head reads on test images, by how these are centred."""
+_UNTUNED = ("fixed", "full")  # Modes without spectra.
 _SCALARS = {ACCURACY, TRAIN_ACCURACY, "gradient_norm", "loss"}  # One number a model, not one an example.
 _RESERVED = {"zarr.json", "label", "class_name", "c"}
 CODECS = (
     {"name": "zstd", "configuration": {"level": 3, "checksum": False}},
     {"name": "crc32c"},
 )
-_FILL = {"bool": False, "int32": -1, "float32": "NaN"}
+_FILL = {"bool": False, "int32": -1, "float32": "NaN", "float64": "NaN"}
 
 
 def safe_name(name: str) -> str:
@@ -106,7 +109,8 @@ class Layout:
     `outputs` is None where jdt trained the models: then there are `OUTPUTS`, accuracies and losses. Otherwise a mode of
     a target holds these outputs and nothing else, and there is nothing about the source but the masks.
     `train_accuracy` is false for runs from before that was recorded. With `sgd_head` the heads of fixed features were
-    trained step by step, and what tells how far they got is their training loss.
+    trained step by step, and what tells how far they got is their training loss. `spectrum` is how many singular
+    values the features have that heads read in modes other than fixed and full; 0 where they are not kept.
     """
 
     num_models: int
@@ -117,6 +121,7 @@ class Layout:
     outputs: tuple[str, ...] | None = None
     train_accuracy: bool = False
     sgd_head: bool = False
+    spectrum: int = 0
 
     def __post_init__(self) -> None:
         require_at_least("num_models", self.num_models, 1)
@@ -133,7 +138,7 @@ class Layout:
                 raise UserError(f"output {name!r} cannot name an array of [models, examples]: choose another name.")
         if self.outputs is not None and not self.example_outputs:
             raise UserError("a run must hold at least one output of every example, such as margin: name one.")
-        if self.outputs is not None and (self.train_accuracy or self.sgd_head):
+        if self.outputs is not None and (self.train_accuracy or self.sgd_head or self.spectrum):
             raise UserError("a run made elsewhere holds its outputs and nothing about training: ask for none of it.")
         names_of = {"target": self.num_examples, "mode": self.modes, "output": self.outputs or ()}
         for kind, names in names_of.items():
@@ -141,7 +146,7 @@ class Layout:
                 raise UserError(f"two {kind} names lead to one file name, rename one: {', '.join(names)}.")
         if (count := len(self.num_examples) * len(self.modes) * (len(self.example_outputs) + 3)) > MAX_COLUMNS:
             raise UserError(f"there would be about {count:,} arrays, but a run holds at most {MAX_COLUMNS:,}.")
-        sizes = [self.num_units, *self.num_examples.values()]
+        sizes = [self.num_units, self.spectrum, *self.num_examples.values()]
         if max(sizes) > MAX_BLOCK_BYTES or self.bytes_per_block() > MAX_BLOCK_BYTES:
             raise UserError(
                 f"blocks of {self.block_size} models with {self.num_units} units and up to {max(sizes)} examples are "
@@ -190,6 +195,8 @@ class Layout:
                     columns.append(column(name + output, dtype, ("example", size), path + output))
                 for scalar in self._scalars(mode):
                     columns.append(column(name + scalar, "float32", None, path + scalar))
+                for values in SPECTRA.values() if self.spectrum and mode not in _UNTUNED else ():
+                    columns.append(column(name + values, "float64", ("feature", self.spectrum), path + values))
         return {item.name: item for item in columns}
 
     def _scalars(self, mode: str) -> tuple[str, ...]:
@@ -200,8 +207,8 @@ class Layout:
 
     def bytes_per_block(self) -> int:
         """Size of one full block before compression, for messages about disk space."""
-        sizes = {"bool": 1, "int32": 4, "float32": 4}
-        return sum(sizes[c.dtype] * self.block_size * math.prod(c.shape[1:]) for c in self.columns().values())
+        columns = self.columns().values()
+        return sum(np.dtype(c.dtype).itemsize * self.block_size * math.prod(c.shape[1:]) for c in columns)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -245,6 +252,7 @@ class Schema:
       train_accuracy: Whether every mode of every target also has the accuracy on its training images; a run from before
         that was recorded goes on without.
       sgd_head: Whether fixed features get heads that are trained step by step, which have a training loss.
+      spectrum: How many singular values are kept of the features that heads read, in modes other than fixed and full.
     """
 
     num_models: int
@@ -255,6 +263,7 @@ class Schema:
     outputs: tuple[str, ...] | None = None
     train_accuracy: bool = False
     sgd_head: bool = False
+    spectrum: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit_names", tuple(map(str, self.unit_names)))
@@ -267,7 +276,7 @@ class Schema:
         examples = {name: len(target.labels) for name, target in self.targets.items()}
         return Layout(
             self.num_models, self.block_size, len(self.unit_names), examples, self.modes, self.outputs,
-            self.train_accuracy, self.sgd_head,
+            self.train_accuracy, self.sgd_head, self.spectrum,
         )  # fmt: skip
 
     def columns(self) -> dict[str, Column]:
@@ -298,6 +307,7 @@ class Schema:
             **({} if self.outputs is None else {"outputs": list(self.outputs)}),
             # Only where they are true: the description of a run of before stays as it was.
             **{name: True for name in ("train_accuracy", "sgd_head") if getattr(self, name)},
+            **({"spectrum": self.spectrum} if self.spectrum else {}),
         }
 
     def static_files(self) -> dict[str, bytes]:

@@ -19,3 +19,7 @@ from jdt.transfer.head import Head as Head
 from jdt.transfer.head import fit_head as fit_head
 from jdt.transfer.subsets import few_shot as few_shot
 from jdt.transfer.subsets import target_fraction as target_fraction
+from jdt.transfer.tuning import Tuning as Tuning
+from jdt.transfer.tuning_transfer import TunedTransfer as TunedTransfer
+from jdt.transfer.tuning_transfer import transfer_tuned as transfer_tuned
+from jdt.transfer.tuning_transfer import view_bank as view_bank

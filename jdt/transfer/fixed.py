@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -88,6 +88,11 @@ class FrozenFeatures:
     def __init__(self, ensemble: Ensemble, variables: Variables, uses: Mapping[str, int] | None = None) -> None:
         self._ensemble, self._variables, self._left = ensemble, variables, dict(uses or {})
         self._kept: dict[str, Any] = {}
+
+    def expect(self, fingerprints: Iterable[str]) -> None:
+        """Say that each of these datasets will be asked for once more."""
+        for name in fingerprints:
+            self._left[name] = self._left.get(name, 0) + 1
 
     def of(self, data: Dataset) -> Any:
         """float32 `[models, examples, features]` on a dataset, as its images are shown without augmentation."""

@@ -1,0 +1,256 @@
+"""What a study of noisy pre-training must show, and whether it does.
+
+The bars are those of section 6 of the specification of arXiv 2309.17002 (C0, C3 to C9); C1 and C2 are identities, which
+tests hold. They are not to be tuned: where one is missed, that is the result.
+"""
+
+import itertools
+
+import numpy as np
+
+import jdt
+from experiments.noise_measures import Measured, effects, of_rates, scratch_of
+from experiments.noise_setup import CODE, LINEAR, MLP, PAPER, SHUFFLED, TERMS, Config, Study, rate_name, without
+from experiments.verdicts import Verdict
+
+FALLS, RISES = -0.8, 0.8
+"""C3: Spearman of the rate and accuracy out of distribution, at most; C4: of the rate and LSVR, at least."""
+REPAIR, NOT_WORSE = 0.005, -0.003
+"""C6, at the largest rate, out of distribution: what NMTune gains on a linear probe, and may lose against an MLP."""
+CHANCE_ERRORS = 3.0
+"""C8: standard errors from chance at most, with shuffled labels."""
+RELABELLINGS, BY_CHANCE = 2000, 0.10
+"""C8: draws of rates for the models of each seed, and the share of them that may pass for an effect. Of five ranks 8 in
+120 orders have a correlation of at least 0.8, so that C4 passes by chance in 7 of 100 draws."""
+ABOVE_CHANCE = 3.0
+"""Source accuracy without noise, as a multiple of chance, at least; or nine tenths, where that is less."""
+SLIGHT = 0.1
+"""C5: rates up to this are slight noise."""
+
+
+def judge(config: Config, study: Study, measured: Measured) -> list[Verdict]:
+    """Every requirement, those that a study does not ask for with their reason."""
+    return [
+        counts(config, study),
+        sound(study, measured),
+        harm(measured),
+        spectrum(measured),
+        *slight(measured),
+        *repair(measured),
+        forms(measured),
+        *ablation(measured),
+        *shuffled(study, measured),
+        *relabelled(config, measured),
+        *fractions(measured),
+    ]
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points."""
+    return f"{100 * value:+.1f}"
+
+
+def words_of(found: jdt.analyses.Difference) -> str:
+    """A difference with its interval."""
+    return f"{points(found.mean)} points ({points(found.low)} to {points(found.high)}, {found.pairs} seeds)"
+
+
+def spearman(rates: np.ndarray, values: np.ndarray) -> float:
+    """Of the rates and the means over seeds, `[rates, seeds]`."""
+    means = np.nanmean(values, axis=1)
+    return float(jdt.analyses.sweep_correlation(rates, means[:, None])[0])
+
+
+def counts(config: Config, study: Study) -> Verdict:
+    """C0: as many labels are wrong as the rate says."""
+    name = f"C0, {config.noise} noise has its rate"
+    total, classes = len(study.noise.flipped[study.rates[0], 0]), len(study.base.source.class_names)
+    worst, wrong = 0.0, []
+    for (rate, seed), flipped in study.noise.flipped.items():
+        share = rate * (1 - 1 / classes) if config.noise == "uniform" else rate
+        error = max(np.sqrt(total * share * (1 - share)), 0.5) if config.noise == "uniform" else 0.5
+        away = abs(int(flipped.sum()) - share * total) / error
+        worst = max(worst, away)
+        if away > (3 if config.noise == "uniform" else 1):
+            wrong.append(f"{rate_name(rate)} of seed {seed}: {int(flipped.sum())}")
+    found = {rate_name(rate): int(study.noise.flipped[rate, 0].sum()) for rate in study.rates}
+    text = ", ".join(f"{count:,} at {rate}" for rate, count in found.items())
+    bar = f"rate (1 - 1/{classes}) within 3 SE" if config.noise == "uniform" else "the rate itself, rounded"
+    return Verdict(name, not wrong, f"of {total:,} labels {text}; {bar}" + (f"; wrong: {wrong[0]}" if wrong else ""))
+
+
+def sound(study: Study, measured: Measured) -> Verdict:
+    """Models without noise have learnt something, so that a broken source cannot show harm."""
+    value, chance = float(np.nanmean(measured.source[0])), 1 / len(study.base.source.class_names)
+    bar = min(ABOVE_CHANCE * chance, 0.9)
+    gap = jdt.analyses.paired(
+        measured.scores(LINEAR, ood=False)[0], scratch_of(measured, measured.scores(LINEAR, ood=False))
+    )
+    words = (
+        f"source accuracy {value:.1%} (at least {bar:.1%}), on the targets {words_of(gap)} above models that saw no "
+        "source image"
+    )
+    return Verdict("models without noise are sound", bool(value >= bar and gap.low > 0), words)
+
+
+def harm(measured: Measured) -> Verdict:
+    """C3: noise costs accuracy out of distribution, under a linear probe."""
+    name = "C3, noise harms out of distribution"
+    if not measured.has_ood:
+        return Verdict(name, None, "no test set is out of distribution")
+    passed, gap, correlation = _harm(measured.rates, of_rates(measured, measured.scores(LINEAR, ood=True)))
+    words = (
+        f"{rate_name(measured.rates[-1])} costs {words_of(gap)}, above 0 with its interval; Spearman of rate and "
+        f"accuracy {correlation:.2f}, at most {FALLS}"
+    )
+    return Verdict(name, passed, words)
+
+
+def _harm(rates: np.ndarray, values: np.ndarray) -> tuple[bool, jdt.analyses.Difference, float]:
+    gap, correlation = jdt.analyses.paired(values[0], values[-1]), spearman(rates, values)
+    return bool(gap.low > 0 and correlation <= FALLS), gap, correlation
+
+
+def spectrum(measured: Measured) -> Verdict:
+    """C4: noise raises LSVR of the frozen features on the out-of-distribution test sets."""
+    name = "C4, noise raises LSVR = -ln(s1 / sum s) out of distribution"
+    if not measured.has_ood:
+        return Verdict(name, None, "no test set is out of distribution")
+    parts = []
+    for center in ("column", "row"):
+        values = of_rates(measured, measured.spectrum_of(LINEAR, "lsvr", ood=True, center=center))
+        parts.append((center, spearman(measured.rates, values), np.nanmean(values, axis=1)))
+    words = "; ".join(
+        f"{center}-centred: Spearman {found:.2f}, LSVR {means[0]:.3f} without noise, {means[-1]:.3f} at "
+        f"{rate_name(measured.rates[-1])}"
+        for center, found, means in parts
+    )
+    return Verdict(name, bool(parts[0][1] >= RISES), f"{words}; at least {RISES} column-centred, else not reproduced")
+
+
+def slight(measured: Measured) -> list[Verdict]:
+    """C5, exploratory: what a little noise does in distribution."""
+    found = []
+    for rate, gap in zip(measured.rates[1:], effects(measured, measured.scores(LINEAR, ood=False)), strict=True):
+        if rate <= SLIGHT:
+            sign = (
+                "helps" if gap.low > 0 else "harms" if gap.high < 0 else "neither helps nor harms beyond its interval"
+            )
+            words = f"{words_of(gap)}: it {sign}"
+            found.append(Verdict(f"C5, {rate_name(rate)} noise in distribution", None, words, exploratory=True))
+    return found
+
+
+def repair(measured: Measured) -> list[Verdict]:
+    """C6: NMTune repairs what the largest rate costs out of distribution; in both forms."""
+    found = []
+    for mode in (PAPER, CODE):
+        name = f"C6, {mode} repairs at {rate_name(measured.rates[-1])}"
+        if not measured.has_ood:
+            found.append(Verdict(name, None, "no test set is out of distribution"))
+            continue
+        gains = {other: gain(measured, mode, other, ood=True) for other in (LINEAR, MLP)}
+        words = (
+            f"out of distribution {words_of(gains[LINEAR])} over the linear probe (at least {points(REPAIR)}, interval "
+            f"above 0), {words_of(gains[MLP])} over the MLP (at least {points(NOT_WORSE)})"
+        )
+        passed = gains[LINEAR].mean >= REPAIR and gains[LINEAR].low > 0 and gains[MLP].mean >= NOT_WORSE
+        found.append(Verdict(name, bool(passed), words))
+    return found
+
+
+def gain(measured: Measured, mode: str, other: str, *, ood: bool, rate: int = -1) -> jdt.analyses.Difference:
+    """What a tuner gains on another one, at one of the rates, paired by seed."""
+    rows = [of_rates(measured, measured.scores(one, ood=ood))[rate] for one in (mode, other)]
+    return jdt.analyses.paired(*rows)
+
+
+def forms(measured: Measured) -> Verdict:
+    """C7: both forms ran; how they differ."""
+    gaps = {ood: gain(measured, PAPER, CODE, ood=ood) for ood in (False, True) if measured.has_ood or not ood}
+    words = ", ".join(f"{'out of' if ood else 'in'} distribution {words_of(gap)}" for ood, gap in gaps.items())
+    name = f"C7, paper form minus code form at {rate_name(measured.rates[-1])}"
+    return Verdict(name, None, words, exploratory=True)
+
+
+def ablation(measured: Measured) -> list[Verdict]:
+    """What each term of NMTune is worth at the largest rate; nothing is required."""
+    found = []
+    for term in TERMS:
+        if without(term) not in measured.modes:
+            continue
+        gaps = {
+            ood: gain(measured, PAPER, without(term), ood=ood) for ood in (False, True) if measured.has_ood or not ood
+        }
+        words = ", ".join(f"{'out of' if ood else 'in'} distribution {words_of(gap)}" for ood, gap in gaps.items())
+        found.append(Verdict(f"C6, what the {term} term is worth", None, words, exploratory=True))
+    return found
+
+
+def shuffled(study: Study, measured: Measured) -> list[Verdict]:
+    """C8: with shuffled training labels there is nothing to learn."""
+    found = []
+    for one in measured.accuracies:
+        if not one.variant.is_shuffled or one.view or one.mode not in (LINEAR, MLP, PAPER):
+            continue
+        test = next(target.test for target in study.base.targets if target.name == one.variant.target)
+        chance = float(np.square(np.bincount(test.labels) / len(test)).sum())
+        error = float(np.sqrt(chance * (1 - chance) / len(test)))
+        away = (float(np.nanmean(one.values)) - chance) / error
+        words = (
+            f"accuracy {np.nanmean(one.values):.1%}, chance {chance:.1%}: {away:+.1f} standard errors, at most "
+            f"{CHANCE_ERRORS:g} either way"
+        )
+        name = f"C8, {one.mode} with labels of {one.variant.target} {SHUFFLED}"
+        found.append(Verdict(name, bool(abs(away) <= CHANCE_ERRORS), words))
+    return found
+
+
+def relabelled(config: Config, measured: Measured) -> list[Verdict]:
+    """C8: where rates are given to models at random, neither C3 nor C4 is to be seen."""
+    if not measured.has_ood:
+        return []
+    draw = jdt.plant.draws(config.seed if config.nonce is None else config.nonce, "relabelled rates")
+    accuracy = of_rates(measured, measured.scores(LINEAR, ood=True))
+    lsvr = of_rates(measured, measured.spectrum_of(LINEAR, "lsvr", ood=True))
+    order = draw.permuted(np.tile(np.arange(len(accuracy))[:, None], (RELABELLINGS, 1, accuracy.shape[1])), axis=1)
+    passes = {"C3": 0, "C4": 0}
+    first = {"C3": False, "C4": False}
+    for i, rows in enumerate(order):
+        now = {
+            "C3": _harm(measured.rates, np.take_along_axis(accuracy, rows, axis=0))[0],
+            "C4": spearman(measured.rates, np.take_along_axis(lsvr, rows, axis=0)) >= RISES,
+        }
+        first = now if i == 0 else first
+        passes = {name: passes[name] + now[name] for name in passes}
+    return [
+        Verdict(
+            f"C8, {name} with rates given to models at random",
+            bool(not first[name] and count / RELABELLINGS <= BY_CHANCE),
+            f"the first draw {'passes' if first[name] else 'fails'}, {count / RELABELLINGS:.1%} of {RELABELLINGS:,} "
+            f"draws pass, at most {BY_CHANCE:.0%}",
+        )
+        for name, count in passes.items()
+    ]
+
+
+def fractions(measured: Measured) -> list[Verdict]:
+    """C9: more target images are not worse, beyond noise; the smaller sets are inside the larger ones."""
+    shares = measured.fractions
+    if len(shares) < 2:
+        return []
+    found = []
+    for mode in (LINEAR, MLP, PAPER):
+        curves = [of_rates(measured, measured.scores(mode, ood=False, fraction=share)) for share in shares]
+        falls = []
+        for rate, (low, high) in ((i, pair) for i in (0, -1) for pair in itertools.pairwise(curves)):
+            gap = jdt.analyses.paired(high[rate], low[rate])
+            falls += [gap] if gap.high < 0 else []
+        means = " ".join(f"{100 * np.nanmean(curve[0]):.1f}" for curve in curves)
+        noisy = " ".join(f"{100 * np.nanmean(curve[-1]):.1f}" for curve in curves)
+        words = (
+            f"{', '.join(f'{100 * share:g}%' for share in shares)} of the target give {means} % without noise, {noisy} "
+            f"% at {rate_name(measured.rates[-1])}; {len(falls)} steps fall beyond their interval, at most 0"
+        )
+        found.append(Verdict(f"C9, {mode} and more target images", not falls, words))
+    return found
