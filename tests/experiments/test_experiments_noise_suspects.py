@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jdt
-from experiments import influence_setup, noise_repair, noise_suspects
+from experiments import influence_setup, noise_repair, noise_suspect_page, noise_suspects
 from experiments.noise_rankings import CONFIDENT, INFLUENCE, RANKINGS
 
 
@@ -106,6 +106,15 @@ def test_a_search_is_repeated_without_training_and_saved(study, capsys):
         saved["examples"]["rankings"][INFLUENCE]["scores"], found.examples.rankings[INFLUENCE].scores
     )
     assert saved["repair"]["accuracy"] == {arm: v.tolist() for arm, v in found.repair.accuracy.items()}
+
+
+def test_what_was_found_is_said_also_where_no_units_were_ranked(study):
+    asked, found = study
+    source = influence_setup.make_task(asked).source
+    for one in (found, dataclasses.replace(found, units=None, repair=None)):
+        assert len(noise_suspect_page.words(one)) == (1 + 1 + 8 if one.units else 1)
+        assert all(np.isfinite(figure.value) for figure in noise_suspect_page.figures(one).values())
+        assert len(noise_suspect_page.shown(one, source).units) == (30 if one.units else 0)
 
 
 def test_models_are_asked_under_their_own_heads_and_only_where_they_were_kept(study):
