@@ -23,13 +23,16 @@ NOISY, ORACLE, RANDOM = "noisy", "true flips dropped", "random dropped"
 class Repair:
     """What it is worth to drop or relabel suspects.
 
+    All models take as many steps as those of the whole source in their epochs, whatever is dropped. Models of one seed
+    share initial values and order, and differ in their labels alone.
+
     Attributes:
       run: Folder of the run that holds the models.
       dropped: How many suspects each arm drops or relabels.
       target: Name of the target of `transfer`.
       mode: Mode of `transfer`.
       wrong: Arm -> wrong labels that are left in it.
-      accuracy: Arm -> float64 `[seeds]`: on the clean source images that scored nobody.
+      accuracy: Arm -> float64 `[seeds]`: on the clean source images that scored nobody, of classes that the arm has.
       transfer: Arm -> float64 `[seeds]`: on the target's test split.
       gain: Arm -> its accuracy minus that of `NOISY`, paired over seeds.
       transfer_gain: The same of transfer.
@@ -102,27 +105,7 @@ def repaired(
         name: chosen[name] & (found.likely != found.given) & (found.likely >= 0) for name in (INFLUENCE, CONFIDENT)
     }
     pool, of, other = pool_of(noisy, found.likely, np.logical_or.reduce(list(corrected.values())))
-
-    def row(gone: np.ndarray, changed: np.ndarray | None = None) -> np.ndarray:
-        kept = (inside & ~gone)[of]
-        return kept & (~other if changed is None else other == changed[of])
-
-    nobody = np.zeros(len(inside), bool)
-    arms: list[str] = []
-    rows: list[np.ndarray] = []
-    for seed in range(config.seeds):
-        draw = jdt.plant.draws(config.seed, "random suspects", seed).permutation(np.flatnonzero(inside))[:count]
-        anyone = nobody.copy()
-        anyone[draw] = True
-        made = {
-            NOISY: row(nobody),
-            ORACLE: row(found.planted),
-            **{f"dropped by {name}": row(chosen[name]) for name in RANKINGS},
-            RANDOM: row(anyone),
-            **{f"relabelled by {name}": row(nobody, corrected[name]) for name in corrected},
-        }
-        arms += list(made)
-        rows += list(made.values())
+    arms, rows = _arms(config, found, chosen, corrected, inside, of, other)
     names = [f"{arm} {i}" for i, arm in enumerate(arms)]
     units, masks = jdt.masks.atoms(np.stack(rows), names)
     ids = jdt.analyses.FIRST_RETRAINED_ID + np.repeat(np.arange(config.seeds), len(rows) // config.seeds)
@@ -140,7 +123,7 @@ def repaired(
         baseline_models=0,
         pool_size=jdt.pipeline.pool_size(pool, config.memory_budget, config.recipe),
     )
-    name = f"{REPAIRED}-{jdt.config.fingerprint([names, *(np.packbits(one).tolist() for one in rows)])[:8]}"
+    name = f"{REPAIRED}-{jdt.config.fingerprint([pool.fingerprint, *(np.packbits(one).tolist() for one in rows)])[:8]}"
     say(f"{len(masks)} models are trained without {count} suspects, or with their labels corrected.")
     more = {"design": {"kind": "listed", "seed": config.seed}, "arms": sorted(set(arms)), "dropped": count}
     if not train(config, name, task, hosts, say, more, save_models=False)[1]:
@@ -163,3 +146,36 @@ def repaired(
         gain={arm: jdt.analyses.paired(values, by_arm[NOISY]) for arm, values in by_arm.items()},
         transfer_gain={arm: jdt.analyses.paired(values, transfer[NOISY]) for arm, values in transfer.items()},
     )
+
+
+def _arms(
+    config: "Config",
+    found: Found,
+    chosen: Mapping[str, np.ndarray],
+    corrected: Mapping[str, np.ndarray],
+    inside: np.ndarray,
+    of: np.ndarray,
+    other: np.ndarray,
+) -> tuple[list[str], list[np.ndarray]]:
+    """Name and members of every model, seed by seed, so that more seeds are more models at the end."""
+    nobody = np.zeros(len(inside), bool)
+
+    def row(gone: np.ndarray, changed: np.ndarray) -> np.ndarray:
+        return (inside & ~gone)[of] & (other == changed[of])
+
+    arms: list[str] = []
+    rows: list[np.ndarray] = []
+    count = int(next(iter(chosen.values())).sum())
+    for seed in range(config.seeds):
+        anyone = nobody.copy()
+        anyone[jdt.plant.draws(config.seed, "random suspects", seed).permutation(np.flatnonzero(inside))[:count]] = True
+        made = {
+            NOISY: row(nobody, nobody),
+            ORACLE: row(found.planted, nobody),
+            **{f"dropped by {name}": row(chosen[name], nobody) for name in RANKINGS},
+            RANDOM: row(anyone, nobody),
+            **{f"relabelled by {name}": row(nobody, corrected[name]) for name in corrected},
+        }
+        arms += list(made)
+        rows += list(made.values())
+    return arms, rows

@@ -13,6 +13,11 @@ from experiments.influence_setup import identity, planned
 if TYPE_CHECKING:
     from experiments.noise_setup import Config
 
+SMALLEST = 1e-6
+"""Probability below which logarithms fall no more: a class that a model never saw would outweigh all others."""
+FIRST_DRAW = 1 << 20
+"""Draws of noise from here on are no seed's of a study."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Said:
@@ -26,7 +31,8 @@ class Said:
       out: Of models that did not train on an example.
       inside: Of models that did.
       similarity: float64 `[examples, images]`: cosine of features, mean over the models of `out`.
-      clean: float32 `[models, images, classes]`: probabilities of the clean images that score.
+      clean: float32 `[models, images, classes]`: log-probabilities of the clean images that score, no less than that of
+        `SMALLEST`.
       clean_labels: int `[images]`.
     """
 
@@ -58,24 +64,35 @@ def clean_images(base: jdt.pipeline.Task) -> jdt.data.Dataset:
 
 
 def noisy_source(
-    source: jdt.data.Dataset, rate: float, seed: int, within: np.ndarray
+    source: jdt.data.Dataset, noise: jdt.plant.LabelNoise, rate: float, within: np.ndarray, *, seed: int, draw: int
 ) -> tuple[jdt.data.Dataset, np.ndarray]:
-    """A source in which a share of the labels is wrong, each that of another class.
+    """A source in which a share of the labels is noisy.
 
     Args:
       source: With its true labels.
-      rate: Share of the examples within, exactly (rounded).
-      seed: Of the noise.
+      noise: Its kind.
+      rate: Share of the examples within.
       within: bool `[examples]`: who may be mislabelled.
+      seed: Of the noise.
+      draw: Number of the draw, which no seed of a study has.
 
     Returns:
       The source with noisy labels, and which are wrong, bool `[examples]`.
+
+    Raises:
+      UserError: If no label is wrong, so that there is nothing to find.
     """
     labels, wrong = np.asarray(source.labels).copy(), np.zeros(len(source), bool)
-    draw, members, classes = jdt.plant.draws(seed, "suspects"), np.flatnonzero(within), len(source.class_names)
-    chosen = draw.permutation(members)[: round(rate * len(members))]
-    labels[chosen] = (labels[chosen] + draw.integers(1, classes, len(chosen))) % classes
-    wrong[chosen] = True
+    images = source.part(np.flatnonzero(within)).images if noise.kind == "instance" else None
+    made = jdt.plant.noisy_labels(
+        noise, labels[within], source.class_names, rate, seed=seed, ids=(draw,), images=images
+    )
+    labels[within], wrong[within] = made.labels, made.flipped
+    if not wrong.any():
+        raise jdt.UserError(
+            f"at a rate of {rate} none of {int(within.sum())} labels is wrong, so that there is nothing to find: raise "
+            "--suspect-rate or --unit-rate."
+        )
     return relabelled(source, labels, f"{source.name}, {rate:.0%} noise"), wrong
 
 
@@ -109,7 +126,6 @@ def train(
         "experiment": f"noisy_pretraining/{out.name}",
         "target": [target.name for target in task.targets],
         "transfer": list(task.modes) if task.targets else [],
-        "units": config.suspect_units.partition(":")[0],
         "noise_seed": noise_seed(config),
         **more,
     }
@@ -139,7 +155,8 @@ def listen(config: "Config", name: str, task: jdt.pipeline.Task, clean: jdt.data
     ids: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     of_clean: list[list[np.ndarray]] = []  # Of each block, in pieces.
-    alike, asked, directions = np.zeros((len(labels), len(clean))), np.zeros(len(labels), int), ()
+    alike, asked = np.zeros((len(labels), len(clean))), np.zeros(len(labels), int)
+    shown = centre = np.empty((0, 0, 0))
     raw: list[np.ndarray] = []
     for kind, said in jdt.pipeline.own_outputs(run, task.ensemble, images):
         if kind == "clean":
@@ -148,13 +165,13 @@ def listen(config: "Config", name: str, task: jdt.pipeline.Task, clean: jdt.data
                 masks.append(said.masks)
                 of_clean.append([])
                 raw = []
-            of_clean[-1].append(said.probabilities)
+            of_clean[-1].append(np.log(np.maximum(said.probabilities, SMALLEST)))
             raw.append(said.features)
             continue
         if said.first == 0:
             features = np.concatenate(raw, axis=1)
             centre = features.mean(axis=1, keepdims=True)
-            directions = _directions(features, centre), centre
+            shown = _directions(features, centre)
         rows = slice(said.first, said.first + said.probabilities.shape[1])
         members = task.units.members(said.masks)[:, rows]
         absent = ~members & there[rows]
@@ -163,7 +180,6 @@ def listen(config: "Config", name: str, task: jdt.pipeline.Task, clean: jdt.data
         one = labels[rows]
         out[said.first] = jdt.analyses.out_of_sample(said.probabilities, ~absent, one, out.get(said.first))
         inside[said.first] = jdt.analyses.in_sample(said.probabilities, members, one, inside.get(said.first))
-        shown, centre = directions
         for own, who, images_of in zip(_directions(said.features, centre), absent, shown, strict=True):
             alike[np.flatnonzero(who) + said.first] += own[who] @ images_of.T
         asked[rows] += absent.sum(axis=0)

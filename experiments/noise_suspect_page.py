@@ -17,6 +17,7 @@ def figures(found: Suspects) -> dict[str, jdt.report.Figure]:
     made = {
         f"suspects/{part.what}/{name}/auroc": _auroc(part, name)
         for part in (found.examples, found.units)
+        if part is not None
         for name in RANKINGS
     }
     if found.repair is not None:
@@ -30,7 +31,7 @@ def figures(found: Suspects) -> dict[str, jdt.report.Figure]:
 def words(found: Suspects) -> list[str]:
     """What was found, for the terminal."""
     made = []
-    for part in (found.examples, found.units):
+    for part in filter(None, (found.examples, found.units)):
         areas = ", ".join(
             f"{name} {part.rankings[name].detection.value:.3f} ({part.rankings[name].detection.low:.3f} to "
             f"{part.rankings[name].detection.high:.3f})"
@@ -79,7 +80,7 @@ def shown(found: Suspects, source: jdt.data.Dataset) -> jdt.report.NoiseSuspects
         text=text,
         rankings=tuple(_ranking(examples, name) for name in RANKINGS),
         ranked=f"{len(examples.planted):,} source examples, {int(examples.planted.sum()):,} of them with a wrong label",
-        units=_units(units),
+        units=() if units is None else _units(units),
         retraining=retraining,
         change=change,
         examples=_images(examples, source),

@@ -104,7 +104,8 @@ def _added(probabilities: np.ndarray, asked: np.ndarray, labels: np.ndarray, so_
         raise checks.UserError(
             f"sums so far are of shape {so_far.probability.shape}, but this block is of {(examples, classes)}."
         )
-    asked = asked & np.isfinite(probabilities).all(axis=(1, 2))[:, None]
+    sound: np.ndarray = np.all(np.isfinite(probabilities), axis=(1, 2))
+    asked = asked & sound[:, None]
     said = np.where(asked[..., None], probabilities, 0.0)
     given = np.take_along_axis(probabilities, np.asarray(labels)[None, :, None], axis=2)[..., 0]
     with np.errstate(invalid="ignore"):

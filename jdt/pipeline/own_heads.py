@@ -61,7 +61,7 @@ def own_outputs(
         for name, pixels in images.items():
             for first in range(0, len(pixels), at_once):
                 part = np.asarray(pixels[first : first + at_once])
-                said = apply_in_batches(ensemble, variables, part, batch_size=min(500, len(part)))
+                said = apply_in_batches(ensemble, variables, part)
                 probabilities = np.asarray(jax.nn.softmax(said.logits, axis=-1), np.float32)[sound]
                 features = np.asarray(said.features, np.float32)[sound]
                 yield name, OwnOutputs(ids[sound], masks, first, probabilities, features)
