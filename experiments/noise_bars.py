@@ -5,12 +5,25 @@ tests hold. They are not to be tuned: where one is missed, that is the result.
 """
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
 import jdt
 from experiments.noise_measures import Measured, effects, of_rates, scratch_of
-from experiments.noise_setup import CODE, LINEAR, MLP, PAPER, SHUFFLED, TERMS, Config, Study, rate_name, without
+from experiments.noise_setup import (
+    CODE,
+    LINEAR,
+    MLP,
+    PAPER,
+    SHUFFLED,
+    TERMS,
+    Config,
+    Study,
+    label_noise,
+    rate_name,
+    without,
+)
 from experiments.verdicts import Verdict
 
 FALLS, RISES = -0.8, 0.8
@@ -63,20 +76,34 @@ def spearman(rates: np.ndarray, values: np.ndarray) -> float:
 
 def counts(config: Config, study: Study) -> Verdict:
     """C0: as many labels are wrong as the rate says."""
-    name = f"C0, {config.noise} noise has its rate"
-    total, classes = len(study.noise.flipped[study.rates[0], 0]), len(study.base.source.class_names)
-    worst, wrong = 0.0, []
+    kind = config.noise.partition(":")[0]
+    total, classes = len(study.base.source), len(study.base.source.class_names)
+    wrong = []
     for (rate, seed), flipped in study.noise.flipped.items():
-        share = rate * (1 - 1 / classes) if config.noise == "uniform" else rate
-        error = max(np.sqrt(total * share * (1 - share)), 0.5) if config.noise == "uniform" else 0.5
-        away = abs(int(flipped.sum()) - share * total) / error
-        worst = max(worst, away)
-        if away > (3 if config.noise == "uniform" else 1):
+        if kind == "uniform":
+            share = rate * (1 - 1 / classes)
+            expected, within = share * total, max(3 * np.sqrt(total * share * (1 - share)), 0.5)
+        else:
+            expected, within = sum(np.rint(rate * size) for size in _strata(config, study)), 0
+        if abs(int(flipped.sum()) - expected) > within:
             wrong.append(f"{rate_name(rate)} of seed {seed}: {int(flipped.sum())}")
     found = {rate_name(rate): int(study.noise.flipped[rate, 0].sum()) for rate in study.rates}
     text = ", ".join(f"{count:,} at {rate}" for rate, count in found.items())
-    bar = f"rate (1 - 1/{classes}) within 3 SE" if config.noise == "uniform" else "the rate itself, rounded"
-    return Verdict(name, not wrong, f"of {total:,} labels {text}; {bar}" + (f"; wrong: {wrong[0]}" if wrong else ""))
+    bar = {
+        "uniform": f"rate (1 - 1/{classes}) within 3 SE",
+        "asymmetric": "the rate itself of every class that is mapped, rounded",
+    }.get(kind, "the rate itself, rounded")
+    words = f"of {total:,} labels {text}; {bar}" + (f"; wrong: {wrong[0]}" if wrong else "")
+    told = {f"{rate_name(rate)}, seed {seed}": int(flips.sum()) for (rate, seed), flips in study.noise.flipped.items()}
+    return Verdict(f"C0, {kind} noise has its rate", not wrong, words, figures=told)
+
+
+def _strata(config: Config, study: Study) -> list[int]:
+    """Examples of whom the rate takes its share exactly: all of them, or those of each class that is mapped."""
+    source = study.base.source
+    mapped = label_noise(config, source.class_names).class_map
+    sizes = np.bincount(source.labels, minlength=len(source.class_names))
+    return [int(sizes[source.class_names.index(name)]) for name, _ in mapped] if mapped else [len(source)]
 
 
 def sound(study: Study, measured: Measured) -> Verdict:
@@ -90,7 +117,8 @@ def sound(study: Study, measured: Measured) -> Verdict:
         f"source accuracy {value:.1%} (at least {bar:.1%}), on the targets {words_of(gap)} above models that saw no "
         "source image"
     )
-    return Verdict("models without noise are sound", bool(value >= bar and gap.low > 0), words)
+    told = {"source accuracy": value, "bar": bar, "above scratch": gap}
+    return Verdict("models without noise are sound", bool(value >= bar and gap.low > 0), words, figures=told)
 
 
 def harm(measured: Measured) -> Verdict:
@@ -103,7 +131,7 @@ def harm(measured: Measured) -> Verdict:
         f"{rate_name(measured.rates[-1])} costs {words_of(gap)}, above 0 with its interval; Spearman of rate and "
         f"accuracy {correlation:.2f}, at most {FALLS}"
     )
-    return Verdict(name, passed, words)
+    return Verdict(name, passed, words, figures={"cost": gap, "spearman": correlation})
 
 
 def _harm(rates: np.ndarray, values: np.ndarray) -> tuple[bool, jdt.analyses.Difference, float]:
@@ -125,7 +153,9 @@ def spectrum(measured: Measured) -> Verdict:
         f"{rate_name(measured.rates[-1])}"
         for center, found, means in parts
     )
-    return Verdict(name, bool(parts[0][1] >= RISES), f"{words}; at least {RISES} column-centred, else not reproduced")
+    told = {center: {"spearman": found, "lsvr": means.tolist()} for center, found, means in parts}
+    words = f"{words}; at least {RISES} column-centred, else not reproduced"
+    return Verdict(name, bool(parts[0][1] >= RISES), words, figures=told)
 
 
 def slight(measured: Measured) -> list[Verdict]:
@@ -137,7 +167,8 @@ def slight(measured: Measured) -> list[Verdict]:
                 "helps" if gap.low > 0 else "harms" if gap.high < 0 else "neither helps nor harms beyond its interval"
             )
             words = f"{words_of(gap)}: it {sign}"
-            found.append(Verdict(f"C5, {rate_name(rate)} noise in distribution", None, words, exploratory=True))
+            name = f"C5, {rate_name(rate)} noise in distribution"
+            found.append(Verdict(name, None, words, exploratory=True, figures={"effect": gap}))
     return found
 
 
@@ -155,7 +186,7 @@ def repair(measured: Measured) -> list[Verdict]:
             f"above 0), {words_of(gains[MLP])} over the MLP (at least {points(NOT_WORSE)})"
         )
         passed = gains[LINEAR].mean >= REPAIR and gains[LINEAR].low > 0 and gains[MLP].mean >= NOT_WORSE
-        found.append(Verdict(name, bool(passed), words))
+        found.append(Verdict(name, bool(passed), words, figures=gains))
     return found
 
 
@@ -170,7 +201,11 @@ def forms(measured: Measured) -> Verdict:
     gaps = {ood: gain(measured, PAPER, CODE, ood=ood) for ood in (False, True) if measured.has_ood or not ood}
     words = ", ".join(f"{'out of' if ood else 'in'} distribution {words_of(gap)}" for ood, gap in gaps.items())
     name = f"C7, paper form minus code form at {rate_name(measured.rates[-1])}"
-    return Verdict(name, None, words, exploratory=True)
+    return Verdict(name, None, words, exploratory=True, figures=_by_role(gaps))
+
+
+def _by_role(gaps: Mapping[bool, jdt.analyses.Difference]) -> dict[str, jdt.analyses.Difference]:
+    return {"OOD" if ood else "ID": gap for ood, gap in gaps.items()}
 
 
 def ablation(measured: Measured) -> list[Verdict]:
@@ -183,7 +218,8 @@ def ablation(measured: Measured) -> list[Verdict]:
             ood: gain(measured, PAPER, without(term), ood=ood) for ood in (False, True) if measured.has_ood or not ood
         }
         words = ", ".join(f"{'out of' if ood else 'in'} distribution {words_of(gap)}" for ood, gap in gaps.items())
-        found.append(Verdict(f"C6, what the {term} term is worth", None, words, exploratory=True))
+        name = f"C6, what the {term} term is worth"
+        found.append(Verdict(name, None, words, exploratory=True, figures=_by_role(gaps)))
     return found
 
 
@@ -202,7 +238,8 @@ def shuffled(study: Study, measured: Measured) -> list[Verdict]:
             f"{CHANCE_ERRORS:g} either way"
         )
         name = f"C8, {one.mode} with labels of {one.variant.target} {SHUFFLED}"
-        found.append(Verdict(name, bool(abs(away) <= CHANCE_ERRORS), words))
+        told = {"accuracy": float(np.nanmean(one.values)), "chance": chance, "standard errors": away}
+        found.append(Verdict(name, bool(abs(away) <= CHANCE_ERRORS), words, figures=told))
     return found
 
 
@@ -229,6 +266,7 @@ def relabelled(config: Config, measured: Measured) -> list[Verdict]:
             bool(not first[name] and count / RELABELLINGS <= BY_CHANCE),
             f"the first draw {'passes' if first[name] else 'fails'}, {count / RELABELLINGS:.1%} of {RELABELLINGS:,} "
             f"draws pass, at most {BY_CHANCE:.0%}",
+            figures={"the first draw passes": bool(first[name]), "draws that pass": count / RELABELLINGS},
         )
         for name, count in passes.items()
     ]
@@ -252,5 +290,7 @@ def fractions(measured: Measured) -> list[Verdict]:
             f"{', '.join(f'{100 * share:g}%' for share in shares)} of the target give {means} % without noise, {noisy} "
             f"% at {rate_name(measured.rates[-1])}; {len(falls)} steps fall beyond their interval, at most 0"
         )
-        found.append(Verdict(f"C9, {mode} and more target images", not falls, words))
+        ends = {end: [float(np.nanmean(curve[row])) for curve in curves] for end, row in (("least", 0), ("most", -1))}
+        told = {"shares": list(shares), **ends, "falls": len(falls)}
+        found.append(Verdict(f"C9, {mode} and more target images", not falls, words, figures=told))
     return found

@@ -1,6 +1,8 @@
 """Whether a study shows what it must: one verdict for each requirement."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,12 +14,14 @@ class Verdict:
       passed: None where the study does not have what it asks for, or nothing is required.
       words: Figures and the bar.
       exploratory: Whether nothing is required: the figures are told, whatever they are.
+      figures: Numbers behind the words, for programs that compute them again.
     """
 
     name: str
     passed: bool | None
     words: str
     exploratory: bool = False
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def result(self) -> str:
