@@ -1,5 +1,5 @@
 import ast
-import importlib.util
+import importlib
 import json
 import shutil
 import zlib
@@ -13,10 +13,10 @@ import pytest
 import jdt
 from experiments import bias_blame, bias_transfer
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "recompute_bias.py"
-spec = importlib.util.spec_from_file_location("recompute_bias", PROGRAM)
-recompute = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(recompute)
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(BENCHMARKS))
+    recompute = importlib.import_module("recompute_bias")
 
 
 class Linear(nn.Module):
@@ -95,10 +95,11 @@ def runs(tmp_path_factory):
         jax.config.update("jax_disable_most_optimizations", False)
 
 
-def test_nothing_of_jdt_is_used():
+@pytest.mark.parametrize("program", ["recompute_bias", "recompute_noise", "stored_figures"])
+def test_nothing_of_jdt_is_used(program):
     imported = {
         name.split(".")[0]
-        for node in ast.walk(ast.parse(PROGRAM.read_text()))
+        for node in ast.walk(ast.parse((BENCHMARKS / f"{program}.py").read_text()))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
