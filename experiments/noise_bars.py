@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 import jdt
-from experiments.noise_measures import Measured, effects, of_rates, scratch_of
+from experiments.noise_measures import Measured, effects, mean, of_rates, scratch_of
 from experiments.noise_setup import (
     CODE,
     LINEAR,
@@ -70,8 +70,7 @@ def words_of(found: jdt.analyses.Difference) -> str:
 
 def spearman(rates: np.ndarray, values: np.ndarray) -> float:
     """Of the rates and the means over seeds, `[rates, seeds]`."""
-    means = np.nanmean(values, axis=1)
-    return float(jdt.analyses.sweep_correlation(rates, means[:, None])[0])
+    return float(jdt.analyses.sweep_correlation(rates, mean(values, 1)[:, None])[0])
 
 
 def counts(config: Config, study: Study) -> Verdict:
@@ -108,7 +107,7 @@ def _strata(config: Config, study: Study) -> list[int]:
 
 def sound(study: Study, measured: Measured) -> Verdict:
     """Models without noise have learnt something, so that a broken source cannot show harm."""
-    value, chance = float(np.nanmean(measured.source[0])), 1 / len(study.base.source.class_names)
+    value, chance = float(mean(measured.source[0])), 1 / len(study.base.source.class_names)
     bar = min(ABOVE_CHANCE * chance, 0.9)
     gap = jdt.analyses.paired(
         measured.scores(LINEAR, ood=False)[0], scratch_of(measured, measured.scores(LINEAR, ood=False))
@@ -147,7 +146,7 @@ def spectrum(measured: Measured) -> Verdict:
     parts = []
     for center in ("column", "row"):
         values = of_rates(measured, measured.spectrum_of(LINEAR, "lsvr", ood=True, center=center))
-        parts.append((center, spearman(measured.rates, values), np.nanmean(values, axis=1)))
+        parts.append((center, spearman(measured.rates, values), mean(values, 1)))
     words = "; ".join(
         f"{center}-centred: Spearman {found:.2f}, LSVR {means[0]:.3f} without noise, {means[-1]:.3f} at "
         f"{rate_name(measured.rates[-1])}"
@@ -232,13 +231,13 @@ def shuffled(study: Study, measured: Measured) -> list[Verdict]:
         test = next(target.test for target in study.base.targets if target.name == one.variant.target)
         chance = float(np.square(np.bincount(test.labels) / len(test)).sum())
         error = float(np.sqrt(chance * (1 - chance) / len(test)))
-        away = (float(np.nanmean(one.values)) - chance) / error
+        away = (float(mean(one.values)) - chance) / error
         words = (
-            f"accuracy {np.nanmean(one.values):.1%}, chance {chance:.1%}: {away:+.1f} standard errors, at most "
+            f"accuracy {mean(one.values):.1%}, chance {chance:.1%}: {away:+.1f} standard errors, at most "
             f"{CHANCE_ERRORS:g} either way"
         )
         name = f"C8, {one.mode} with labels of {one.variant.target} {SHUFFLED}"
-        told = {"accuracy": float(np.nanmean(one.values)), "chance": chance, "standard errors": away}
+        told = {"accuracy": float(mean(one.values)), "chance": chance, "standard errors": away}
         found.append(Verdict(name, bool(abs(away) <= CHANCE_ERRORS), words, figures=told))
     return found
 
@@ -284,13 +283,13 @@ def fractions(measured: Measured) -> list[Verdict]:
         for rate, (low, high) in ((i, pair) for i in (0, -1) for pair in itertools.pairwise(curves)):
             gap = jdt.analyses.paired(high[rate], low[rate])
             falls += [gap] if gap.high < 0 else []
-        means = " ".join(f"{100 * np.nanmean(curve[0]):.1f}" for curve in curves)
-        noisy = " ".join(f"{100 * np.nanmean(curve[-1]):.1f}" for curve in curves)
+        means = " ".join(f"{100 * mean(curve[0]):.1f}" for curve in curves)
+        noisy = " ".join(f"{100 * mean(curve[-1]):.1f}" for curve in curves)
         words = (
             f"{', '.join(f'{100 * share:g}%' for share in shares)} of the target give {means} % without noise, {noisy} "
             f"% at {rate_name(measured.rates[-1])}; {len(falls)} steps fall beyond their interval, at most 0"
         )
-        ends = {end: [float(np.nanmean(curve[row])) for curve in curves] for end, row in (("least", 0), ("most", -1))}
+        ends = {end: [float(mean(curve[row])) for curve in curves] for end, row in (("least", 0), ("most", -1))}
         told = {"shares": list(shares), **ends, "falls": len(falls)}
         found.append(Verdict(f"C9, {mode} and more target images", not falls, words, figures=told))
     return found

@@ -158,11 +158,23 @@ def _spectrum(
     there = np.isfinite(values).all(axis=1) & (values > 0).any(axis=1)  # Features may be the same for all images.
     found = {what: np.full(len(values), np.nan) for what in ("sve", "lsvr")}
     found["sve"][there], found["lsvr"][there] = jdt.analyses.sve(values[there]), jdt.analyses.lsvr(values[there])
-    parts = by_arm(values / values.sum(axis=1, keepdims=True), num_arms)
+    parts = np.full_like(values, np.nan)
+    parts[there] = values[there] / values[there].sum(axis=1, keepdims=True)
     return Spectrum(
         variant, mode, view, center,
-        by_arm(found["sve"], num_arms), by_arm(found["lsvr"], num_arms), np.nanmean(parts, axis=1),
+        by_arm(found["sve"], num_arms), by_arm(found["lsvr"], num_arms), mean(by_arm(parts, num_arms), 1),
     )  # fmt: skip
+
+
+def mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Of what is there, as models that diverged are not; NaN where nothing is.
+
+    >>> mean(np.array([[0.5, np.nan], [np.nan, np.nan]]), 1).tolist()
+    [0.5, nan]
+    """
+    there = np.isfinite(values)
+    count = there.sum(axis=axis)
+    return np.where(count > 0, np.where(there, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
 
 
 def of_rates(measured: Measured, values: np.ndarray) -> np.ndarray:

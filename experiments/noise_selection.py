@@ -13,6 +13,7 @@ import numpy as np
 import jdt
 from experiments.influence_run import train_run
 from experiments.influence_setup import planned
+from experiments.noise_measures import mean
 from experiments.noise_setup import (
     CODE,
     FIRST_SELECTION_ID,
@@ -92,7 +93,7 @@ def chosen_tuners(
     if not train_run(own, task, choice, hosts, say, _identity(config, study, task))[1]:
         return None
     run = jdt.open_run(folder)
-    means = [float(np.nanmean([run.metric(t.name, one.mode) for t in targets])) for one in grid]
+    means = [float(mean(np.stack([run.metric(t.name, one.mode) for t in targets]))) for one in grid]
     tried = best([dataclasses.replace(one, accuracy=mean) for one, mean in zip(grid, means, strict=True)])
     jdt.store.write_json(folder / FILE, [dataclasses.asdict(one) for one in tried])
     taken = {one.tuner: tuned(base[one.tuner], one) for one in tried if one.chosen}
