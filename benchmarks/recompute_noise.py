@@ -169,11 +169,11 @@ def percent(rate: float) -> str:
 
 
 def spearman(amounts: np.ndarray, values: np.ndarray) -> float:
-    """Of points where a value is there; NaN with fewer than three or where nothing changes."""
+    """Pearson's correlation of ranks, of points where a value is there; NaN below three or where nothing changes."""
     there = np.isfinite(values)
-    if there.sum() < 3 or len(set(values[there])) < 2 or len(set(amounts[there])) < 2:
+    if there.sum() < 3 or np.ptp(values[there]) == 0 or np.ptp(amounts[there]) == 0:
         return math.nan
-    return float(stats.spearmanr(amounts[there], values[there]).statistic)
+    return float(np.corrcoef(stats.rankdata(amounts[there]), stats.rankdata(values[there]))[0, 1])
 
 
 def figures(study: Study) -> Iterator[Figure]:
@@ -259,7 +259,8 @@ def measured_figures(study: Study) -> Iterator[Figure]:
     claims = {key_of(one): one["values"] for one in study.claims["accuracies"]}
     yield Figure("accuracies, each once", len(study.claims["accuracies"]), len(claims))
     expected = set()
-    for variant, mode in itertools.product(study.variants, study.modes):
+    pairs = [(variant, mode) for variant in study.variants for mode in study.modes]
+    for variant, mode in pairs:
         for view in study.views(variant["target"]):
             key = (variant["name"], mode, view, "")
             expected.add(key)
@@ -269,8 +270,8 @@ def measured_figures(study: Study) -> Iterator[Figure]:
     spectra = {key_of(one): one for one in study.claims["spectra"]}
     yield Figure("spectra, each once", len(study.claims["spectra"]), len(spectra))
     expected = set()
-    for variant, mode in itertools.product(study.variants, study.claims["tuners"]):
-        if variant["fraction"] != 1 or variant["is_shuffled"]:
+    for variant, mode in pairs:
+        if mode not in study.claims["tuners"] or variant["fraction"] != 1 or variant["is_shuffled"]:
             continue
         for view, center in itertools.product(study.views(variant["target"]), SPECTRA):
             key = (variant["name"], mode, view, center)
@@ -411,8 +412,8 @@ def relabelled(study: Study, claims: Mapping[str, Any]) -> Iterator[tuple[str, b
         rows = rng.permuted(np.tile(np.arange(len(rates))[:, None], (1, study.seeds)), axis=0)
         now, spectra = (np.take_along_axis(values, rows, axis=0) for values in (accuracy, lsvr))
         low = difference(now[0].tolist(), now[-1].tolist())["low"] or 0
-        passes["C3"] += low > 0 and ranks(rates, mean(now)) <= FALLS
-        passes["C4"] += ranks(rates, mean(spectra)) >= RISES
+        passes["C3"] += low > 0 and spearman(rates, mean(now)) <= FALLS
+        passes["C4"] += spearman(rates, mean(spectra)) >= RISES
     for name, count in passes.items():
         full = f"C8, {name} with rates given to models at random"
         share = count / RELABELLINGS
@@ -421,14 +422,6 @@ def relabelled(study: Study, claims: Mapping[str, Any]) -> Iterator[tuple[str, b
         error = math.sqrt(2 * max(share * (1 - share), 1 / RELABELLINGS) / RELABELLINGS)
         found = {"the first draw passes": bool(first), "draws that pass": Near(share, ERRORS * error)}
         yield full, bool(first is False and claimed <= BY_CHANCE), found
-
-
-def ranks(amounts: np.ndarray, values: np.ndarray) -> float:
-    """Spearman's correlation as `spearman`, quickly; NaN compares as false."""
-    there = np.isfinite(values)
-    if there.sum() < 3 or np.ptp(values[there]) == 0:
-        return math.nan
-    return float(np.corrcoef(stats.rankdata(amounts[there]), stats.rankdata(values[there]))[0, 1])
 
 
 def fractions(study: Study) -> Iterator[tuple[str, bool, dict[str, Any]]]:
@@ -462,7 +455,7 @@ def choice_figures(study: Study) -> Iterator[Figure]:
         for one in tried:
             mode = f"{one['tuner']}-lr{one['rate']:g}-w{one['weight']:g}"
             values = [accuracies(store, target, mode) for target in store.targets]
-            found = float(np.nanmean([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in values]))
+            found = float(mean(np.stack(values).reshape(1, -1))[0])
             yield Figure(f"settings: accuracy of {mode}", one["accuracy"], Near(found, STORED))
             if one["accuracy"] is not None:
                 first = best.setdefault(one["tuner"], one)
