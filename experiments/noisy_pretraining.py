@@ -121,7 +121,6 @@ def train(
     described = identity(config, study)
     # The run is made before settings are chosen: how follows from what is asked for, and the choice lies in its folder.
     open_writer(config, task, choice, described)
-    config = dataclasses.replace(config, overwrite=False)
     chosen = noise_selection.chosen_tuners(config, study, hosts, say)
     if chosen is None:
         return None
@@ -135,7 +134,7 @@ def train(
         markup=False,
     )
     save_labels(config, study)
-    own = dataclasses.replace(config, until_reliability=None)
+    own = dataclasses.replace(config, overwrite=False)  # It was made anew above.
     writer, done = train_run(own, dataclasses.replace(task, tuners=tuners), choice, hosts, say, described)
     return (study, tried, writer) if done else None
 
