@@ -291,8 +291,7 @@ def _varied(
     ) if fractions else ()  # fmt: skip
     found += [(one, Variant(target.name, one.name, fraction)) for one, fraction in zip(made, fractions, strict=True)]
     if config.control and target is base.targets[0]:
-        order = np.random.default_rng([config.seed, 2309_17002]).permutation(len(target.train))
-        labels = np.asarray(target.train.labels)[order]
+        labels = jdt.plant.evenly_shuffled(target.train.labels, seed=config.seed)
         shuffled = dataclasses.replace(
             target.train, labels=labels, name=f"{target.train.name}@{SHUFFLED}",
             fingerprint=jdt.config.fingerprint([target.train.fingerprint, labels.tolist()]),

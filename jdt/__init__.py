@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jdt.estimators import lasso_path as lasso_path
     from jdt.estimators import load_influences as load_influences
     from jdt.runs import open_run as open_run
+    from jdt.transfer import nmtune as nmtune
 
 __version__ = "0.1.0"
 
@@ -67,6 +68,7 @@ __all__ = [
     "masks",
     "metrics",
     "models",
+    "nmtune",
     "open_run",
     "outputs",
     "pipeline",
@@ -89,6 +91,7 @@ _HOMES = {
     "lasso_path": "jdt.estimators",
     "load_influences": "jdt.estimators",
     "open_run": "jdt.runs",
+    "nmtune": "jdt.transfer",
 }
 
 

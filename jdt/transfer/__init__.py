@@ -17,6 +17,11 @@ from jdt.transfer.full import transfer_full as transfer_full
 from jdt.transfer.full import tuned_ensemble as tuned_ensemble
 from jdt.transfer.head import Head as Head
 from jdt.transfer.head import fit_head as fit_head
+from jdt.transfer.nmtune import Tuned as Tuned
+from jdt.transfer.nmtune import checked_features as checked_features
+from jdt.transfer.nmtune import checked_labels as checked_labels
+from jdt.transfer.nmtune import checked_views as checked_views
+from jdt.transfer.nmtune import nmtune as nmtune
 from jdt.transfer.subsets import few_shot as few_shot
 from jdt.transfer.subsets import target_fraction as target_fraction
 from jdt.transfer.tuning import Tuning as Tuning

@@ -1,159 +1,258 @@
-r"""The regularisers of NMTune (arXiv 2309.17002): consistency, covariance, dominance of the first singular values.
-
-A step tunes a residual network on two views of a batch of B examples. F float `[2B, D]` are the frozen features, first
-view above second, and Z `[2B, D]` what the network makes of them, which the head reads. The loss is
-
-    CE(head(Z), labels twice) + a L_MSE + b L_COV + c L_SVD.
-
-L_COV is the same in both forms: with C the covariance of the 2B rows of Z (centred over the rows, divided by 2B - 1),
-`L_COV = (1/D) sum_{i != j} C_ij^2`. The forms differ in all else:
-
-- weights a, b, c. `paper`: one for all, 0.01. `code`: 1.0, 0.04, 0.001.
-- L_MSE. `paper`: mean over the 2B rows of `|f/|f| - z/|z||^2 = 2 - 2 cos(f, z)`, each row with its own features.
-  `code`: z of the second view with f of the *first*, mean over the B rows *and the D dimensions*: `(2 - 2 cos) / D`.
-- L_SVD, of Z that is not centred. `paper`: `-sigma_1 / sum_j sigma_j`. `code`: minus the mean of the *five* largest
-  `sigma_i / sum_j sigma_j`.
-
-`paper` follows the paper as it is remembered and noted by others, `code` what its authors published. Both are offered,
-and no claim is made that they agree: at D = 384 the paper's consistency weighs 0.01 where the code's weighs 1/384.
-
-L_COV and L_SVD need one Gram matrix only, of the smaller side: 2B x 2B where 2B < D, else D x D.
-"""
+"""NMTune on a user's own arrays: frozen features in, tuned heads out."""
 
 import dataclasses
-import functools
-from typing import Literal, NamedTuple
+import json
+import os
+import pathlib
+import zipfile
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from jdt.types import Array, Float
+from jdt import config
+from jdt.checks import UserError
+from jdt.sharding import in_waves
+from jdt.transfer.nmtune_losses import Form
+from jdt.transfer.tuning import Method, Tuning
+from jdt.transfer.tuning_heads import HeadParams, Residual, Running, TunedHead
+from jdt.transfer.tuning_loop import History, Sharing, apply_heads, tune_heads
+from jdt.types import AnyArray, Bool, Float, Int
 
-Form = Literal["paper", "code"]
-
-matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-
-
-class Weights(NamedTuple):
-    """What each term of the loss weighs beside the cross-entropy.
-
-    Attributes:
-      consistency: Of L_MSE.
-      covariance: Of L_COV.
-      dominance: Of L_SVD.
-    """
-
-    consistency: float
-    covariance: float
-    dominance: float
+_NAMED = 5  # Rows that a message names.
 
 
 @dataclasses.dataclass(frozen=True)
-class FormDefaults:
-    """What a form fixes where nothing else is asked for: its weights and how many singular values are to dominate."""
+class Tuned:
+    """Heads that were tuned on frozen features, of one model or of a stack of them.
 
-    weights: Weights
-    num_dominant: int
+    Attributes:
+      head: Parameters as NumPy arrays, always on a leading models axis.
+      history: Loss and its parts by pass, float32 `[models, passes]`.
+      finite: bool `[models]`: False marks a head that diverged.
+      train_accuracy: float32 `[models]`, on the training features.
+      settings: How they were tuned.
+      is_stacked: Whether features came, and are expected, as `[models, examples, features]`.
+    """
+
+    head: TunedHead
+    history: History
+    finite: Bool[np.ndarray, " models"]
+    train_accuracy: Float[np.ndarray, " models"]
+    settings: Tuning
+    is_stacked: bool
+
+    def logits(self, features: AnyArray) -> Float[np.ndarray, "*models examples classes"]:
+        """Outputs on frozen features, shaped as those of training.
+
+        Raises:
+          UserError: If the features have another shape than in training, or are not finite.
+        """
+        return self._apply(features)[0]
+
+    def predict(self, features: AnyArray) -> Int[np.ndarray, "*models examples"]:
+        """The class with the largest output for every example."""
+        return self.logits(features).argmax(axis=-1)
+
+    def features(self, features: AnyArray) -> Float[np.ndarray, "*models examples features"]:
+        """What the head reads: the residual network's output, or the frozen features under a linear probe."""
+        return self._apply(features)[1]
+
+    def _apply(self, features: AnyArray) -> tuple[np.ndarray, np.ndarray]:
+        checked = checked_features("the features", features)
+        models, width = np.shape(self.head.params.weights)[:2]
+        if np.ndim(features) != 2 + self.is_stacked or checked.shape[::2] != (models, width):
+            expected = f"[{models}, examples, {width}]" if self.is_stacked else f"[examples, {width}]"
+            raise UserError(f"the features have shape {np.shape(features)}, but these heads expect {expected}.")
+        found = jax.device_get(apply_heads(self.head, checked, _sharing(models)))
+        logits, read = (np.asarray(array) if self.is_stacked else np.asarray(array)[0] for array in found)
+        return logits, read
+
+    def to_npz(self, path: str | os.PathLike[str]) -> None:
+        """Save everything in one `.npz` file, which is replaced as a whole if it is there; nothing is pickled."""
+        path = pathlib.Path(path)
+        text = json.dumps({"settings": config.to_plain(self.settings), "is_stacked": self.is_stacked})
+        arrays: dict[str, Any] = {"about": np.asarray(text), "finite": self.finite, "accuracy": self.train_accuracy}
+        arrays |= {f"history.{name}": value for name, value in self.history._asdict().items()}
+        arrays |= {"head.weights": self.head.params.weights, "head.bias": self.head.params.bias}
+        for group, part in (("network", self.head.params.network), ("running", self.head.running)):
+            arrays |= {} if part is None else {f"{group}.{name}": value for name, value in part._asdict().items()}
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Tuned":
+        """Read what `to_npz` saved.
+
+        Raises:
+          UserError: If the file cannot be read, or is none of them.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            about = json.loads(str(arrays["about"]))
+            settings = config.from_plain(Tuning(), about["settings"])
+            network, running = None, None
+            if settings.has_network:
+                network = Residual(*(arrays[f"network.{name}"] for name in Residual._fields))
+                running = Running(*(arrays[f"running.{name}"] for name in Running._fields))
+            head: Any = TunedHead(HeadParams(arrays["head.weights"], arrays["head.bias"], network), running)
+            history = History(*(arrays[f"history.{name}"] for name in History._fields))
+            return cls(head, history, arrays["finite"], arrays["accuracy"], settings, bool(about["is_stacked"]))
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"cannot read {path} as tuned heads ({error}): pass a file that to_npz made.") from error
 
 
-FORMS = {
-    "paper": FormDefaults(Weights(0.01, 0.01, 0.01), num_dominant=1),
-    "code": FormDefaults(Weights(1.0, 0.04, 0.001), num_dominant=5),
-}
-
-
-def consistency(
-    features: Float[Array, "rows features"], tuned: Float[Array, "rows features"], form: Form
-) -> Float[Array, ""]:
-    """L_MSE: how far tuned features point away from the frozen ones.
+def nmtune(
+    features: AnyArray,
+    labels: AnyArray,
+    views: AnyArray | None = None,
+    form: Form = "paper",
+    *,
+    method: Method = "nmtune",
+    num_classes: int | None = None,
+    seed: int = 0,
+    settings: Tuning | None = None,
+) -> Tuned:
+    """Tune a head on frozen features (arXiv 2309.17002, section 4; what its two forms are: `nmtune_losses`).
 
     Args:
-      features: F, the first view's rows above the second's. No gradient flows into them.
-      tuned: Z, in the same order.
-      form: Which of the two definitions.
+      features: `[examples, features]`, or `[models, examples, features]` for a head on each of several sets of features
+        of the same examples. Computed as float32.
+      labels: Integers `[examples]`.
+      views: Features of augmented views of the same examples, `[views, examples, features]` or `[models, views,
+        examples, features]`. Each step shows every example of its batch in two of them, drawn anew; without any, both
+        views are the features themselves.
+      form: `paper` or `code`.
+      method: `nmtune`, or for comparison `mlp` (the same without its terms) or `linear` (a linear probe).
+      num_classes: Outputs; one more than the largest label when None.
+      seed: Root seed. Model m of a stack draws from (seed, m).
+      settings: Everything else, and then `form` and `method` as well: see `Tuning`.
+
+    Returns:
+      The heads, with `logits`, `predict`, `features`, `to_npz` and the history of the loss.
+
+    Raises:
+      UserError: If shapes or counts do not fit, features are not finite (rows named), labels lie outside, there is one
+        class, or fewer than two examples.
+
+    >>> draw = np.random.default_rng(0)
+    >>> labels = draw.integers(0, 2, 100)
+    >>> features = draw.normal(size=(100, 4)) + 3 * labels[:, None]
+    >>> tuned = nmtune(features, labels, settings=Tuning("nmtune", "paper", epochs=50, learning_rate=0.03))
+    >>> tuned.logits(features).shape, bool((tuned.predict(features) == labels).mean() > 0.9)
+    ((100, 2), True)
     """
-    features = jax.lax.stop_gradient(features)
-    if form == "paper":
-        return jnp.square(_unit_rows(tuned) - _unit_rows(features)).sum(axis=1).mean()
-    half = len(features) // 2
-    return jnp.square(_unit_rows(tuned[half:]) - _unit_rows(features[:half])).mean()
+    settings = Tuning(method, form) if settings is None else settings
+    checked = checked_features("the features", features)
+    models, examples, _ = checked.shape
+    wanted, num_classes = checked_labels(labels, examples, num_classes)
+    bank = None if views is None else checked_views(views, checked.shape, np.ndim(features) == 3)
+    found = tune_heads(
+        checked, wanted, bank, settings,
+        num_classes=num_classes, seed=seed, target=0, randomness_ids=np.arange(models), sharing=_sharing(models),
+    )  # fmt: skip
+    found: Any = jax.device_get(found)
+    arrays = jax.tree.map(np.asarray, found)
+    return Tuned(
+        arrays.head, arrays.history, arrays.finite, arrays.train_accuracy, settings, is_stacked=np.ndim(features) == 3
+    )
 
 
-def covariance_and_dominance(
-    tuned: Float[Array, "rows features"], num_dominant: int, needed: tuple[bool, bool] = (True, True)
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """L_COV and L_SVD of one batch, from one Gram matrix.
+def checked_features(name: str, features: AnyArray) -> Float[np.ndarray, "models examples features"]:
+    """Features as float32, on a models axis.
+
+    Raises:
+      UserError: If they are no numbers, have other axes, no feature, fewer than two examples, or values that are NaN
+        or infinite.
+    """
+    array = np.asarray(features)
+    if array.ndim not in (2, 3) or not (
+        np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
+    ):
+        raise UserError(
+            f"{name} are {array.dtype} of shape {array.shape}, but must be numbers [examples, features] or "
+            "[models, examples, features]."
+        )
+    array = np.asarray(array if array.ndim == 3 else array[None], np.float32)
+    if array.shape[0] < 1 or array.shape[1] < 1 or array.shape[2] < 1:
+        raise UserError(f"{name} have shape {np.shape(features)}: there is nothing in them.")
+    _require_finite(name, array)
+    return array
+
+
+def checked_labels(
+    labels: AnyArray, examples: int, num_classes: int | None, *, name: str = "the features", trains: bool = True
+) -> tuple[Int[np.ndarray, " examples"], int]:
+    """Labels as int32, and how many classes there are.
 
     Args:
-      tuned: Z, at least two rows.
-      num_dominant: How many of the largest singular values L_SVD averages; all of them where there are fewer.
-      needed: Which of the two to compute; the other is 0.
+      labels: One an example.
+      examples: How many there are.
+      num_classes: One more than the largest label when None.
+      name: What messages call the features they belong to.
+      trains: Whether one class, or one example, is too few.
+
+    Raises:
+      UserError: If they are no integers, not one an example, lie outside, or name one class only.
     """
-    rows, width = tuned.shape
-    mean, zero = tuned.mean(axis=0), jnp.zeros((), tuned.dtype)
-    centred = tuned - mean
-    is_wide = rows < width
-    gram = matmul(centred, centred.T) if is_wide else matmul(centred.T, centred)
-    covariance = dominance = zero
-    if needed[0]:
-        # C and the Gram matrix of the rows have the same squared norm, that of their common eigenvalues.
-        diagonal = jnp.square(centred).sum(axis=0)
-        covariance = (jnp.square(gram).sum() - jnp.square(diagonal).sum()) / ((rows - 1) ** 2 * width)
-    if needed[1]:
-        # Of Z that is not centred: the mean comes back into the Gram matrix, which loses no digits by adding.
-        if is_wide:
-            along = matmul(centred, mean)
-            whole = gram + along[:, None] + along[None, :] + jnp.square(mean).sum()
-        else:
-            whole = gram + rows * jnp.outer(mean, mean)
-        sigma = singular_values_of_gram(whole)
-        dominance = -sigma[:num_dominant].mean() / jnp.maximum(sigma.sum(), jnp.finfo(sigma.dtype).tiny)
-    return covariance, dominance
+    array = np.asarray(labels)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise UserError(
+            f"the labels of {name} are {array.dtype} of shape {array.shape}, but must be integers [examples]."
+        )
+    if len(array) != examples:
+        raise UserError(f"{name} are of {examples} examples, but there are {len(array)} labels: give one label each.")
+    if trains and examples < 2:
+        raise UserError(f"there is {examples} example, but at least two are needed.")
+    count = int(array.max()) + 1 if num_classes is None else num_classes
+    outside = np.flatnonzero((array < 0) | (array >= count))
+    if len(outside):
+        raise UserError(
+            f"{len(outside)} of {examples} labels of {name} lie outside 0..{count - 1} (first: "
+            f"{array[outside[0]]}, row {outside[0]}): number the classes from 0."
+        )
+    if trains and len(np.unique(array)) < 2:
+        raise UserError(f"all labels are {array[0]}, but at least two classes are needed.")
+    return array.astype(np.int32), count
 
 
-def singular_values(matrix: Float[Array, "rows columns"]) -> Float[Array, " smaller"]:
-    """Singular values in falling order, by the Gram matrix of the smaller side; differentiable everywhere.
+def checked_views(
+    views: AnyArray, shape: tuple[int, ...], is_stacked: bool
+) -> Float[np.ndarray, "models views examples features"]:
+    """Features of views as float32, on a models axis, fitting features of `shape`.
 
-    Values below the square root of the dtype's precision, relative to the largest, are lost in rounding. The gradient
-    is that of an exact decomposition, `u_i v_i^T`; values that are zero up to rounding get none, and those of a
-    repeated value share its space in some orthogonal way, so that symmetric functions have their exact gradient.
-
-    >>> singular_values(jnp.diag(jnp.array([3.0, 4.0]))).tolist()
-    [4.0, 3.0]
+    Raises:
+      UserError: If they do not fit, or are not finite.
     """
-    rows, columns = matrix.shape
-    return singular_values_of_gram(matmul(matrix, matrix.T) if rows < columns else matmul(matrix.T, matrix))
+    array = np.asarray(views)
+    expected = f"[{shape[0]}, views, {shape[1]}, {shape[2]}]" if is_stacked else f"[views, {shape[1]}, {shape[2]}]"
+    if array.ndim != 3 + is_stacked or not np.issubdtype(array.dtype, np.number):
+        raise UserError(f"the views are {array.dtype} of shape {array.shape}, but must be numbers {expected}.")
+    array = np.asarray(array if is_stacked else array[None], np.float32)
+    if (array.shape[0], *array.shape[2:]) != shape or not array.shape[1]:
+        raise UserError(f"the views have shape {np.shape(views)}, but must fit the features: {expected}.")
+    _require_finite("the views", array)
+    return array
 
 
-@jax.custom_vjp
-def singular_values_of_gram(gram: Float[Array, "side side"]) -> Float[Array, " side"]:
-    """Square roots of a Gram matrix's eigenvalues, in falling order; see `singular_values`."""
-    return _roots(jnp.linalg.eigvalsh(gram))
+def _require_finite(name: str, array: Float[np.ndarray, "models *views examples features"]) -> None:
+    own = array[:1] if array.strides[0] == 0 else array  # A stack of one and the same is looked at once.
+    sound = np.isfinite(own).all(axis=-1)
+    if sound.all():
+        return
+    rows = np.unique(np.nonzero(~sound)[-1])
+    shown = ", ".join(map(str, rows[:_NAMED].tolist())) + (", ..." if len(rows) > _NAMED else "")
+    raise UserError(
+        f"{name} of {len(rows)} of {array.shape[-2]} examples are NaN or infinite, in rows {shown}: leave these "
+        "examples out, or compute their features again."
+    )
 
 
-def _roots(eigenvalues: Float[Array, " side"]) -> Float[Array, " side"]:
-    return jnp.sqrt(jnp.maximum(eigenvalues, 0.0))[::-1]
-
-
-def _forward(gram: Float[Array, "side side"]) -> tuple[Array, tuple[Array, Array]]:
-    eigenvalues, vectors = jnp.linalg.eigh(gram)
-    sigma = _roots(eigenvalues)
-    return sigma, (sigma, vectors[:, ::-1])
-
-
-def _backward(saved: tuple[Array, Array], cotangent: Float[Array, " side"]) -> tuple[Float[Array, "side side"]]:
-    # d sigma_i / d G = u_i u_i^T / (2 sigma_i). No difference of eigenvalues appears, so repeated ones are harmless.
-    sigma, vectors = saved
-    floor = sigma[0] * jnp.sqrt(jnp.finfo(sigma.dtype).eps * len(sigma))
-    slope = jnp.where(sigma > floor, cotangent / (2 * jnp.where(sigma > floor, sigma, 1.0)), 0.0)
-    return (matmul(vectors * slope, vectors.T),)
-
-
-singular_values_of_gram.defvjp(_forward, _backward)
-
-
-def _unit_rows(matrix: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
-    """Rows divided by their norms; a row of zeros stays one, as under PyTorch's `normalize`."""
-    squares = jnp.square(matrix).sum(axis=1, keepdims=True)
-    tiny = jnp.asarray(1e-24, matrix.dtype)
-    return matrix / jnp.sqrt(jnp.maximum(squares, tiny))
+def _sharing(models: int) -> Sharing:
+    """A model a device at a time on CPUs, whose caches hold one; up to 32 share each step elsewhere."""
+    devices = min(models, jax.local_device_count())
+    is_cpu = jax.default_backend() == "cpu"
+    return Sharing(devices, in_waves(models, devices, 1 if is_cpu else 32), not is_cpu)

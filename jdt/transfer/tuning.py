@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from jdt import checks
 from jdt.data.bank import require_scale
-from jdt.transfer.nmtune import FORMS, Form, Weights
+from jdt.transfer.nmtune_losses import FORMS, Form, Weights
 
 Method = Literal["linear", "mlp", "nmtune"]
 
@@ -17,8 +17,8 @@ class Tuning:
 
     `linear` trains a linear head on features of images as they are. `mlp` trains a residual network
     `Z = s * MLP(F) + F` below the head, on two augmented views of every image of a batch. `nmtune` does the same with
-    three more terms in the loss: see `jdt.transfer.nmtune`, which says how its two forms differ. With all weights zero
-    it is `mlp`, bit for bit.
+    three more terms in the loss, in one of two forms: see `jdt.transfer.nmtune_losses`. With all weights zero it is
+    `mlp`, bit for bit.
 
     Every pass goes through the examples in batches of `batch_size`; the incomplete batch that ends a pass is dropped.
     With fewer examples than that a batch holds them all.

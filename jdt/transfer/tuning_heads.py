@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jdt.transfer.nmtune import matmul
+from jdt.transfer.nmtune_losses import matmul
 from jdt.types import Array, Float, PRNGKey
 
 _EPSILON = 1e-5  # BatchNorm's, as PyTorch's defaults.

@@ -1,18 +1,22 @@
 """Tuning on frozen features: the heads of many models at once, many steps in each call of one compiled program."""
 
+import contextlib
 import dataclasses
 import functools
+import importlib
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import threadpoolctl
 
 from jdt.keys import key_for
 from jdt.sharding import MODELS, SHARED, each_device, place, run_in_waves
-from jdt.transfer.nmtune import Form, consistency, covariance_and_dominance, matmul
+from jdt.transfer.nmtune_losses import Form, consistency, covariance_and_dominance, matmul
 from jdt.transfer.tuning import Tuning
 from jdt.transfer.tuning_heads import HeadParams, TunedHead, initial_head, training_features
 from jdt.types import AnyArray, Array, Bool, Float, Int
@@ -110,7 +114,7 @@ def tune_heads(
         mine, cut = put(frozen, spec=MODELS)
         ids = put(jnp.asarray(randomness_ids[rows], jnp.int32), spec=MODELS)
         on = _Devices(sharing.num_devices, sharing.is_vmapped)
-        states, passes = _start(program, on, root, ids, jnp.asarray(settings.scale, jnp.float32)), []
+        states, passes = _start(program.shape, on, root, ids, jnp.asarray(settings.scale, jnp.float32)), []
         for first in range(0, settings.epochs, program.passes_per_call):
             count = min(program.passes_per_call, settings.epochs - first)
             at = jnp.asarray([first, count, settings.epochs])
@@ -121,7 +125,19 @@ def tune_heads(
         accuracy, sound = _training_accuracy(on, head, mine, shared)
         return TunedHeads(head, history, sound & jnp.isfinite(history.loss).all(axis=1), accuracy)
 
-    return run_in_waves(sharing.waves, len(features), one_wave)
+    with _one_thread_of_blas():
+        return jax.block_until_ready(run_in_waves(sharing.waves, len(features), one_wave))
+
+
+@contextlib.contextmanager
+def _one_thread_of_blas() -> Iterator[None]:
+    """Let a device's decompositions run in its own thread: BLAS's would wait for cores that train other models.
+
+    On a busy machine they made a decomposition 45 times slower (benchmarks/NOTES.md).
+    """
+    importlib.import_module("scipy.linalg")  # JAX takes LAPACK from it, and only what is loaded can be limited.
+    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 def apply_heads(
@@ -193,6 +209,11 @@ class _Program:
     width: int
     ratio: int
 
+    @property
+    def shape(self) -> tuple[int, int, int | None]:
+        """All that a head's first values depend on: features, classes and ratio, which a linear probe has not."""
+        return self.width, self.num_classes, self.ratio if self.has_network else None
+
     @classmethod
     def of(cls, settings: Tuning, num_examples: int, num_classes: int, width: int) -> "_Program":
         batch_size = min(settings.batch_size, num_examples)
@@ -213,14 +234,15 @@ def _optimizer(rates: _Rates, num_steps: Array | int) -> optax.GradientTransform
     return optax.adamw(schedule, weight_decay=rates.decay)
 
 
-@functools.partial(jax.jit, static_argnames=("program", "on"))
-def _start(program: _Program, on: _Devices, root: Array, ids: Int[Array, " models"], scale: Array) -> _State:
+@functools.partial(jax.jit, static_argnames=("shape", "on"))
+def _start(
+    shape: tuple[int, int, int | None], on: _Devices, root: Array, ids: Int[Array, " models"], scale: Array
+) -> _State:
+    width, num_classes, ratio = shape
+
     def one(randomness_id: Array, root: Array, scale: Array) -> _State:
         of_head, of_passes = jax.random.split(key_for(root[0], "tuning", root[1], randomness_id))
-        head = initial_head(
-            of_head, program.width, program.num_classes,
-            ratio=program.ratio if program.has_network else None, scale=scale,
-        )  # fmt: skip
+        head = initial_head(of_head, width, num_classes, ratio=ratio, scale=scale)
         blank = _Rates(scale, scale, jnp.zeros(3))  # The state of AdamW is zeros, whatever its rates.
         params: Any = head.params
         return _State(params, head.running, _optimizer(blank, 1).init(params), of_passes)

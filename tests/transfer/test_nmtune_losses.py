@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdt.transfer.nmtune import consistency, covariance_and_dominance, singular_values
+from jdt.transfer.nmtune_losses import consistency, covariance_and_dominance, singular_values
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,359 @@
+"""How much is a tuned head worth on frozen features: a linear probe, a residual network, or NMTune?
+
+Question  A feature extractor is given, perhaps pre-trained on noisy labels. What do its features score on your test
+          data, in and out of domain, under each way of tuning, and what does tuning do to their spectrum?
+Source    arXiv 2309.17002, sections 3 and 4. Both forms of NMTune: `nmtune` (paper), `nmtune-code` (published code).
+Run       python -m experiments.tune_features --features FILE.npz --out runs/tuned
+          FILE.npz holds features [examples, features] and labels [examples]; where there are some, views [views,
+          examples, features], test_features and test_labels, and ood_NAME_features and ood_NAME_labels for any NAME.
+Demo      python -m experiments.tune_features                (embedded digits, pixels as features)
+Smoke     python -m experiments.tune_features --preset smoke
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import zipfile
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+import jdt
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every knob of the experiment."""
+
+    features: pathlib.Path | None = None
+    """.npz file of features and labels; the embedded digits, pixels as features, when left out."""
+    out: pathlib.Path = pathlib.Path("runs/tuned")
+    """Folder for heads, predictions, figures and the plot."""
+    methods: tuple[str, ...] = ("linear", "mlp", "nmtune", "nmtune-code")
+    """Which of them."""
+    seeds: int = 5
+    """Heads of each method: other initial values, batches and draws of views."""
+    epochs: int = 30
+    """Passes over the training examples."""
+    batch_size: int = 64
+    """Examples a step."""
+    learning_rate: float | None = None
+    """Of the first step; 0.01 for a linear probe and 0.001 for the others when left out."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    select: bool = False
+    """Choose the learning rate, and what NMTune's terms weigh, on a validation part of the training examples."""
+    validation: float = 0.2
+    """Share of the training examples that --select chooses on; also what is tested on where the file has no test."""
+    center: Literal["column", "row", "none"] = "column"
+    """How features are centred before their spectrum; the published code centres by row."""
+    seed: int = 0
+    """Root seed."""
+
+
+PRESETS = {
+    "demo": Config(batch_size=16, epochs=60, learning_rate=0.01),  # A hundred images.
+    "smoke": Config(out=pathlib.Path("runs/tuned-smoke"), seeds=2, epochs=2),
+    "paper": Config(),
+}
+METHODS = {
+    "linear": jdt.transfer.Tuning("linear"),
+    "mlp": jdt.transfer.Tuning("mlp"),
+    "nmtune": jdt.transfer.Tuning("nmtune", "paper"),
+    "nmtune-code": jdt.transfer.Tuning("nmtune", "code"),
+}
+RATES = (1 / 3, 1.0, 3.0)
+"""What --select tries, as multiples of the method's learning rate ..."""
+WEIGHTS = (0.1, 1.0, 10.0)
+"""... and of the form's weights."""
+SELECTING = 1_000
+"""Seeds of heads that --select chooses by are this much higher: none of them is reported."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Examples of one kind: features float32 `[examples, features]` and labels int32 `[examples]`."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Training examples, their views float32 `[views, examples, features]`, and test sets by name."""
+
+    train: Part
+    views: np.ndarray | None
+    tests: dict[str, Part]
+    num_classes: int
+
+
+def main(config: Config) -> None:
+    """Tune, save, print and plot."""
+    for name in config.methods:
+        jdt.checks.require_known("method", name, METHODS)
+    jdt.checks.require_at_least("--seeds", config.seeds, 1)
+    jdt.checks.require_fraction("--validation", config.validation)
+    problem = with_test(digits(config.seed) if config.features is None else read(config.features), config)
+    settings = {name: settings_of(config, name) for name in config.methods}
+    chosen: dict[str, Any] = {}
+    if config.select:
+        for name in config.methods:
+            settings[name], chosen[name] = select(problem, settings[name], config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    figures, predictions = {}, {f"labels.{name}": part.labels for name, part in problem.tests.items()}
+    spectra: dict[str, np.ndarray] = {"frozen": spectrum(next(iter(problem.tests.values())).features, config)}
+    for name in config.methods:
+        tuned = tune(problem, settings[name], config.seeds, config.seed)
+        tuned.to_npz(config.out / f"{name}.npz")
+        figures[name] = {"tests": {}, "train_accuracy": tuned.train_accuracy.tolist(), "finite": tuned.finite.tolist()}
+        figures[name]["settings"] = jdt.config.to_plain(settings[name])
+        for test, part in problem.tests.items():
+            found = measured(tuned, part, config)
+            predictions[f"{name}.{test}"] = found.pop("predictions")
+            sigma = found.pop("singular_values")
+            if test == next(iter(problem.tests)):
+                spectra[name] = sigma.mean(axis=0)
+            figures[name]["tests"][test] = found
+    frozen = {name: shape_of(spectrum(part.features, config)) for name, part in problem.tests.items()}
+    save(config, {"methods": figures, "frozen": frozen, "selected": chosen}, predictions, spectra)
+    say(config, problem, figures, frozen, chosen)
+
+
+def tune(problem: Problem, settings: jdt.transfer.Tuning, seeds: int, seed: int) -> jdt.transfer.Tuned:
+    """A head a seed on the same features, all at once; the copies take no memory."""
+    views = None if problem.views is None else np.broadcast_to(problem.views, (seeds, *problem.views.shape))
+    return jdt.nmtune(
+        np.broadcast_to(problem.train.features, (seeds, *problem.train.features.shape)),
+        problem.train.labels, views, num_classes=problem.num_classes, seed=seed, settings=settings,
+    )  # fmt: skip
+
+
+def settings_of(config: Config, name: str) -> jdt.transfer.Tuning:
+    """How a method is tuned."""
+    return dataclasses.replace(
+        METHODS[name], epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )  # fmt: skip
+
+
+def measured(tuned: jdt.transfer.Tuned, part: Part, config: Config) -> dict[str, Any]:
+    """Accuracy of every seed with its interval, and the spectrum of what the heads read."""
+    stacked = np.broadcast_to(part.features, (len(tuned.finite), *part.features.shape))
+    predictions = tuned.predict(stacked).astype(np.int32)
+    accuracy = (predictions == part.labels).mean(axis=1)
+    mean, low, high = jdt.analyses.mean_interval(accuracy)
+    sigma = spectrum(tuned.features(stacked), config)
+    return {
+        "accuracy": accuracy.tolist(), "mean": mean, "low": low, "high": high, **shape_of(sigma),
+        "predictions": predictions, "singular_values": sigma,
+    }  # fmt: skip
+
+
+def spectrum(features: np.ndarray, config: Config) -> np.ndarray:
+    """Singular values of features, one row a set of them."""
+    features = features if features.ndim == 3 else features[None]
+    return jdt.analyses.singular_values(features, config.center, zero_rows="keep")
+
+
+def shape_of(sigma: np.ndarray) -> dict[str, float]:
+    """SVE and LSVR = -ln(sigma_1 / sum), means over seeds."""
+    return {"sve": float(jdt.analyses.sve(sigma).mean()), "lsvr": float(jdt.analyses.lsvr(sigma).mean())}
+
+
+def select(
+    problem: Problem, settings: jdt.transfer.Tuning, config: Config
+) -> tuple[jdt.transfer.Tuning, dict[str, Any]]:
+    """Choose the learning rate and what the terms weigh by accuracy on a validation part, at other seeds."""
+    fitted, held = divided(problem, config)
+    tried = []
+    for rate in RATES:
+        for factor in WEIGHTS if any(settings.weights) else (1.0,):
+            weights = {key: factor * value for key, value in settings.weights._asdict().items()}
+            one = dataclasses.replace(settings, learning_rate=rate * settings.rate, **weights)
+            tuned = tune(fitted, one, min(config.seeds, 3), config.seed + SELECTING)
+            stacked = np.broadcast_to(held.features, (len(tuned.finite), *held.features.shape))
+            tried.append((float((tuned.predict(stacked) == held.labels).mean()), rate, factor, one))
+    best = max(tried, key=lambda entry: entry[0])
+    rows = [{"accuracy": accuracy, "rate": rate, "weights": factor} for accuracy, rate, factor, _ in tried]
+    return best[3], {"tried": rows, "learning_rate": best[3].rate, "weights": best[2]}
+
+
+def divided(problem: Problem, config: Config) -> tuple[Problem, Part]:
+    """Split the training examples at random: the rest, and a validation part."""
+    count = len(problem.train.labels)
+    held = max(1, round(config.validation * count))
+    if count - held < 2:
+        raise jdt.UserError(f"{count} training examples are too few to hold {held} of them out: pass a test set.")
+    order = np.random.default_rng([config.seed, 1]).permutation(count)
+    rest, kept = np.sort(order[held:]), order[:held]
+    views = None if problem.views is None else problem.views[:, rest]
+    train = Part(problem.train.features[rest], problem.train.labels[rest])
+    fitted = dataclasses.replace(problem, train=train, views=views)
+    return fitted, Part(problem.train.features[kept], problem.train.labels[kept])
+
+
+def with_test(problem: Problem, config: Config) -> Problem:
+    """The problem with an in-domain test set, split off the training examples where it has none."""
+    if "test" in problem.tests:
+        return problem
+    fitted, held = divided(problem, config)
+    return dataclasses.replace(fitted, tests={"held out": held, **problem.tests})
+
+
+def read(path: pathlib.Path) -> Problem:
+    """Read and check a user's file; nothing in it is unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise jdt.UserError(f"cannot read {path} ({error}): pass an .npz file that numpy.savez made.") from error
+    if missing := [name for name in ("features", "labels") if name not in arrays]:
+        raise jdt.UserError(
+            f"{path} has no {' and no '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}: save features "
+            "[examples, features] and labels [examples] under these names."
+        )
+    return of_arrays(arrays)
+
+
+def of_arrays(arrays: Mapping[str, np.ndarray]) -> Problem:
+    """Check arrays by their names in a file."""
+    labels = arrays["labels"]
+    num_classes = int(labels.max()) + 1 if labels.size and np.issubdtype(labels.dtype, np.integer) else None
+    train = checked_part("features", arrays["features"], labels, num_classes)
+    views = arrays.get("views")
+    if views is not None:
+        views = jdt.transfer.checked_views(views, (1, *train.features.shape), False)[0]
+    tests, known = {}, {"features", "labels", "views"}
+    for name in arrays:
+        prefix = name.removesuffix("_features")
+        if prefix == name or not (prefix == "test" or prefix.startswith("ood_")):
+            continue
+        if f"{prefix}_labels" not in arrays:
+            raise jdt.UserError(f"there are {name}, but no {prefix}_labels: give every example its class.")
+        part = checked_part(name, arrays[name], arrays[f"{prefix}_labels"], num_classes, trains=False)
+        if part.features.shape[1] != train.features.shape[1]:
+            raise jdt.UserError(
+                f"{name} have {part.features.shape[1]} columns, but the training features {train.features.shape[1]}: "
+                "compute both with one network."
+            )
+        tests[prefix.removeprefix("ood_")] = part
+        known |= {name, f"{prefix}_labels"}
+    if unknown := sorted(arrays.keys() - known):
+        raise jdt.UserError(
+            f"unknown arrays {', '.join(unknown)}: known are features, labels, views, test_features, test_labels, "
+            "ood_NAME_features and ood_NAME_labels."
+        )
+    return Problem(train, views, dict(sorted(tests.items(), key=lambda item: item[0] != "test")), num_classes or 0)
+
+
+def checked_part(
+    name: str, features: np.ndarray, labels: np.ndarray, num_classes: int | None, *, trains: bool = True
+) -> Part:
+    """Features and labels that fit one another."""
+    if features.ndim != 2:
+        raise jdt.UserError(f"{name} have shape {features.shape}, but must be [examples, features].")
+    checked = jdt.transfer.checked_features(name, features)[0]
+    wanted, _ = jdt.transfer.checked_labels(labels, len(checked), num_classes, name=name, trains=trains)
+    return Part(checked, wanted)
+
+
+def digits(seed: int) -> Problem:
+    """The embedded digits: pixels as features, eight views without mirroring, and inverted pictures out of domain."""
+    train = jdt.data.load("jdt_digits", "train")
+    test = jdt.data.load("jdt_digits", jdt.data.evaluation_split("jdt_digits"))
+    bank = jdt.data.augmented_views(train, 8, seed=seed, flip=False)
+
+    def pixels(images: Any) -> np.ndarray:
+        return np.asarray(images).reshape(len(images), -1).astype(np.float32) / 255
+
+    inverted = pixels(255 - np.asarray(test.images))
+    return Problem(
+        Part(pixels(train.images), np.asarray(train.labels)),
+        pixels(bank.images).reshape(8, len(train), -1),
+        {"test": Part(pixels(test.images), test.labels), "inverted": Part(inverted, test.labels)},
+        len(train.class_names),
+    )
+
+
+def save(
+    config: Config, found: dict[str, Any], predictions: Mapping[str, np.ndarray], spectra: Mapping[str, np.ndarray]
+) -> None:
+    """Write figures, predictions and the plot; the heads are there already."""
+    plain: Any = jdt.config.to_plain(config)
+    found = {"config": plain, "provenance": jdt.cli.provenance(), "center": config.center, **found}
+    text = json.dumps(found, indent=1, allow_nan=True)
+    replaced(config.out / "figures.json", lambda path: path.write_text(text, encoding="utf-8"))
+    arrays: Any = dict(predictions)
+    replaced(config.out / "predictions.npz", lambda path: np.savez(path, **arrays))
+    replaced(config.out / "tuned.png", lambda path: plot(path, found["methods"], spectra))
+
+
+def replaced(path: pathlib.Path, write: Any) -> None:
+    """Write a file beside its place, then move it there: a reader never sees half of it."""
+    partial = path.with_name(f".partial-{path.name}")
+    write(partial)
+    partial.replace(path)
+
+
+def plot(path: pathlib.Path, figures: Mapping[str, Any], spectra: Mapping[str, np.ndarray]) -> None:
+    """Accuracy of every method on every test set with its interval, and the spectra on the first of them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    tests = list(next(iter(figures.values()))["tests"])
+    for i, (name, found) in enumerate(figures.items()):
+        means = np.array([found["tests"][test]["mean"] for test in tests])
+        reach = np.array([found["tests"][test]["high"] for test in tests]) - means
+        place = np.arange(len(tests)) + (i - (len(figures) - 1) / 2) * 0.15
+        left.errorbar(place, means, yerr=np.nan_to_num(reach), fmt="o", capsize=3, label=name)
+    left.set_xticks(range(len(tests)), tests)
+    left.set(ylabel="accuracy", title="mean over seeds, 95 % interval")
+    left.legend()
+    for name, sigma in spectra.items():
+        shares = np.ravel(sigma) / np.sum(sigma)
+        right.semilogy(np.arange(1, len(shares) + 1)[shares > 0], shares[shares > 0], label=name)
+    right.set(xlabel="singular value", ylabel="share of the sum", title=f"features on {tests[0]}")
+    right.legend()
+    figure.savefig(path, dpi=120, format="png")
+
+
+def say(
+    config: Config, problem: Problem, figures: Mapping[str, Any], frozen: Mapping[str, Any], chosen: Mapping[str, Any]
+) -> None:
+    """Print the table."""
+    print_ = jdt.cli.console.print
+    views = 0 if problem.views is None else len(problem.views)
+    count, width = problem.train.features.shape
+    print_(f"{count:,} training examples of {width} features in {problem.num_classes} classes, {views} views.")
+    for test, part in problem.tests.items():
+        before = frozen[test]
+        title = escape(f"{test}: {len(part.labels):,} examples")
+        made = Table("method", "accuracy, %", "95 % interval", "SVE", "LSVR", title=title, title_justify="left")
+        made.add_row("(frozen features)", "", "", f"{before['sve']:.3f}", f"{before['lsvr']:.3f}")
+        for name, method in figures.items():
+            found = method["tests"][test]
+            interval = (
+                "one seed" if np.isnan(found["low"]) else f"{100 * found['low']:.2f} to {100 * found['high']:.2f}"
+            )
+            cells = f"{100 * found['mean']:.2f}", interval, f"{found['sve']:.3f}", f"{found['lsvr']:.3f}"
+            made.add_row(name, *cells)
+        print_(made)
+    print_(
+        f"Means over {config.seeds} seeds. SVE: entropy of the singular values' shares, higher is flatter. LSVR: "
+        f"-ln(sigma_1 / sum), higher is less dominated by one direction. Centred by {config.center}.",
+    )
+    for name, found in chosen.items():
+        print_(f"{name}: chosen rate {found['learning_rate']:.2g}, weights times {found['weights']:g}.", markup=False)
+    if lost := [name for name, found in figures.items() if not all(found["finite"])]:
+        print_(f"diverged, in some seeds: {', '.join(lost)}; try a smaller --learning-rate.", markup=False)
+    print_(f"saved in {config.out}: figures.json, predictions.npz, tuned.png, and heads by method.", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(jdt.cli.main(main, PRESETS, default="demo", description=(__doc__ or "").split("\n")[0]))
