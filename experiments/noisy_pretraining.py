@@ -24,7 +24,7 @@ from experiments.influence_run import open_writer, train_run
 from experiments.influence_setup import planned
 from experiments.noise_bars import judge
 from experiments.noise_measures import measure
-from experiments.noise_setup import Config, Study, given_labels, identity, load_study, rate_name
+from experiments.noise_setup import Config, Study, given_labels, identity, label_noise, load_study, rate_name
 
 LABELS = "labels.zarr"
 """In the run: every draw of the noise."""
@@ -82,8 +82,9 @@ def main(config: Config) -> None:
     if config.overwrite and hosts.count > 1:
         raise jdt.UserError("--overwrite would remove what the other processes write: use it in a process alone.")
     study = load_study(config)
+    noise = label_noise(config, study.base.source.class_names)
     if config.num_models:
-        noise_suspects.require_searchable(config, study.base)
+        noise_suspects.require_searchable(config, study.base, noise)
     trained = train(config, study, hosts, say)
     if trained is None:
         say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
@@ -93,7 +94,7 @@ def main(config: Config) -> None:
     verdicts = judge(config, study, measured)
     suspects = None
     if config.num_models:
-        suspects = noise_suspects.find(config, study.base, hosts, say)
+        suspects = noise_suspects.find(config, study.base, hosts, say, noise)
         if suspects is None:
             say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
             return
