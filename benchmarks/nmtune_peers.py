@@ -63,7 +63,7 @@ def main() -> None:
     found = {
         "device": device_name(),
         "versions": versions("jax", "torch"),
-        "settings": {key: str(value) for key, value in vars(arguments).items()},
+        "settings": {key: value for key, value in vars(arguments).items() if key != "out"},
         "ms_a_step": {name: [1e3 * value for value in values] for name, values in walls.items()},
         "processor_ms_a_step": {name: [1e3 * value for value in values] for name, values in cores.items()},
         "ratio": {name: _ratio(walls, name) for name in variants},
