@@ -49,7 +49,8 @@ class TunedHeads(NamedTuple):
     Attributes:
       head: On a leading models axis.
       history: Of training.
-      finite: bool `[models]`: False marks a model whose loss or parameters became NaN or infinite.
+      finite: bool `[models]`: False marks a model whose loss or parameters became NaN or infinite, or whose features
+        are.
       train_accuracy: float32 `[models]`, on the training features as they are.
     """
 
@@ -338,7 +339,7 @@ def _training_accuracy(
 ) -> tuple[Float[Array, " models"], Bool[Array, " models"]]:
     def one(head: TunedHead, frozen: Array, labels: Array) -> tuple[Array, Array]:
         right = head.logits(head.features(frozen)).argmax(axis=-1) == labels
-        sound = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(head)]).all()
+        sound = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((head, frozen))]).all()
         return right.mean(), sound
 
     return on.each(one, 2, 1)(head, features, labels)
