@@ -19,6 +19,7 @@ from experiments import (
     plan,
     results,
     transfer_again,
+    tune_features,
     verify,
 )
 
@@ -85,7 +86,7 @@ def test_flags_of_the_experiments_exist(page):
     others = {"preset", "help", "check", "format-check", "fix"}
     modules = (
         bias_transfer, class_influence, counterfactual, example_influence, fit_datamodels, inspect_influence, plan,
-        results, transfer_again, verify,
+        results, transfer_again, tune_features, verify,
     )  # fmt: skip
     there = set().union(*(flags(module.Config) for module in modules))
     for script in (ROOT / "tpu_setup").glob("*.sh"):  # Those of the scripts, and of the programs that they call.
