@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import threadpoolctl
 
 from jdt.keys import key_for
 from jdt.sharding import MODELS, SHARED, each_device, place, run_in_waves
@@ -49,7 +49,8 @@ class TunedHeads(NamedTuple):
     Attributes:
       head: On a leading models axis.
       history: Of training.
-      finite: bool `[models]`: False marks a model whose loss or parameters became NaN or infinite.
+      finite: bool `[models]`: False marks a model whose loss or parameters became NaN or infinite, or whose features
+        are.
       train_accuracy: float32 `[models]`, on the training features as they are.
     """
 
@@ -135,6 +136,11 @@ def _one_thread_of_blas() -> Iterator[None]:
 
     On a busy machine they made a decomposition 45 times slower (benchmarks/NOTES.md).
     """
+    if importlib.util.find_spec("threadpoolctl") is None:  # An image with JAX, Flax, Optax and NumPy alone is enough.
+        yield
+        return
+    import threadpoolctl
+
     importlib.import_module("scipy.linalg")  # JAX takes LAPACK from it, and only what is loaded can be limited.
     with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         yield
@@ -344,7 +350,7 @@ def _training_accuracy(
 ) -> tuple[Float[Array, " models"], Bool[Array, " models"]]:
     def one(head: TunedHead, frozen: Array, labels: Array) -> tuple[Array, Array]:
         right = head.logits(head.features(frozen)).argmax(axis=-1) == labels
-        sound = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(head)]).all()
+        sound = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((head, frozen))]).all()
         return right.mean(), sound
 
     return on.each(one, 2, 1)(head, features, labels)
