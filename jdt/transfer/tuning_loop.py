@@ -1,12 +1,8 @@
 """Tuning on frozen features: the heads of many models at once, many steps in each call of one compiled program."""
 
-import contextlib
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jdt.devices import one_thread_of_blas
 from jdt.keys import key_for
 from jdt.sharding import MODELS, SHARED, each_device, place, run_in_waves
 from jdt.transfer.nmtune_losses import Form, consistency, covariance_and_dominance, matmul
@@ -126,24 +123,8 @@ def tune_heads(
         accuracy, sound = _training_accuracy(on, head, mine, shared)
         return TunedHeads(head, history, sound & jnp.isfinite(history.loss).all(axis=1), accuracy)
 
-    with _one_thread_of_blas():
+    with one_thread_of_blas():
         return jax.block_until_ready(run_in_waves(sharing.waves, len(features), one_wave))
-
-
-@contextlib.contextmanager
-def _one_thread_of_blas() -> Iterator[None]:
-    """Let a device's decompositions run in its own thread: BLAS's would wait for cores that train other models.
-
-    On a busy machine they made a decomposition 45 times slower (benchmarks/NOTES.md).
-    """
-    if importlib.util.find_spec("threadpoolctl") is None:  # An image with JAX, Flax, Optax and NumPy alone is enough.
-        yield
-        return
-    import threadpoolctl
-
-    importlib.import_module("scipy.linalg")  # JAX takes LAPACK from it, and only what is loaded can be limited.
-    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
-        yield
 
 
 def apply_heads(
