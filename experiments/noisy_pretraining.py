@@ -31,9 +31,10 @@ LABELS = "labels.zarr"
 DEMO = Config(
     out=pathlib.Path("runs/noise"),
     recipe=jdt.train.Recipe(epochs=10, batch_size=64, learning_rate=0.1, crop_pad=1),
+    model_args=("width=16",),
     tuning=jdt.transfer.Tuning(flip=False),  # Digits have a left and a right.
-    target_fractions=(0.25, 0.5),
-    num_models=256,
+    target_fractions=(0.5,),
+    num_models=128,
     estimators=("ridge",),
 )
 PRESETS = {
