@@ -223,6 +223,10 @@ def _require_sound(config: Config) -> None:
         raise jdt.UserError(f"{flags} would do nothing in a study of noisy pre-training: leave out what you passed.")
     if "full" in config.transfer:
         raise jdt.UserError("--transfer full is not of frozen features, which this study is about: leave it out.")
+    if (config.tuning.method, config.tuning.form) != ("nmtune", "paper"):
+        raise jdt.UserError(
+            "--tuning.method and --tuning.form would do nothing, since all tuners are compared: leave them out."
+        )
     jdt.checks.require_at_least("seeds", config.seeds, 1)
     jdt.checks.require_at_least("selection-seeds", config.selection_seeds, 0)
     if config.nonce is not None and not 0 <= config.nonce < 2**31:
