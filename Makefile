@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study bias test check bench bench-solvers clean
+.PHONY: help setup demo study bias noise test check bench bench-solvers clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -21,6 +21,9 @@ study: demo ## The demo's influences put to use: units removed and models retrai
 
 bias: $(INSTALLED) ## Does a pattern in the source survive on clean digits, which units carry it, what removes it: into runs/bias.
 	$(BIN)/python -m experiments.bias_transfer --out runs/bias
+
+noise: $(INSTALLED) ## What do wrong source labels cost on clean digits, what does NMTune repair, which are they: into runs/noise.
+	$(BIN)/python -m experiments.noisy_pretraining --out runs/noise
 
 test: $(INSTALLED) ## Run all tests.
 	$(BIN)/python -m pytest tests -n auto --dist loadfile

@@ -36,17 +36,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--form", choices=("paper", "code"), default="paper")
     parser.add_argument("--method", choices=("nmtune", "mlp"), default="nmtune")
+    threads = sorted({1, jdt.devices.usable_cores()})
+    parser.add_argument("--threads", type=int, nargs="+", default=threads, help="of PyTorch; a variant each")
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     jdt.devices.prepare()
     settings = jdt.transfer.Tuning(arguments.method, arguments.form, epochs=1)
     problem = draw(arguments.models, arguments.examples, arguments.features)
-    cores_here = jdt.devices.usable_cores()
-    variants = {
-        f"torch, {cores_here} threads": torch_loop(problem, settings, cores_here),
-        "torch, 1 thread": torch_loop(problem, settings, 1),
-        "jdt": jdt_heads(problem, settings),
-    }
+    variants = {f"torch, threads {n}": torch_loop(problem, settings, n) for n in arguments.threads}
+    variants["jdt"] = jdt_heads(problem, settings)
     steps = arguments.models * (arguments.examples // settings.batch_size)
     walls: dict[str, list[float]] = {name: [] for name in variants}
     cores: dict[str, list[float]] = {name: [] for name in variants}
@@ -63,7 +61,7 @@ def main() -> None:
     found = {
         "device": device_name(),
         "versions": versions("jax", "torch"),
-        "settings": {key: str(value) for key, value in vars(arguments).items()},
+        "settings": {key: value for key, value in vars(arguments).items() if key != "out"},
         "ms_a_step": {name: [1e3 * value for value in values] for name, values in walls.items()},
         "processor_ms_a_step": {name: [1e3 * value for value in values] for name, values in cores.items()},
         "ratio": {name: _ratio(walls, name) for name in variants},

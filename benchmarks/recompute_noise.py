@@ -119,9 +119,8 @@ class Study:
 
     def scores(self, mode: str, *, ood: bool, fraction: float = 1.0) -> np.ndarray:
         """float64 `[arms, seeds]`: mean over test sets, each with one weight (section 3.6)."""
-        return sum(self.accuracy(name, mode, view) for name, view in self.sets(ood=ood, fraction=fraction)) / len(
-            self.sets(ood=ood, fraction=fraction)
-        )
+        sets = self.sets(ood=ood, fraction=fraction)
+        return np.stack([self.accuracy(name, mode, view) for name, view in sets]).mean(axis=0)
 
     def of_rates(self, mode: str, *, ood: bool, fraction: float = 1.0) -> np.ndarray:
         """The same without models from scratch: float64 `[rates, seeds]`."""
@@ -129,10 +128,8 @@ class Study:
 
     def lsvr(self, center: str) -> np.ndarray:
         """float64 `[rates, seeds]`: LSVR of the frozen features, mean over test sets out of distribution."""
-        sets = self.sets(ood=True)
-        return (sum(self.spectrum(name, LINEAR, view, center)["lsvr"] for name, view in sets) / len(sets))[
-            : len(self.rates)
-        ]
+        found = [self.spectrum(name, LINEAR, view, center)["lsvr"] for name, view in self.sets(ood=True)]
+        return np.stack(found).mean(axis=0)[: len(self.rates)]
 
     def gain(self, mode: str, other: str, *, ood: bool) -> dict[str, Any]:
         """What a tuner gains on another one at the largest rate."""
@@ -397,9 +394,13 @@ def shuffled(study: Study) -> Iterator[tuple[str, bool, dict[str, Any]]]:
             shares = np.unique(labels, return_counts=True)[1] / len(labels)
             chance = float((shares**2).sum())
             accuracy = float(np.nanmean(study.accuracy(variant["name"], mode, "")))
-            error = math.sqrt(chance * (1 - chance) / len(labels))
+            right = (study.store.predictions(variant["name"], mode) == labels).mean(axis=0)
+            classes = np.array([right[labels == label].mean() for label in np.unique(labels)])
+            over_classes = float(classes.std(ddof=1)) / math.sqrt(len(classes))
+            error = max(over_classes, math.sqrt(chance * (1 - chance) / len(labels)))
             away = (accuracy - chance) / error
-            told = {"accuracy": Near(accuracy, STORED), "chance": chance, "standard errors": Near(away, STORED / error)}
+            told = {"accuracy": Near(accuracy, STORED), "chance": chance, "standard error": error,
+                    "away": Near(away, STORED / error)}  # fmt: skip
             yield f"C8, {mode} with labels of {variant['target']} shuffled", abs(away) <= CHANCE_ERRORS, told
 
 

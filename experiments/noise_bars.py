@@ -223,21 +223,28 @@ def ablation(measured: Measured) -> list[Verdict]:
 
 
 def shuffled(study: Study, measured: Measured) -> list[Verdict]:
-    """C8: with shuffled training labels there is nothing to learn."""
+    """C8: with shuffled training labels there is nothing to learn.
+
+    Images of a class are alike, and are right or wrong together: the standard error is that over classes, and no less
+    than that of a share of independent images.
+    """
     found = []
     for one in measured.accuracies:
         if not one.variant.is_shuffled or one.view or one.mode not in (LINEAR, MLP, PAPER):
             continue
         test = next(target.test for target in study.base.targets if target.name == one.variant.target)
         chance = float(np.square(np.bincount(test.labels) / len(test)).sum())
-        error = float(np.sqrt(chance * (1 - chance) / len(test)))
+        classes = measured.shuffled[one.variant.name, one.mode]
+        error = max(
+            float(classes.std(ddof=1) / np.sqrt(len(classes))), float(np.sqrt(chance * (1 - chance) / len(test)))
+        )
         away = (float(mean(one.values)) - chance) / error
         words = (
-            f"accuracy {mean(one.values):.1%}, chance {chance:.1%}: {away:+.1f} standard errors, at most "
-            f"{CHANCE_ERRORS:g} either way"
+            f"accuracy {mean(one.values):.1%}, chance {chance:.1%}, standard error {error:.1%}: {away:+.1f} of "
+            f"them away, at most {CHANCE_ERRORS:g} either way"
         )
         name = f"C8, {one.mode} with labels of {one.variant.target} {SHUFFLED}"
-        told = {"accuracy": float(mean(one.values)), "chance": chance, "standard errors": away}
+        told = {"accuracy": float(mean(one.values)), "chance": chance, "standard error": error, "away": away}
         found.append(Verdict(name, bool(abs(away) <= CHANCE_ERRORS), words, figures=told))
     return found
 

@@ -1,7 +1,7 @@
 """What noise in the source does downstream: accuracies and spectra of a study, from what its run has stored."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -62,6 +62,8 @@ class Measured:
       source: float64 `[arms, seeds]`: accuracy on clean test images of the source.
       accuracies: By variant, tuner and test set.
       spectra: Of whole targets.
+      shuffled: By (variant with shuffled labels, tuner): float64 `[classes]`, share of the test images of each class
+        that are right, over all models.
     """
 
     arms: tuple[str, ...]
@@ -69,6 +71,7 @@ class Measured:
     source: np.ndarray
     accuracies: tuple[Accuracy, ...]
     spectra: tuple[Spectrum, ...]
+    shuffled: Mapping[tuple[str, str], np.ndarray]
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -131,13 +134,15 @@ class Measured:
 def measure(study: Study, run: jdt.store.Run) -> Measured:
     """Read a run: every accuracy from its stored predictions, every spectrum from its stored singular values."""
     arms = study.arms
-    accuracies, spectra = [], []
+    accuracies, spectra, shuffled = [], [], {}
     for variant in study.variants:
         for mode in study.task.modes:
             for view in ("", *study.views[variant.target]):
                 name = jdt.pipeline.view_name(variant.name, view) if view else variant.name
                 values = by_arm(run.metric(name, mode).astype(np.float64), len(arms))
                 accuracies.append(Accuracy(variant, mode, view, values))
+                if variant.is_shuffled and not view:
+                    shuffled[variant.name, mode] = _by_class(run, name, mode)
                 if variant.is_plain and mode in study.task.tuners:
                     spectra += [
                         _spectrum(run, name, variant, mode, view, center, len(arms)) for center in jdt.store.SPECTRA
@@ -148,7 +153,15 @@ def measure(study: Study, run: jdt.store.Run) -> Measured:
         by_arm(run.column("source/accuracy").astype(np.float64), len(arms)),
         tuple(accuracies),
         tuple(spectra),
+        shuffled,
     )
+
+
+def _by_class(run: jdt.store.Run, name: str, mode: str) -> np.ndarray:
+    labels = run.target(name).labels
+    right = (run.outputs(name, mode, "prediction") == labels).mean(axis=0)
+    present = np.unique(labels)
+    return np.array([right[labels == label].mean() for label in present])
 
 
 def _spectrum(

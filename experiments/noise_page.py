@@ -52,7 +52,10 @@ def sets(study: Study, measured: Measured) -> tuple[jdt.report.NoiseSet, ...]:
             continue
         scores = {mode: measured.scores(mode, ood=ood) for mode in modes}
         number = len({(one.variant.target, one.view) for one in measured.accuracies if bool(one.view) == ood})
-        found.append(_set(f"mean of {number}" if number > 1 else role, role, scores, measured, is_mean=True))
+        what = {"ID": "target", "OOD": "set"}[role]
+        found.append(
+            _set(f"mean of {number} {what}s" if number > 1 else f"the {what}", role, scores, measured, is_mean=True)
+        )
     for target in study.base.targets:
         for view in ("", *study.views[target.name]):
             name = jdt.pipeline.view_name(target.name, view) if view else target.name

@@ -9,7 +9,8 @@ import jdt
 
 INFLUENCE, CONFIDENT, LOSS = "influence", "confident learning", "loss"
 RANKINGS = (INFLUENCE, CONFIDENT, LOSS)
-EVEN, SELF_DOUBT, NEIGHBOURS = "influence on all images alike", "self-confidence", "neighbours alone"
+"""Confident learning is ranked by self-confidence, the stronger of its two scores in trials with other seeds."""
+EVEN, MARGIN, NEIGHBOURS = "influence on all images alike", "confident learning, margin", "neighbours alone"
 """Further rankings: influence without similarity, the other score of confident learning, similarity without influence.
 """
 PERMUTATIONS = 50

@@ -223,6 +223,10 @@ def _require_sound(config: Config) -> None:
         raise jdt.UserError(f"{flags} would do nothing in a study of noisy pre-training: leave out what you passed.")
     if "full" in config.transfer:
         raise jdt.UserError("--transfer full is not of frozen features, which this study is about: leave it out.")
+    if (config.tuning.method, config.tuning.form) != ("nmtune", "paper"):
+        raise jdt.UserError(
+            "--tuning.method and --tuning.form would do nothing, since all tuners are compared: leave them out."
+        )
     jdt.checks.require_at_least("seeds", config.seeds, 1)
     jdt.checks.require_at_least("selection-seeds", config.selection_seeds, 0)
     if config.nonce is not None and not 0 <= config.nonce < 2**31:
@@ -291,8 +295,7 @@ def _varied(
     ) if fractions else ()  # fmt: skip
     found += [(one, Variant(target.name, one.name, fraction)) for one, fraction in zip(made, fractions, strict=True)]
     if config.control and target is base.targets[0]:
-        order = np.random.default_rng([config.seed, 2309_17002]).permutation(len(target.train))
-        labels = np.asarray(target.train.labels)[order]
+        labels = jdt.plant.evenly_shuffled(target.train.labels, seed=config.seed)
         shuffled = dataclasses.replace(
             target.train, labels=labels, name=f"{target.train.name}@{SHUFFLED}",
             fingerprint=jdt.config.fingerprint([target.train.fingerprint, labels.tolist()]),

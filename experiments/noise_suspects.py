@@ -18,8 +18,8 @@ from experiments.noise_rankings import (
     EVEN,
     INFLUENCE,
     LOSS,
+    MARGIN,
     NEIGHBOURS,
-    SELF_DOUBT,
     Found,
     ranked,
     spread,
@@ -37,8 +37,8 @@ NEAREST = 5
 """Clean images that an example's influence is averaged over. Of 1, 3, 5, 10, 20, 50, 100 and all of them, 3 to 10 were
 best in trials: the digits with seed 101, and 2,500 images of CIFAR-10 with seed 111. No reported figure is of these.
 """
-MASK_PERMUTATIONS = 10
-"""Of mask rows, for the negative control of influence."""
+MASK_PERMUTATIONS = {EXAMPLES: 10, UNITS: 50}
+"""Of mask rows, for the negative control of influence; an area over few units scatters widely."""
 PARTS = 2
 """Parts of a unit that masks switch, so that models know its classes without having seen a part of it."""
 
@@ -201,15 +201,15 @@ def _examples_found(config: "Config", task: jdt.pipeline.Task, flipped: np.ndarr
 
     scores = {
         INFLUENCE: influence(said.masks, weights),
-        CONFIDENT: learned.margin,
+        CONFIDENT: learned.self_doubt,
         LOSS: said.inside.mean_loss,
         EVEN: influence(said.masks, None),
-        SELF_DOUBT: learned.self_doubt,
+        MARGIN: learned.margin,
         NEIGHBOURS: jdt.analyses.neighbour_disagreement(weights, labels, said.clean_labels),
     }
     inside = task.units.of_example != jdt.masks.OUTSIDE
     scores = {name: np.where(inside, values, np.nan) for name, values in scores.items()}
-    control = _mask_control(config, said, lambda masks: influence(masks, weights), flipped)
+    control = _mask_control(config, EXAMPLES, said, lambda masks: influence(masks, weights), flipped)
     return _found(
         config, EXAMPLES, said, flipped, (), config.suspect_rate, learned, float(flipped[inside].mean()), scores,
         control, labels, inside,
@@ -238,13 +238,13 @@ def _units_found(
 
     scores = {
         INFLUENCE: influence(said.masks),
-        CONFIDENT: mean_of(learned.margin),
+        CONFIDENT: mean_of(learned.self_doubt),
         LOSS: mean_of(said.inside.mean_loss),
-        SELF_DOUBT: mean_of(learned.self_doubt),
+        MARGIN: mean_of(learned.margin),
     }
     inside = base.units.of_example != jdt.masks.OUTSIDE
     wrong = labels != np.asarray(base.source.labels)
-    control = _mask_control(config, said, influence, noisy)
+    control = _mask_control(config, UNITS, said, influence, noisy)
     return _found(
         config, UNITS, said, noisy, base.units.names, config.unit_rate, learned, float(wrong[inside].mean()), scores,
         control, labels, inside,
@@ -252,14 +252,14 @@ def _units_found(
 
 
 def _mask_control(
-    config: "Config", said: Said, influence: Callable[[np.ndarray], np.ndarray], planted: np.ndarray
+    config: "Config", what: str, said: Said, influence: Callable[[np.ndarray], np.ndarray], planted: np.ndarray
 ) -> jdt.report.Figure:
     rng = jdt.plant.draws(config.seed, "permuted masks")
     values = [
         jdt.analyses.detection_auc(
             influence(jdt.evaluate.permuted_masks(said.masks, rng, paired=said.paired)), planted
         ).value
-        for _ in range(MASK_PERMUTATIONS)
+        for _ in range(MASK_PERMUTATIONS[what])
     ]
     return spread(values, "of influence, with mask rows permuted: mean and 95 % range")
 

@@ -24,16 +24,17 @@ from experiments.influence_run import open_writer, train_run
 from experiments.influence_setup import planned
 from experiments.noise_bars import judge
 from experiments.noise_measures import measure
-from experiments.noise_setup import Config, Study, given_labels, identity, load_study, rate_name
+from experiments.noise_setup import Config, Study, given_labels, identity, label_noise, load_study, rate_name
 
 LABELS = "labels.zarr"
 """In the run: every draw of the noise."""
 DEMO = Config(
     out=pathlib.Path("runs/noise"),
     recipe=jdt.train.Recipe(epochs=10, batch_size=64, learning_rate=0.1, crop_pad=1),
+    model_args=("width=16",),
     tuning=jdt.transfer.Tuning(flip=False),  # Digits have a left and a right.
-    target_fractions=(0.25, 0.5),
-    num_models=256,
+    target_fractions=(0.5,),
+    num_models=128,
     estimators=("ridge",),
 )
 PRESETS = {
@@ -82,8 +83,9 @@ def main(config: Config) -> None:
     if config.overwrite and hosts.count > 1:
         raise jdt.UserError("--overwrite would remove what the other processes write: use it in a process alone.")
     study = load_study(config)
+    noise = label_noise(config, study.base.source.class_names)
     if config.num_models:
-        noise_suspects.require_searchable(config, study.base)
+        noise_suspects.require_searchable(config, study.base, noise)
     trained = train(config, study, hosts, say)
     if trained is None:
         say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
@@ -93,7 +95,7 @@ def main(config: Config) -> None:
     verdicts = judge(config, study, measured)
     suspects = None
     if config.num_models:
-        suspects = noise_suspects.find(config, study.base, hosts, say)
+        suspects = noise_suspects.find(config, study.base, hosts, say, noise)
         if suspects is None:
             say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
             return
@@ -121,7 +123,6 @@ def train(
     described = identity(config, study)
     # The run is made before settings are chosen: how follows from what is asked for, and the choice lies in its folder.
     open_writer(config, task, choice, described)
-    config = dataclasses.replace(config, overwrite=False)
     chosen = noise_selection.chosen_tuners(config, study, hosts, say)
     if chosen is None:
         return None
@@ -135,7 +136,7 @@ def train(
         markup=False,
     )
     save_labels(config, study)
-    own = dataclasses.replace(config, until_reliability=None)
+    own = dataclasses.replace(config, overwrite=False)  # It was made anew above.
     writer, done = train_run(own, dataclasses.replace(task, tuners=tuners), choice, hosts, say, described)
     return (study, tried, writer) if done else None
 

@@ -20,6 +20,7 @@ import numpy as np
 
 import jdt
 from experiments.bias_report import FILE as BIAS_FILE
+from experiments.noise_report import FILE as NOISE_FILE
 from experiments.planting import PLANTED_FILE
 
 SHUFFLES = 20
@@ -83,6 +84,9 @@ def describe(run: jdt.store.Run, related: Sequence[Mapping[str, Sequence[str]]])
     if run.config.get("experiment") == "bias_transfer":
         yield from _bias(run)
         return
+    if run.config.get("experiment") == "noisy_pretraining":
+        yield from _noise(run)
+        return
     source, units = run.config.get("source", run.path.name), run.config.get("units", "units")
     yield f"## {source} ({units}) → {', '.join(run.layout.num_examples)}{_planted_words(run)}"
     yield from _how(run)
@@ -139,6 +143,50 @@ def _bias(run: jdt.store.Run) -> Iterator[str]:
     yield table(("target", "mode", "pattern", "source", "rate", "of images", "difference (95 % interval)"), rows)
     if blame := found.get("blame"):
         yield _blame_words(blame, found["twin"])
+
+
+def _noise(run: jdt.store.Run) -> Iterator[str]:
+    """What a study of noisy pre-training found: verdicts, then accuracies and spectra of whole targets by rate."""
+    if NOISE_FILE not in jdt.store.names_in(run.path):
+        raise jdt.UserError(f"{run.path} has no {NOISE_FILE} yet: finish it with experiments.noisy_pretraining.")
+    found: Mapping[str, Any] = json.loads((run.path / NOISE_FILE).read_text())
+    yield f"## Noisy pre-training, {run.path.name}: {run.config.get('source')} → {', '.join(run.config['target'])}"
+    yield from _how(run)
+    words = {True: "reached", False: "**missed**", None: "exploratory"}
+    verdicts = [(one["name"], one["words"], words[one["passed"]]) for one in found["verdicts"]]
+    yield table(("requirement", "what was found, and the bar", "result"), verdicts)
+    modes = list(dict.fromkeys(one["mode"] for one in found["accuracies"]))
+    rows = []
+    for one in found["accuracies"]:
+        if one["variant"] == one["target"]:
+            cells = [_mean_of_seeds(values, 100, ".1f") for values in one["values"]]
+            rows.append((modes.index(one["mode"]), (one["mode"], one["view"] or "as it is", *cells)))
+    yield f"Accuracy in per cent, mean over {found['seeds']} seeds with its interval, by label noise in the source."
+    yield table(("tuner", "test images", *found["arms"]), [row for _, row in sorted(rows, key=lambda row: row[0])])
+    rows = [
+        (one["view"] or "as it is", one["center"], name.upper(), *(_mean_of_seeds(v, 1, ".3f") for v in one[name]))
+        for one in found["spectra"]
+        if one["mode"] == "linear" and one["variant"] == one["target"]
+        for name in ("sve", "lsvr")
+    ]
+    yield "Spectra of the frozen features, in nats; LSVR = -ln(s1 / sum s): higher is less dominated by one direction."
+    yield table(("test images", "centred by", "", *found["arms"]), rows)
+    if summary := jdt.open_run(run.path).summary:
+        chosen = {name: one for name, one in summary.items() if name.startswith("suspects/")}
+        lines = [
+            (name.removeprefix("suspects/"), _with_interval(one["value"], one["low"], one["high"]), one["text"])
+            for name, one in chosen.items()
+        ]
+        if lines:
+            yield "The search for wrong labels, by models on random subsets of a noisy source:"
+            yield table(("figure", "value (95 % interval)", "what it is"), lines)
+
+
+def _mean_of_seeds(values: Sequence[float | None], factor: float, form: str) -> str:
+    mean, low, high = jdt.analyses.mean_interval(
+        factor * np.array([np.nan if value is None else value for value in values], float)
+    )
+    return "" if np.isnan(mean) else f"{mean:{form}} ({low:{form}} to {high:{form}})"
 
 
 def _blame_words(blame: Mapping[str, Any], twin: str) -> str:

@@ -1,7 +1,11 @@
 """The process and its devices: what to set before JAX starts, where caches are kept, how much memory there is."""
 
+import contextlib
+import importlib
+import importlib.util
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
@@ -105,3 +109,19 @@ def resolve_precision(asked: Literal["auto", "float32", "bfloat16"]) -> Literal[
     if asked != "auto":
         return asked
     return "bfloat16" if has_bfloat16_units(jax.local_devices()[0]) else "float32"
+
+
+@contextlib.contextmanager
+def one_thread_of_blas() -> Iterator[None]:
+    """Let a device's decompositions run in its own thread: BLAS's would wait for cores that train other models.
+
+    On a busy machine they made a decomposition 45 times slower (benchmarks/NOTES.md).
+    """
+    if importlib.util.find_spec("threadpoolctl") is None:  # An image with JAX, Flax, Optax and NumPy alone is enough.
+        yield
+        return
+    import threadpoolctl
+
+    importlib.import_module("scipy.linalg")  # JAX takes LAPACK from it, and only what is loaded can be limited.
+    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+        yield

@@ -16,9 +16,11 @@ from experiments import (
     example_influence,
     fit_datamodels,
     inspect_influence,
+    noisy_pretraining,
     plan,
     results,
     transfer_again,
+    tune_features,
     verify,
 )
 
@@ -84,8 +86,8 @@ def test_flags_of_the_experiments_exist(page):
     named = set(re.findall(r"(?<![\w-])--(?:no-)?([a-z][a-z.-]*[a-z])", page.read_text(encoding="utf-8")))
     others = {"preset", "help", "check", "format-check", "fix"}
     modules = (
-        bias_transfer, class_influence, counterfactual, example_influence, fit_datamodels, inspect_influence, plan,
-        results, transfer_again, verify,
+        bias_transfer, class_influence, counterfactual, example_influence, fit_datamodels, inspect_influence,
+        noisy_pretraining, plan, results, transfer_again, tune_features, verify,
     )  # fmt: skip
     there = set().union(*(flags(module.Config) for module in modules))
     for script in (ROOT / "tpu_setup").glob("*.sh"):  # Those of the scripts, and of the programs that they call.

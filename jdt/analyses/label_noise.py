@@ -136,9 +136,10 @@ def loss_ranking(
 class ConfidentLearning:
     """What confident learning says (arXiv 1911.00068; equations of its section 3).
 
-    Two scores rank examples, larger is worse. `margin` is the baseline's: the examples that confident learning removes
-    are chosen by it (prune by noise rate), and it compares the given label with its best rival. `self_doubt` looks at
-    the given label alone, and doubts every example of a class that is hard.
+    Two scores rank examples, larger is worse. `self_doubt` is the one to compare others with: it was the better one in
+    trials on easy and on hard images, and a comparison with the weaker baseline would flatter whatever it is compared
+    with. `margin` looks at the best rival as well; what confident learning removes (prune by noise rate) is chosen by
+    such margins.
 
     Attributes:
       thresholds: `[classes]`: mean probability of a class on the examples that are given it; infinite for a class

@@ -22,6 +22,7 @@ import numpy as np
 from scipy import special
 
 from jdt import checks
+from jdt.devices import one_thread_of_blas
 from jdt.types import AnyArray, Float, Int
 
 Center = Literal["column", "row", "none"]
@@ -68,13 +69,14 @@ def singular_values(
     if not (num_examples and num_features):
         raise checks.UserError(f"features have shape {features.shape}, but need at least one example and one feature.")
     values = np.zeros((*models, num_features))
-    for model in np.ndindex(*models):
-        rows = _prepared(features[model], model, normalise, zero_rows)
-        smallest = np.linalg.norm(rows) * max(rows.shape) * np.finfo(np.float64).eps
-        if center != "none":
-            rows -= rows.mean(axis=0 if center == "column" else 1, keepdims=True)
-        found = np.linalg.svd(rows, compute_uv=False)
-        values[model][: len(found)] = np.where(found > smallest, found, 0.0)
+    with one_thread_of_blas():
+        for model in np.ndindex(*models):
+            rows = _prepared(features[model], model, normalise, zero_rows)
+            smallest = np.linalg.norm(rows) * max(rows.shape) * np.finfo(np.float64).eps
+            if center != "none":
+                rows -= rows.mean(axis=0 if center == "column" else 1, keepdims=True)
+            found = np.linalg.svd(rows, compute_uv=False)
+            values[model][: len(found)] = np.where(found > smallest, found, 0.0)
     return values
 
 

@@ -35,8 +35,8 @@ from jdt.train import (
     time_plan,
     train,
 )
-from jdt.transfer import Tuning
 from jdt.train.pool import size_at
+from jdt.transfer import Tuning
 
 TRAINING, ACCURACY = "training", "source accuracy"
 MOST_ROUNDS = 20

@@ -298,6 +298,39 @@ def noise_versions(
     )
 
 
+def evenly_shuffled(
+    labels: AnyArray | Sequence[int], *, seed: int, ids: Sequence[int] = ()
+) -> Int32[np.ndarray, " examples"]:
+    """Shuffle labels so that every class gets each of them as often as the others do: a control with nothing to learn.
+
+    After a plain permutation each class has some label more often than others, by chance. Whoever learns the classes
+    learns these luckiest labels, and is then right for whole classes or wrong for whole classes.
+
+    Args:
+      labels: Integers `[examples]`.
+      seed: Root seed.
+      ids: Stable numbers, for other draws.
+
+    Returns:
+      The same labels in another order. Of n_c examples of a class, a share n_l / N within one example has label l.
+
+    >>> shuffled = evenly_shuffled([0, 0, 0, 0, 1, 1, 1, 1], seed=0)
+    >>> np.bincount(shuffled[:4]).tolist(), np.bincount(shuffled[4:]).tolist()
+    ([2, 2], [2, 2])
+    """
+    values = np.asarray(labels)
+    rng = draws(seed, "evenly shuffled", *ids)
+    examples = np.lexsort((rng.random(len(values)), values))  # Class by class, within one at random.
+    present, count = np.unique(values, return_counts=True)
+    first = np.cumsum(count) - count
+    nth = np.arange(len(values)) - np.repeat(first, count)
+    # The nth of n equal labels stands at (nth + u) / n of the way, and so n s of them in every stretch of share s.
+    places = (nth + np.repeat(rng.random(len(present)), count)) / np.repeat(count, count)
+    shuffled = np.empty(len(values), np.int32)
+    shuffled[examples] = np.repeat(present, count)[np.argsort(places, kind="stable")]
+    return shuffled
+
+
 def swap_captions(captions: Sequence[str], ratio: float, *, seed: int) -> SwappedCaptions:
     """Swap captions as published: `int(ratio N)` times, those of two rows drawn at random, one after the other.
 

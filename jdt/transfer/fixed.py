@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from jdt import checks, config
 from jdt.data import Dataset, as_shown
-from jdt.devices import program_memory
+from jdt.devices import one_thread_of_blas, program_memory
 from jdt.models import Variables
 from jdt.sharding import MODELS, SHARED, each_device, models_mesh, place, run_in_waves
 from jdt.train import Ensemble, Recipe, Statistics, apply_in_batches
@@ -137,7 +137,8 @@ def transfer_fixed(
         placed = place(mine, ensemble.num_devices, MODELS)
         return _fit_and_apply(ensemble, placed[0], labels, placed[1], num_classes, settings)
 
-    return run_in_waves(ensemble.waves(len(features)), len(features), one_wave)
+    with one_thread_of_blas():
+        return jax.block_until_ready(run_in_waves(ensemble.waves(len(features)), len(features), one_wave))
 
 
 def head_memory_needed(ensemble: Ensemble, train: Dataset, test: Dataset, settings: FixedFeature) -> int:

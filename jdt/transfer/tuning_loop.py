@@ -1,19 +1,16 @@
 """Tuning on frozen features: the heads of many models at once, many steps in each call of one compiled program."""
 
-import contextlib
 import dataclasses
 import functools
-import importlib
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import threadpoolctl
 
+from jdt.devices import one_thread_of_blas
 from jdt.keys import key_for
 from jdt.sharding import MODELS, SHARED, each_device, place, run_in_waves
 from jdt.transfer.nmtune_losses import Form, consistency, covariance_and_dominance, matmul
@@ -49,7 +46,8 @@ class TunedHeads(NamedTuple):
     Attributes:
       head: On a leading models axis.
       history: Of training.
-      finite: bool `[models]`: False marks a model whose loss or parameters became NaN or infinite.
+      finite: bool `[models]`: False marks a model whose loss or parameters became NaN or infinite, or whose features
+        are.
       train_accuracy: float32 `[models]`, on the training features as they are.
     """
 
@@ -125,19 +123,8 @@ def tune_heads(
         accuracy, sound = _training_accuracy(on, head, mine, shared)
         return TunedHeads(head, history, sound & jnp.isfinite(history.loss).all(axis=1), accuracy)
 
-    with _one_thread_of_blas():
+    with one_thread_of_blas():
         return jax.block_until_ready(run_in_waves(sharing.waves, len(features), one_wave))
-
-
-@contextlib.contextmanager
-def _one_thread_of_blas() -> Iterator[None]:
-    """Let a device's decompositions run in its own thread: BLAS's would wait for cores that train other models.
-
-    On a busy machine they made a decomposition 45 times slower (benchmarks/NOTES.md).
-    """
-    importlib.import_module("scipy.linalg")  # JAX takes LAPACK from it, and only what is loaded can be limited.
-    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
-        yield
 
 
 def apply_heads(
@@ -344,7 +331,7 @@ def _training_accuracy(
 ) -> tuple[Float[Array, " models"], Bool[Array, " models"]]:
     def one(head: TunedHead, frozen: Array, labels: Array) -> tuple[Array, Array]:
         right = head.logits(head.features(frozen)).argmax(axis=-1) == labels
-        sound = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(head)]).all()
+        sound = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((head, frozen))]).all()
         return right.mean(), sound
 
     return on.each(one, 2, 1)(head, features, labels)

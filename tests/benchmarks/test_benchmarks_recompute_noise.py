@@ -20,9 +20,11 @@ with pytest.MonkeyPatch.context() as patch:
 class Linear(nn.Module):
     """Nothing is trained."""
 
+    width: int = 16
+
     @nn.compact
     def __call__(self, images, *, train: bool):
-        return nn.relu(nn.Dense(6, name="dense")(images.reshape(len(images), -1)))
+        return nn.relu(nn.Dense(self.width, name="dense")(images.reshape(len(images), -1)))
 
 
 NAMES = (*noise_rankings.RANKINGS, noise_rankings.NEIGHBOURS)
@@ -58,7 +60,7 @@ def made_up(task, writer, **_):
         writer.write_block(block, arrays, {"diverged": ids[lost].tolist()})
 
 
-def made_up_search(config, base, hosts, say, **_):
+def made_up_search(config, base, hosts, say, *_):
     """Noise as it is planted, and scores with some truth in them; what is done about the suspects is the real thing."""
     inside = np.ones(len(base.source), bool)
     noisy, wrong = noisy_source(

@@ -24,7 +24,9 @@ def values(rng, level, slope=0.0, rates=RATES):
     return arms[:, None] + rng.normal(0, 2e-3, SEEDS) + rng.normal(0, 2e-4, (len(arms), SEEDS))
 
 
-def measured(*, harm=0.3, lsvr=1.0, over_linear=0.02, over_mlp=0.0, part=-0.05, chance=0.5, ood=True, rates=RATES):
+def measured(
+    *, harm=0.3, lsvr=1.0, over_linear=0.02, over_mlp=0.0, part=-0.05, chance=0.5, apart=0.0, ood=True, rates=RATES
+):
     """What noise costs and does to LSVR by its rate; what NMTune gains; what half of a target lacks, and shuffling."""
     rng = np.random.default_rng(1)
     levels = {LINEAR: 0.6, MLP: 0.6 + over_linear - over_mlp, PAPER: 0.6 + over_linear, CODE: 0.6 + over_linear}
@@ -38,7 +40,9 @@ def measured(*, harm=0.3, lsvr=1.0, over_linear=0.02, over_mlp=0.0, part=-0.05, 
             for center in ("column", "row"):
                 rows = values(rng, 1.0, lsvr, rates)
                 spectra.append(Spectrum(WHOLE, mode, "blur", center, rows, rows, np.empty(0)))
-    return Measured((*map(rate_name, rates), SCRATCH), np.array(rates), values(rng, 0.8), tuple(found), tuple(spectra))
+    by_class = {(MIXED.name, mode): np.array([chance - apart, chance + apart]) for mode in levels}
+    arms = (*map(rate_name, rates), SCRATCH)
+    return Measured(arms, np.array(rates), values(rng, 0.8), tuple(found), tuple(spectra), by_class)
 
 
 def study(labels=(0, 1) * 200, flipped=None, classes=("a", "b")):
@@ -71,6 +75,7 @@ CASES = [
     ("C8, linear", {}, True),
     ("C8, mlp", {"chance": 0.6}, False),
     ("C8, nmtune", {"chance": 0.4}, False),
+    ("C8, nmtune", {"chance": 0.4, "apart": 0.2}, True),  # Classes are right or wrong as a whole.
     ("C9, linear", {}, True),
     ("C9, nmtune", {"part": 0.05}, False),
 ]

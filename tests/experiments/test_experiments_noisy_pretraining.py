@@ -16,9 +16,11 @@ from experiments import noise_bars, noise_selection, noise_setup, noisy_pretrain
 class Linear(nn.Module):
     """Compiles in no time."""
 
+    width: int = 16
+
     @nn.compact
     def __call__(self, images, *, train: bool):
-        return nn.relu(nn.Dense(16, name="dense")(images.reshape(len(images), -1)))
+        return nn.relu(nn.Dense(self.width, name="dense")(images.reshape(len(images), -1)))
 
 
 def config(out, **changes):

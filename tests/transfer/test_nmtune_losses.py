@@ -14,6 +14,14 @@ def double_precision():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_fast():
+    """Programs are many and small here: compiling them well takes longer than running them."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def draw(rows, columns, seed=0, mean=0.5):
     return jnp.asarray(np.random.default_rng(seed).normal(mean, 1.0, (rows, columns)))
 
@@ -28,10 +36,10 @@ def whitened(rows, columns):
     return jnp.asarray(np.linalg.svd(centred, full_matrices=False)[0] * np.sqrt(rows - 1) + 3.0)
 
 
-@pytest.mark.parametrize("shape", [(8, 13), (14, 5), (6, 6)])
+@pytest.mark.parametrize("shape", [(8, 13), (14, 5)])
 def test_both_terms_are_their_definitions(shape):
     z = draw(*shape)
-    covariance, dominance = covariance_and_dominance(z, 2)
+    covariance, dominance = jax.jit(covariance_and_dominance, static_argnums=1)(z, 2)
     expected = np.cov(np.asarray(z), rowvar=False)
     sigma = np.linalg.svd(np.asarray(z), compute_uv=False)
     assert float(covariance) == pytest.approx(
@@ -59,23 +67,21 @@ TERMS = {
     "covariance": lambda z: covariance_and_dominance(z, 1)[0],
     "dominance, paper": lambda z: covariance_and_dominance(z, 1)[1],
     "dominance, code": lambda z: covariance_and_dominance(z, 5)[1],
+    "consistency, paper": lambda z: consistency(draw(*z.shape, seed=3), z, "paper"),
     "consistency, code": lambda z: consistency(draw(*z.shape, seed=3), z, "code"),
 }
 
 
-@pytest.mark.parametrize("term", TERMS)
 @pytest.mark.parametrize("shape", [(8, 13), (14, 5)])
-def test_gradients_are_finite_differences(term, shape):
+def test_gradients_are_finite_differences(shape):
     z, towards = draw(*shape), draw(*shape, seed=2)
-    slope = float((jax.grad(TERMS[term])(z) * towards).sum())
-    assert slope == pytest.approx(float(directional(TERMS[term], z, towards)), rel=1e-4, abs=1e-9)
 
+    @jax.jit
+    def terms(z):
+        return jnp.stack([term(z) for term in TERMS.values()])
 
-def test_the_papers_consistency_has_the_gradient_of_finite_differences():
-    f, z, towards = draw(8, 5, seed=4), draw(8, 5), draw(8, 5, seed=2)
-    slope = float((jax.grad(consistency, argnums=1)(f, z, "paper") * towards).sum())
-    expected = directional(lambda z: consistency(f, z, "paper"), z, towards)
-    assert slope == pytest.approx(float(expected), rel=1e-4)
+    found = (jax.jit(jax.jacrev(terms))(z) * towards).sum(axis=(1, 2))
+    np.testing.assert_allclose(found, directional(terms, z, towards), rtol=1e-4, atol=1e-9)
 
 
 def test_singular_values_have_the_gradient_of_a_decomposition():
