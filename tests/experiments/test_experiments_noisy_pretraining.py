@@ -29,7 +29,8 @@ def config(out, **changes):
         **{
             "out": out, "model": f"{__name__}:Linear", "devices": 1, "plan": "matmul", "shifts": ("inversion",),
             "target_test_split": "test[:100]", "num_models": 0, "ablation": False, "target_fractions": (),
-            "selection_seeds": 0, "block_size": 2, **changes,
+            "selection_seeds": 0, "block_size": 2,
+            "tuning": jdt.transfer.Tuning(flip=False, epochs=1, num_views=0), **changes,
         },
     )  # fmt: skip
 
