@@ -14,8 +14,9 @@ import pytest
 import jdt
 
 ROOT = pathlib.Path(__file__).parents[2]
+HERE = str(pathlib.Path(__file__).parent)  # Where the network is.
 FLAGS = ("--preset", "smoke", "--recipe.epochs", "0.1", "--plan", "matmul", "--block-size", "2")
-FLAGS += ("--estimators", "ridge", "--baseline-models", "2")  # Fewer programs to compile.
+FLAGS += ("--estimators", "ridge", "--baseline-models", "2", "--model", "tiny_network:Linear")  # Less to compile.
 # What `main` does up to the report, first for fewer models.
 TRAIN_ALONE = """
 import dataclasses
@@ -36,7 +37,7 @@ def start(out, num_models, *arguments, program=("-m", "experiments.class_influen
     return subprocess.Popen(
         [sys.executable, *program, *FLAGS, "--out", str(out), "--num-models", str(num_models), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "COLUMNS": "200", **environment},
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "COLUMNS": "200", "PYTHONPATH": HERE, **environment},
     )  # fmt: skip
 
 
