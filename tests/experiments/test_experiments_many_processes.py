@@ -80,15 +80,15 @@ def alone(tmp_path_factory):
     return store_bytes(out)
 
 
-def test_four_processes_of_a_job_make_the_run_of_one_although_one_is_killed(alone, tmp_path):
+def test_three_processes_of_a_job_make_the_run_of_one_although_one_is_killed(alone, tmp_path):
     out = tmp_path / "run"
-    workers = job(out, 24, 4)
+    workers = job(out, 24, 3)
     victim = workers.pop(0)  # The one with the job's coordinator.
     wait_for_records(out, 1, victim)
     victim.kill()
     victim.communicate()
     ends = [worker.communicate(timeout=300) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0, 0], ends
+    assert [worker.returncode for worker in workers] == [0, 0], ends
     assert num_records(out) >= 11, "nobody took over what the dead one had not begun"
     killed_in_a_block = num_records(out) == 11
 
