@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study bias noise test check bench bench-solvers clean
+.PHONY: help setup demo study bias noise test check lint doctests bench bench-solvers clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -28,11 +28,15 @@ noise: $(INSTALLED) ## What do wrong source labels cost on clean digits, what do
 test: $(INSTALLED) ## Run all tests.
 	$(BIN)/python -m pytest tests -n auto --dist loadfile
 
-check: $(INSTALLED) ## Lint, formatting, types, layers and doctests.
+check: lint doctests ## Lint, formatting, types, layers and doctests.
+
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest tests/test_layers.py tests/test_docs.py
+
+doctests: $(INSTALLED)
 	$(BIN)/python -m pytest --doctest-modules jdt
 
 bench: $(INSTALLED) ## Training speed of small_cnn under every plan, beside PyTorch where it is installed.

@@ -6,27 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-COMPILED = pytest.StashKey[tempfile.TemporaryDirectory]()
-FAST = {"experiments", "pipeline"}
-"""Tests of these folders compile with few optimisations; all others compile as users do."""
+OPTIMISED = {
+    "test_train_engine", "test_train_conv", "test_estimators_lasso", "test_estimators_lasso_path",
+    "test_estimators_laws", "test_evaluate_reliability", "test_evaluate_lds",
+}  # fmt: skip
+"""Files about optimised programs' numbers, or that compute for long: they compile as users do; all others fast."""
 # Before JAX is imported. `JAX_PLATFORMS=cuda make test` overrides it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Let all workers of a session, and the processes that tests start, compile each program once between them."""
-    if "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        config.stash[COMPILED] = tempfile.TemporaryDirectory(prefix="jdt-compiled-")
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.stash[COMPILED].name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove what was compiled."""
-    if COMPILED in config.stash:
-        config.stash[COMPILED].cleanup()
+# All workers of a session, and the processes that tests start, compile each program once between them, however small.
+if "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="jdt-compiled-")  # Removed when this process ends.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,13 +44,13 @@ def wide_lines() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile fast where tests are about what happens around the programs; drop a file's programs after it.
+    """Compile with few optimisations, which takes a third of the time; drop a file's programs after it.
 
     Each program holds memory maps, and a process may have 65,530 on Linux.
     """
     import jax
 
-    fast = request.path.parent.name in FAST
+    fast = request.path.stem not in OPTIMISED
     with pytest.MonkeyPatch.context() as patch:
         if fast:
             patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # For the processes that tests start.

@@ -6,7 +6,6 @@ import zlib
 from pathlib import Path
 
 import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 
@@ -87,12 +86,10 @@ def runs(tmp_path_factory):
         patch.setattr(jdt.report, "add_bias", lambda run, *_, **__: run / "report.html")
         patch.setattr(jdt.pipeline, "train_missing_blocks", made_up)
         patch.setattr("jdt.train.planning.memory_limit", lambda _: None)  # Else the training is compiled.
-        jax.config.update("jax_disable_most_optimizations", True)
         yield {
             "pattern": study(root / "pattern", *PATTERN),
             "group": study(root / "group", *group, "--compositions", "0.5"),
         }
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize("program", ["recompute_bias", "recompute_noise", "stored_figures"])

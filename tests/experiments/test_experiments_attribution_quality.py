@@ -8,7 +8,7 @@ import jdt
 from experiments import attribution_quality, quality_curves
 
 TINY = ("--preset", "smoke", "--devices", "2", "--num-models", "4", "--held-out", "4", "--sizes", "4")
-TINY += ("--plan", "matmul")  # Fewer programs to compile.
+TINY += ("--plan", "matmul", "--model", "tiny_network:Linear")  # Fewer programs to compile, and smaller ones.
 
 
 def command(*arguments):

@@ -15,6 +15,7 @@ from experiments import class_influence, paper_recipes
 
 SMOKE = ("--preset", "smoke", "--devices", "2")
 QUICK = (*SMOKE, "--plan", "matmul", "--estimators", "ridge")  # Fewer programs to compile.
+LINEAR = ("--model", "tiny_network:Linear")
 TINY = (*QUICK, "--num-models", "4", "--recipe.epochs", "0.1")
 
 
@@ -86,7 +87,7 @@ def test_full_transfer_from_a_streamed_pool_ends_in_the_same_places(capfd, tmp_p
         Image.fromarray(picture).save(path)
     data = f"folder:{folder}"
     out = tmp_path / "run"
-    settings = ("--recipe.epochs", "2", "--recipe.batch-size", "4", "--full.recipe.epochs", "1", "--model", "small_cnn")
+    settings = ("--recipe.epochs", "2", "--recipe.batch-size", "4", "--full.recipe.epochs", "1", *LINEAR)
     pooled = ("--streamed", "--memory-budget", str(40 * 64 / 2**30), "--precision", "bfloat16")
     assert command(
         *QUICK, "--out", out, "--source", data, "--target", data, "--transfer", "fixed", "full", "--num-models", "4",
@@ -113,7 +114,7 @@ def test_a_run_stops_at_a_low_reliability_and_a_later_one_goes_on(capfd, tmp_pat
     groups = {f"{kind} {half[0]}": [f"{kind} {d}" for d in half] for kind, half in itertools.product(kinds, halves)}
     (tmp_path / "groups.json").write_text(json.dumps(groups))
     out = tmp_path / "run"
-    bounded = (*QUICK, "--out", out, "--num-models", "12", "--units", f"groups:{tmp_path / 'groups.json'}")
+    bounded = (*QUICK, *LINEAR, "--out", out, "--num-models", "12", "--units", f"groups:{tmp_path / 'groups.json'}")
 
     assert command(*bounded, "--until-reliability", "0.02") == 0
     printed = " ".join(capfd.readouterr().out.split())
@@ -232,7 +233,7 @@ def test_images_that_do_not_fit_the_target_are_refused(capfd, tmp_path):
 
 def test_a_folder_of_images_is_a_source_and_small_subsets_shrink_the_batch(capfd, tmp_path):
     source = folder_of_images(tmp_path / "images", ["a", "b", "c", "d"])
-    assert command(*TINY, "--out", tmp_path / "run", "--source", source) == 0
+    assert command(*TINY, *LINEAR, "--out", tmp_path / "run", "--source", source) == 0
     assert "the batch shrinks from 64 to 12 images" in " ".join(capfd.readouterr().out.split())
     assert jdt.open_run(tmp_path / "run").unit_names == ("a", "b", "c", "d")
 

@@ -14,8 +14,9 @@ import pytest
 import jdt
 
 ROOT = pathlib.Path(__file__).parents[2]
+HERE = str(pathlib.Path(__file__).parent)  # Where the network is.
 FLAGS = ("--preset", "smoke", "--recipe.epochs", "0.1", "--plan", "matmul", "--block-size", "2")
-FLAGS += ("--estimators", "ridge", "--baseline-models", "2")  # Fewer programs to compile.
+FLAGS += ("--estimators", "ridge", "--baseline-models", "2", "--model", "tiny_network:Linear")  # Less to compile.
 # What `main` does up to the report, first for fewer models.
 TRAIN_ALONE = """
 import dataclasses
@@ -36,7 +37,7 @@ def start(out, num_models, *arguments, program=("-m", "experiments.class_influen
     return subprocess.Popen(
         [sys.executable, *program, *FLAGS, "--out", str(out), "--num-models", str(num_models), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "COLUMNS": "200", **environment},
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "COLUMNS": "200", "PYTHONPATH": HERE, **environment},
     )  # fmt: skip
 
 
@@ -79,15 +80,15 @@ def alone(tmp_path_factory):
     return store_bytes(out)
 
 
-def test_four_processes_of_a_job_make_the_run_of_one_although_one_is_killed(alone, tmp_path):
+def test_three_processes_of_a_job_make_the_run_of_one_although_one_is_killed(alone, tmp_path):
     out = tmp_path / "run"
-    workers = job(out, 24, 4)
+    workers = job(out, 24, 3)
     victim = workers.pop(0)  # The one with the job's coordinator.
     wait_for_records(out, 1, victim)
     victim.kill()
     victim.communicate()
     ends = [worker.communicate(timeout=300) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0, 0], ends
+    assert [worker.returncode for worker in workers] == [0, 0], ends
     assert num_records(out) >= 11, "nobody took over what the dead one had not begun"
     killed_in_a_block = num_records(out) == 11
 

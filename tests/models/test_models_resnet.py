@@ -94,7 +94,7 @@ def test_resnet50_strides_on_its_3x3_convolutions():
 @pytest.mark.parametrize(
     ("spec", "shape"), [("resnet9", (12, 11, 3)), ("resnet18", (9, 8, 1)), ("resnet50", (4, 5, 1))]
 )
-def test_they_keep_the_contract(spec, shape, quick_to_compile):
+def test_they_keep_the_contract(spec, shape):
     models.check_contract(models.make(spec, 10), shape, 10)
 
 

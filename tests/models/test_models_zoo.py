@@ -84,7 +84,7 @@ def test_feature_maps_have_the_published_sizes(spec, sizes, features):
     ],
     ids=["wide resnet", "vision transformer"],
 )
-def test_they_keep_the_contract(module, shape, quick_to_compile):
+def test_they_keep_the_contract(module, shape):
     models.check_contract(models.Network(module), shape, 10)
 
 

@@ -31,14 +31,6 @@ class Dense(nn.Module):
         return nn.Dense(self.num_classes, name="head")(features), features
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Compile with few optimisations: it is about what training sees, not how fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def plain():
     draw = np.random.default_rng(0)
