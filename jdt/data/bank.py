@@ -60,7 +60,8 @@ def augmented_views(
         filled = np.pad(chosen, (0, size - len(chosen)))
         part, places = jnp.asarray(data.images[filled]), jnp.asarray(filled)
         for view, key in enumerate(keys):
-            images[view, start : start + len(chosen)] = np.asarray(_cut_views(key, part, places, flip, scale))[: len(chosen)]
+            cut = np.asarray(_cut_views(key, part, places, flip, scale))
+            images[view, start : start + len(chosen)] = cut[: len(chosen)]
     stamps = data.stamps and data.stamps._replace(of_example=np.tile(np.asarray(data.stamps.of_example), num_views))
     return Dataset(
         name=f"{data.name} in {num_views} views",

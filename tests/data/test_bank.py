@@ -83,7 +83,7 @@ def test_how_many_images_are_cut_together_changes_nothing(monkeypatch):
 
 def test_a_bank_that_no_memory_holds_is_refused(monkeypatch):
     monkeypatch.setattr(bank, "host_memory", lambda: 2 * 40 * 9 * 9 * 3 - 1)
-    with pytest.raises(UserError, match=r"2 views of the 40 images of some, 9x9x3 each, take 0.0 GiB, but this machine"):
+    with pytest.raises(UserError, match=r"2 views of the 40 images of some, 9x9x3 each, take 0.0 GiB, but this"):
         data.augmented_views(dataset(), 2, seed=1)
 
 
