@@ -155,7 +155,7 @@ def _split(target: jdt.pipeline.TargetData, seed: int) -> jdt.pipeline.TargetDat
         target,
         train=target.train.part(rows, f"{target.train.name}, to choose on"),
         test=target.train.part(rest, f"{target.train.name}, held out"),
-        whole=None, views=(),
+        whole=None, views=(), spectra=False,
     )  # fmt: skip
 
 

@@ -293,6 +293,7 @@ def _varied(
     made = jdt.pipeline.variants(
         target, fractions=fractions, head=config.head, full=config.full, modes=config.transfer, seed=config.seed
     ) if fractions else ()  # fmt: skip
+    made = [dataclasses.replace(one, spectra=False) for one in made]  # Read of whole, unshuffled targets alone.
     found += [(one, Variant(target.name, one.name, fraction)) for one, fraction in zip(made, fractions, strict=True)]
     if config.control and target is base.targets[0]:
         labels = jdt.plant.evenly_shuffled(target.train.labels, seed=config.seed)
@@ -302,7 +303,7 @@ def _varied(
         )  # fmt: skip
         name = f"{target.name}@{SHUFFLED}"
         found.append((
-            dataclasses.replace(target, name=name, train=shuffled, whole=target),
+            dataclasses.replace(target, name=name, train=shuffled, whole=target, spectra=False),
             Variant(target.name, name, is_shuffled=True),
         ))  # fmt: skip
     return found

@@ -11,8 +11,10 @@ Smoke     python -m experiments.tune_features --preset smoke
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
+import shutil
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -37,12 +39,12 @@ class Config:
     """Which of them."""
     seeds: int = 5
     """Heads of each method: other initial values, batches and draws of views."""
-    epochs: int = 30
-    """Passes over the training examples."""
-    batch_size: int = 64
-    """Examples a step."""
+    epochs: int | None = None
+    """Passes over the training examples; 30 when left out, 60 on the embedded digits."""
+    batch_size: int | None = None
+    """Examples a step; 64 when left out, 16 on the embedded digits."""
     learning_rate: float | None = None
-    """Of the first step; 0.01 for a linear probe and 0.001 for the others when left out."""
+    """Of the first step; 0.01 for a linear probe and 0.001 for the others when left out, 0.01 for all on the digits."""
     weight_decay: float = 1e-4
     """Of AdamW."""
     select: bool = False
@@ -53,12 +55,17 @@ class Config:
     """How features are centred before their spectrum; the published code centres by row."""
     seed: int = 0
     """Root seed."""
+    overwrite: bool = False
+    """Replace what --out holds of another configuration or other features."""
 
 
+DEFAULTS = {"epochs": 30, "batch_size": 64}
+DIGITS = {"epochs": 60, "batch_size": 16, "learning_rate": 0.01}
+"""What is left out, on the embedded digits: a hundred images."""
 PRESETS = {
-    "demo": Config(batch_size=16, epochs=60, learning_rate=0.01),  # A hundred images.
+    "demo": Config(),
     "smoke": Config(out=pathlib.Path("runs/tuned-smoke"), seeds=2, epochs=2),
-    "paper": Config(),
+    "paper": Config(**DEFAULTS),
 }
 METHODS = {
     "linear": jdt.transfer.Tuning("linear"),
@@ -70,6 +77,11 @@ RATES = (1 / 3, 1.0, 3.0)
 """What --select tries, as multiples of the method's learning rate ..."""
 WEIGHTS = (0.1, 1.0, 10.0)
 """... and of the form's weights."""
+FIGURES = "figures.json"
+STAGED = ".partial"
+"""Folder in --out of results that are not complete."""
+HELD_OUT = "held out"
+"""What the in-domain test set is called where it is a part of the training examples."""
 SELECTING = 1_000
 """Seeds of heads that --select chooses by are this much higher: none of them is reported."""
 
@@ -98,18 +110,23 @@ def main(config: Config) -> None:
         jdt.checks.require_known("method", name, METHODS)
     jdt.checks.require_at_least("--seeds", config.seeds, 1)
     jdt.checks.require_fraction("--validation", config.validation)
+    config = filled(config)
     problem = with_test(digits(config.seed) if config.features is None else read(config.features), config)
+    about = identity(config)
+    require_free(config, about)
     settings = {name: settings_of(config, name) for name in config.methods}
     chosen: dict[str, Any] = {}
     if config.select:
         for name in config.methods:
             settings[name], chosen[name] = select(problem, settings[name], config)
-    config.out.mkdir(parents=True, exist_ok=True)
+    staged = config.out / STAGED
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
     figures, predictions = {}, {f"labels.{name}": part.labels for name, part in problem.tests.items()}
-    spectra: dict[str, np.ndarray] = {"frozen": spectrum(next(iter(problem.tests.values())).features, config)}
+    spectra: dict[str, np.ndarray] = {"frozen": spectrum(next(iter(problem.tests.values())).features, config)[0]}
     for name in config.methods:
         tuned = tune(problem, settings[name], config.seeds, config.seed)
-        tuned.to_npz(config.out / f"{name}.npz")
+        tuned.to_npz(staged / f"{name}.npz")
         figures[name] = {"tests": {}, "train_accuracy": tuned.train_accuracy.tolist(), "finite": tuned.finite.tolist()}
         figures[name]["settings"] = jdt.config.to_plain(settings[name])
         for test, part in problem.tests.items():
@@ -117,15 +134,49 @@ def main(config: Config) -> None:
             predictions[f"{name}.{test}"] = found.pop("predictions")
             sigma = found.pop("singular_values")
             if test == next(iter(problem.tests)):
-                spectra[name] = sigma.mean(axis=0)
+                spectra[name] = mean(sigma)
             figures[name]["tests"][test] = found
     frozen = {name: shape_of(spectrum(part.features, config)) for name, part in problem.tests.items()}
-    save(config, {"methods": figures, "frozen": frozen, "selected": chosen}, predictions, spectra)
+    found = {"identity": about, "methods": figures, "frozen": frozen, "selected": chosen}
+    save(config, staged, found, predictions, spectra)
     say(config, problem, figures, frozen, chosen)
 
 
+def filled(config: Config) -> Config:
+    """The configuration with defaults for what was left out."""
+    defaults = DIGITS if config.features is None else DEFAULTS
+    return dataclasses.replace(
+        config, **{name: value for name, value in defaults.items() if getattr(config, name) is None}
+    )
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What decides the results: settings, and the content of the file of features."""
+    plain = {name: value for name, value in jdt.config.to_plain(config).items() if name not in ("out", "overwrite")}
+    if config.features is not None:
+        plain["features"] = hashlib.sha256(config.features.read_bytes()).hexdigest()
+    return plain
+
+
+def require_free(config: Config, about: Mapping[str, Any]) -> None:
+    """Refuse to replace results of another configuration, or of other features, unless that is asked for."""
+    path = config.out / FIGURES
+    if config.overwrite or not path.exists():
+        return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8")).get("identity", {})
+    except (ValueError, AttributeError):  # Damaged, or somebody else's.
+        saved = {}
+    if jdt.config.fingerprint(saved) != jdt.config.fingerprint(about):
+        changes = jdt.config.difference(saved, dict(about))
+        raise jdt.UserError(
+            f"{config.out} holds results of another configuration: {'; '.join(changes)}; pass another --out, or "
+            "--overwrite to replace them."
+        )
+
+
 def tune(problem: Problem, settings: jdt.transfer.Tuning, seeds: int, seed: int) -> jdt.transfer.Tuned:
-    """A head a seed on the same features, all at once; the copies take no memory."""
+    """A head a seed on the same features, all at once: the host holds them once, a device for each of its seeds."""
     views = None if problem.views is None else np.broadcast_to(problem.views, (seeds, *problem.views.shape))
     return jdt.nmtune(
         np.broadcast_to(problem.train.features, (seeds, *problem.train.features.shape)),
@@ -144,25 +195,38 @@ def settings_of(config: Config, name: str) -> jdt.transfer.Tuning:
 def measured(tuned: jdt.transfer.Tuned, part: Part, config: Config) -> dict[str, Any]:
     """Accuracy of every seed with its interval, and the spectrum of what the heads read."""
     stacked = np.broadcast_to(part.features, (len(tuned.finite), *part.features.shape))
-    predictions = tuned.predict(stacked).astype(np.int32)
-    accuracy = (predictions == part.labels).mean(axis=1)
-    mean, low, high = jdt.analyses.mean_interval(accuracy)
-    sigma = spectrum(tuned.features(stacked), config)
+    predictions = np.where(tuned.finite[:, None], tuned.predict(stacked), -1).astype(np.int32)
+    accuracy = np.where(tuned.finite, (predictions == part.labels).mean(axis=1), np.nan)
+    center, low, high = jdt.analyses.mean_interval(accuracy)
+    sigma = spectrum(tuned.features(stacked), config, tuned.finite)
     return {
-        "accuracy": accuracy.tolist(), "mean": mean, "low": low, "high": high, **shape_of(sigma),
+        "accuracy": accuracy.tolist(), "mean": center, "low": low, "high": high, **shape_of(sigma),
         "predictions": predictions, "singular_values": sigma,
     }  # fmt: skip
 
 
-def spectrum(features: np.ndarray, config: Config) -> np.ndarray:
-    """Singular values of features, one row a set of them."""
+def spectrum(features: np.ndarray, config: Config, there: np.ndarray | None = None) -> np.ndarray:
+    """Singular values of features, one row a set of them; NaN for sets that are not finite, or not `there`."""
     features = features if features.ndim == 3 else features[None]
-    return jdt.analyses.singular_values(features, config.center, zero_rows="keep")
+    sound = np.isfinite(features).all(axis=(1, 2)) & (True if there is None else there)
+    found = np.full((len(features), features.shape[-1]), np.nan)
+    if sound.any():
+        found[sound] = jdt.analyses.singular_values(features[sound], config.center, zero_rows="keep")
+    return found
 
 
 def shape_of(sigma: np.ndarray) -> dict[str, float]:
-    """SVE and LSVR = -ln(sigma_1 / sum), means over seeds."""
-    return {"sve": float(jdt.analyses.sve(sigma).mean()), "lsvr": float(jdt.analyses.lsvr(sigma).mean())}
+    """SVE and LSVR = -ln(sigma_1 / sum), means over the seeds that have a spectrum; NaN where none has."""
+    rows = sigma[np.isfinite(sigma).all(axis=1) & (sigma > 0).any(axis=1)]
+    if not len(rows):
+        return {"sve": float("nan"), "lsvr": float("nan")}
+    return {"sve": float(jdt.analyses.sve(rows).mean()), "lsvr": float(jdt.analyses.lsvr(rows).mean())}
+
+
+def mean(sigma: np.ndarray) -> np.ndarray:
+    """Singular values, means over the seeds that have any; NaN where none has."""
+    rows = sigma[np.isfinite(sigma).all(axis=1)]
+    return rows.mean(axis=0) if len(rows) else np.full(sigma.shape[1], np.nan)
 
 
 def select(
@@ -177,8 +241,11 @@ def select(
             one = dataclasses.replace(settings, learning_rate=rate * settings.rate, **weights)
             tuned = tune(fitted, one, min(config.seeds, 3), config.seed + SELECTING)
             stacked = np.broadcast_to(held.features, (len(tuned.finite), *held.features.shape))
-            tried.append((float((tuned.predict(stacked) == held.labels).mean()), rate, factor, one))
-    best = max(tried, key=lambda entry: entry[0])
+            accuracy = float((tuned.predict(stacked) == held.labels).mean()) if tuned.finite.all() else float("nan")
+            tried.append((accuracy, rate, factor, one))
+    if not (sound := [entry for entry in tried if np.isfinite(entry[0])]):
+        raise jdt.UserError(f"{settings.method} diverged with all settings that were tried: pass --learning-rate.")
+    best = max(sound, key=lambda entry: entry[0])
     rows = [{"accuracy": accuracy, "rate": rate, "weights": factor} for accuracy, rate, factor, _ in tried]
     return best[3], {"tried": rows, "learning_rate": best[3].rate, "weights": best[2]}
 
@@ -202,7 +269,7 @@ def with_test(problem: Problem, config: Config) -> Problem:
     if "test" in problem.tests:
         return problem
     fitted, held = divided(problem, config)
-    return dataclasses.replace(fitted, tests={"held out": held, **problem.tests})
+    return dataclasses.replace(fitted, tests={HELD_OUT: held, **problem.tests})
 
 
 def read(path: pathlib.Path) -> Problem:
@@ -241,7 +308,10 @@ def of_arrays(arrays: Mapping[str, np.ndarray]) -> Problem:
                 f"{name} have {part.features.shape[1]} columns, but the training features {train.features.shape[1]}: "
                 "compute both with one network."
             )
-        tests[prefix.removeprefix("ood_")] = part
+        test = prefix.removeprefix("ood_")
+        if prefix != "test" and test in ("", "test", HELD_OUT):
+            raise jdt.UserError(f"{name} are called {test!r}, as test examples in domain are: name them otherwise.")
+        tests[test] = part
         known |= {name, f"{prefix}_labels"}
     if unknown := sorted(arrays.keys() - known):
         raise jdt.UserError(
@@ -281,23 +351,29 @@ def digits(seed: int) -> Problem:
 
 
 def save(
-    config: Config, found: dict[str, Any], predictions: Mapping[str, np.ndarray], spectra: Mapping[str, np.ndarray]
+    config: Config,
+    staged: pathlib.Path,
+    found: dict[str, Any],
+    predictions: Mapping[str, np.ndarray],
+    spectra: Mapping[str, np.ndarray],
 ) -> None:
-    """Write figures, predictions and the plot; the heads are there already."""
+    """Write figures, predictions and the plot beside the heads, then move all to their place.
+
+    Figures go first and come last: where they are, everything is there that they are of.
+    """
     plain: Any = jdt.config.to_plain(config)
     found = {"config": plain, "provenance": jdt.cli.provenance(), "center": config.center, **found}
-    text = json.dumps(found, indent=1, allow_nan=True)
-    replaced(config.out / "figures.json", lambda path: path.write_text(text, encoding="utf-8"))
     arrays: Any = dict(predictions)
-    replaced(config.out / "predictions.npz", lambda path: np.savez(path, **arrays))
-    replaced(config.out / "tuned.png", lambda path: plot(path, found["methods"], spectra))
-
-
-def replaced(path: pathlib.Path, write: Any) -> None:
-    """Write a file beside its place, then move it there: a reader never sees half of it."""
-    partial = path.with_name(f".partial-{path.name}")
-    write(partial)
-    partial.replace(path)
+    np.savez(staged / "predictions.npz", **arrays)
+    plot(staged / "tuned.png", found["methods"], spectra)
+    text = json.dumps(found, indent=1, allow_nan=True)
+    (staged / FIGURES).write_text(text, encoding="utf-8")
+    (config.out / FIGURES).unlink(missing_ok=True)
+    for name in METHODS:
+        (config.out / f"{name}.npz").unlink(missing_ok=True)
+    for path in sorted(staged.iterdir(), key=lambda path: path.name == FIGURES):
+        path.replace(config.out / path.name)
+    staged.rmdir()
 
 
 def plot(path: pathlib.Path, figures: Mapping[str, Any], spectra: Mapping[str, np.ndarray]) -> None:
@@ -339,7 +415,7 @@ def say(
         for name, method in figures.items():
             found = method["tests"][test]
             interval = (
-                "one seed" if np.isnan(found["low"]) else f"{100 * found['low']:.2f} to {100 * found['high']:.2f}"
+                "too few seeds" if np.isnan(found["low"]) else f"{100 * found['low']:.2f} to {100 * found['high']:.2f}"
             )
             cells = f"{100 * found['mean']:.2f}", interval, f"{found['sve']:.3f}", f"{found['lsvr']:.3f}"
             made.add_row(name, *cells)

@@ -13,13 +13,14 @@ import numpy as np
 
 from jdt import checks, config
 from jdt.data.base import Dataset
+from jdt.devices import BYTES_A_GIB, host_memory
 from jdt.keys import key_for
 from jdt.types import Array, Bool, Float, Int, PRNGKey, UInt8
 
 _TRIES = 10  # As torchvision: after so many crops that do not fit, the centre is taken.
 _DRAWS = 2 * _TRIES + 3
 _RATIO = (3 / 4, 4 / 3)
-_AT_ONCE = 2048  # Images on the device together.
+_PIXELS_AT_ONCE = 1 << 22  # Keeps what a batch needs on the device to some hundreds of MB.
 
 
 def augmented_views(
@@ -33,7 +34,7 @@ def augmented_views(
     made after augmentation.
 
     Args:
-      data: Streamed images are read once a view; the bank itself is held in memory.
+      data: Streamed images are read once; the bank itself is held in memory.
       num_views: Copies of each image.
       seed: Root seed of the study.
       flip: Whether views are mirrored with probability one half; digits and text should not be.
@@ -44,20 +45,23 @@ def augmented_views(
       their second view, and so on; labels likewise.
 
     Raises:
-      UserError: If there is no view to make, or the scale is no part of the area.
+      UserError: If there is no view to make, the scale is no part of the area, or the host has too little memory.
     """
     checks.require_at_least("num_views", num_views, 1)
     require_scale("scale", scale)
     shape = (num_views, len(data), *data.image_shape)
+    _require_memory(data, num_views)
     images, positions = np.empty(shape, np.uint8), np.arange(len(data))
-    for view in range(num_views):
-        key = key_for(seed, "view", view)
-        for start in range(0, len(data), _AT_ONCE):
-            chosen = positions[start : start + _AT_ONCE]
-            # The last images come with others that fill their call, so that one program serves all.
-            filled = np.pad(chosen, (0, min(_AT_ONCE, len(data)) - len(chosen)))
-            cut = _cut_views(key, jnp.asarray(data.images[filled]), jnp.asarray(filled), flip, scale)
-            images[view, start : start + len(chosen)] = np.asarray(cut)[: len(chosen)]
+    keys = [key_for(seed, "view", view) for view in range(num_views)]
+    size = max(1, min(len(data), _PIXELS_AT_ONCE // math.prod(data.image_shape)))
+    for start in range(0, len(data), size):
+        chosen = positions[start : start + size]
+        # The last images come with others that fill their call, so that one program serves all.
+        filled = np.pad(chosen, (0, size - len(chosen)))
+        part, places = jnp.asarray(data.images[filled]), jnp.asarray(filled)
+        for view, key in enumerate(keys):
+            cut = np.asarray(_cut_views(key, part, places, flip, scale))
+            images[view, start : start + len(chosen)] = cut[: len(chosen)]
     stamps = data.stamps and data.stamps._replace(of_example=np.tile(np.asarray(data.stamps.of_example), num_views))
     return Dataset(
         name=f"{data.name} in {num_views} views",
@@ -67,6 +71,17 @@ def augmented_views(
         fingerprint=config.fingerprint(["views", data.fingerprint, num_views, seed, flip, list(scale)]),
         stamps=stamps,
     )
+
+
+def _require_memory(data: Dataset, num_views: int) -> None:
+    needed, there = num_views * len(data) * math.prod(data.image_shape), host_memory()
+    if there is not None and needed > there:
+        height, width, channels = data.image_shape
+        raise checks.UserError(
+            f"{num_views} views of the {len(data):,} images of {data.name}, {height}x{width}x{channels} each, take "
+            f"{needed / BYTES_A_GIB:,.1f} GiB, but this machine has {there / BYTES_A_GIB:,.1f}: ask for fewer views "
+            "(--tuning.num-views), fewer or smaller images."
+        )
 
 
 def require_scale(name: str, scale: tuple[float, float]) -> None:

@@ -21,7 +21,7 @@ from jdt.pipeline.blocks import transferred
 from jdt.pipeline.source_models import block_variables, described_source_model
 from jdt.pipeline.task import Mode, TargetData, stored_targets
 from jdt.train import PLANS, Ensemble, Recipe
-from jdt.transfer import FixedFeature, FullNetwork, Tuning
+from jdt.transfer import FixedFeature, FullNetwork, Tuning, ViewBanks
 
 _WIDEST = 1 << 12
 
@@ -88,6 +88,11 @@ class AddedTarget:
     def tuners(self) -> Mapping[str, Tuning]:
         """None: a target that is added later is transferred to as it is, or as a whole."""
         return {}
+
+    @property
+    def banks(self) -> ViewBanks:
+        """Nobody asks for any."""
+        return ViewBanks(self.design.seed)
 
     @property
     def targets(self) -> tuple[TargetData, ...]:

@@ -44,7 +44,6 @@ from jdt.transfer import (
     transfer_fixed,
     transfer_full,
     transfer_tuned,
-    view_bank,
 )
 from jdt.types import Bool, Float, Int
 
@@ -96,6 +95,7 @@ def train_missing_blocks(
     source = place(source_data(task.source), task.num_devices, SHARED) if task.pool is None else task.pool
     spans = task.schema().blocks()
     marked: list[int] = []
+    spectra_of = writer.schema.layout.spectrum_targets
     keep = _Unfinished(writer, checkpoint_seconds)
     while missing := [b for b in writer.unrecorded_blocks() if blocks is None or b in blocks]:
         done = task.num_models - sum(len(spans[block]) for block in missing)
@@ -110,7 +110,7 @@ def train_missing_blocks(
         trained, record = _train_block(task, source, model_ids, checkpoints, tell)
         saved = SavedModels(writer.path, block, model_ids, trained.variables) if save_models else None
         try:
-            arrays, more = _outputs_of_block(task, block, model_ids, trained)
+            arrays, more = _outputs_of_block(task, block, model_ids, spectra_of, trained)
         finally:
             if saved is not None:
                 saved.wait()
@@ -214,7 +214,7 @@ def _in_order(parts: Sequence[Trained], model_of_row: Int[np.ndarray, " models"]
 
 
 def _outputs_of_block(
-    task: Task, block: int, model_ids: Int[np.ndarray, " models"], trained: Trained
+    task: Task, block: int, model_ids: Int[np.ndarray, " models"], spectra_of: Collection[str], trained: Trained
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All columns of a block, and what else its record says."""
     masks = sample(task.design, model_ids, len(task.units))
@@ -223,7 +223,7 @@ def _outputs_of_block(
         "source/loss": _rows(trained.loss, trained.finite),
         "source/accuracy": _rows(_source_accuracy(task, task.ensemble, trained, masks), trained.finite),
     }
-    return transferred(task, block, model_ids, trained.variables, trained.finite, columns)
+    return transferred(task, block, model_ids, trained.variables, trained.finite, columns, spectra_of)
 
 
 def transferred(
@@ -233,6 +233,7 @@ def transferred(
     variables: Variables,
     finite: Bool[np.ndarray, " models"],
     columns: Mapping[str, np.ndarray],
+    spectra_of: Collection[str] = (),
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Transfer trained models to every target in every mode.
 
@@ -243,6 +244,7 @@ def transferred(
       variables: Of the source models, stacked on a leading models axis.
       finite: Which of them stayed finite; the rows of the others are blank.
       columns: What is known of these models already.
+      spectra_of: Test splits and views, by the store's names, that singular values of what tuned heads read are of.
 
     Returns:
       All columns by name, and what the block's record says of the transfer.
@@ -254,8 +256,9 @@ def transferred(
         features_of.expect(bank.fingerprint for bank in banks.values())
         for mode in task.modes:
             found, sound = _transfer(
-                task, ensemble, variables, target, mode, randomness_ids, features_of=features_of, bank=banks.get(mode)
-            )
+                task, ensemble, variables, target, mode, randomness_ids, features_of=features_of, bank=banks.get(mode),
+                spectra_of=spectra_of,
+            )  # fmt: skip
             found = named_columns(found, mode)
             arrays |= {name: _rows(value, finite & sound) for name, value in found.items()}
     return arrays, _baseline(task, ensemble) if block == 0 else {}
@@ -279,14 +282,14 @@ def _uses(task: Transfers) -> dict[str, int]:
 
 
 def _banks(task: Transfers, target: TargetData) -> dict[str, Dataset]:
-    """Augmented views of a target's training images by the tuner that reads them; made once where tuners agree."""
+    """Augmented views of a target's training images by the tuner that reads them."""
     made: dict[tuple[Any, ...], Dataset | None] = {}
     found = {}
     for mode, tuner in task.tuners.items():
         if mode in task.modes:
             key = (tuner.reads_views, tuner.num_views, tuner.flip, tuner.crop)
             if key not in made:
-                made[key] = view_bank(target.train, tuner, task.design.seed)
+                made[key] = task.banks.of(target.train, tuner)
             if (bank := made[key]) is not None:
                 found[mode] = bank
     return found
@@ -310,13 +313,12 @@ def _baseline(task: Transfers, ensemble: Ensemble) -> dict[str, dict[str, list[f
         return {}
     ids = np.arange(task.baseline_models)
     untrained = _initial(task, ensemble, ids)
-    found = {
-        f"{target.name}/{mode}": _transfer(task, ensemble, untrained, target, mode, ids)[0][target.name][
-            "accuracy"
-        ].tolist()
-        for target in task.targets
-        for mode in task.modes
-    }
+    found = {}
+    for target in task.targets:
+        banks = _banks(task, target)
+        for mode in task.modes:
+            columns, _ = _transfer(task, ensemble, untrained, target, mode, ids, bank=banks.get(mode))
+            found[f"{target.name}/{mode}"] = columns[target.name]["accuracy"].tolist()
     return {"random_accuracy": found}
 
 
@@ -330,6 +332,7 @@ def _transfer(
     measured: Dataset | None = None,
     features_of: FrozenFeatures | None = None,
     bank: Dataset | None = None,
+    spectra_of: Collection[str] = (),
 ) -> tuple[dict[str, dict[str, np.ndarray]], Bool[np.ndarray, " models"]]:
     """Columns of one target in one mode, by the names of its test split and views; which models it left finite.
 
@@ -360,7 +363,7 @@ def _transfer(
         logits = jnp.asarray(transferred.logits[:, first : first + len(test)])
         outputs = example_outputs(logits, jnp.asarray(test.labels))
         found[name] = jax.tree.map(np.asarray, jax.device_get({**outputs._asdict(), **columns}))
-        if isinstance(transferred, TunedTransfer):
+        if isinstance(transferred, TunedTransfer) and name in spectra_of:
             found[name] |= _spectra(transferred.features[:, first : first + len(test)], sound)
         first += len(test)
     return found, sound
@@ -371,6 +374,7 @@ def _spectra(
 ) -> dict[str, np.ndarray]:
     """Singular values of the features that heads read, by column; blank for models that are not finite."""
     read, found = np.asarray(features), {}
+    sound = sound & np.isfinite(read).all(axis=(1, 2))  # What is finite in training can overflow on other images.
     for center, column in store.SPECTRA.items():
         found[column] = np.full((len(read), read.shape[-1]), np.nan)
         if sound.any():

@@ -17,7 +17,7 @@ from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.plant import Planted
 from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
-from jdt.transfer import FixedFeature, FullNetwork, Tuning, tuned_ensemble
+from jdt.transfer import FixedFeature, FullNetwork, Tuning, ViewBanks, tuned_ensemble
 from jdt.types import Int
 
 Mode = Literal["fixed", "full"]
@@ -38,6 +38,8 @@ class TargetData:
       streamed: The training split again, for recipes that cut images anew in every pass; else not needed.
       views: Further test splits by name, of the same classes: outputs on them are those of the same transferred models,
         and the store has them as a target `NAME+VIEW`.
+      spectra: Whether the store keeps singular values of the features that tuned heads read, on the test split and its
+        views: they cost a decomposition for every model and tuner.
     """
 
     name: str
@@ -48,6 +50,7 @@ class TargetData:
     whole: "TargetData | None" = None
     streamed: Dataset | None = None
     views: tuple[tuple[str, Dataset], ...] = ()
+    spectra: bool = True
 
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
@@ -165,6 +168,11 @@ class Transfers(Protocol):
         ...
 
     @property
+    def banks(self) -> ViewBanks:
+        """Augmented views of training images, for all blocks."""
+        ...
+
+    @property
     def start(self) -> Variables | None:
         """Variables of one model, which the source models start from; None where they start at random."""
         ...
@@ -215,7 +223,7 @@ class Task:
         random.
       planted: Truth that was planted in the source, and where.
       tuners: How heads, and small networks under them, are tuned on frozen features, by name of the mode. The store
-        then keeps singular values of the features that these heads read.
+        then keeps singular values of the features that these heads read, for targets that ask for them.
     """
 
     source: Dataset
@@ -281,6 +289,11 @@ class Task:
             ensemble = self.ensemble
             self.pool.check(ensemble.smallest_subset, ensemble.batch_size, ensemble.training_shape)
 
+    @functools.cached_property
+    def banks(self) -> ViewBanks:
+        """Augmented views of the targets' training images, made where they are first asked for."""
+        return ViewBanks(self.design.seed)
+
     @property
     def ensemble(self) -> Ensemble:
         """What all models share, as the engine wants it."""
@@ -325,6 +338,9 @@ class Task:
             train_accuracy=True,
             sgd_head=self.head.solver == "sgd",
             spectrum=self._num_features if self.tuners else 0,
+            spectrum_of=tuple(name for target in self.targets if target.spectra for name in target.tests)
+            if self.tuners
+            else None,
         )
 
     @property

@@ -306,13 +306,16 @@ class Rounds:
         if task.source_test is not None:
             with timed.stage(ACCURACY, trial.scale):
                 arrays["source/accuracy"] = blocks._source_accuracy(task, ensemble, trained, masks)
+        spectra_of = self._writer.schema.layout.spectrum_targets
         for target in task.targets:
+            banks = blocks._banks(task, target)  # Made once a run: no stage of a block.
             for mode in task.modes:
                 data = trial.tuning.get((target.name, mode), target)
                 with timed.stage(stage_name(target.name, mode), trial.scale):
                     found, _ = blocks._transfer(
-                        task, ensemble, trained.variables, data, mode, randomness_ids, measured=target.train
-                    )
+                        task, ensemble, trained.variables, data, mode, randomness_ids,
+                        measured=target.train, bank=banks.get(mode), spectra_of=spectra_of,
+                    )  # fmt: skip
                 arrays |= blocks.named_columns(found, mode)
         with timed.stage(WRITING, trial.scale):
             self._writer.write_block(self._done, arrays, {"seconds": sum(timed.seconds.values())})

@@ -64,7 +64,8 @@ def create_or_open(
 
     Returns:
       A writer; `missing_blocks()` says what is left to do. Its schema has no training accuracy where the run that is
-      there is from before that was recorded.
+      there is from before that was recorded, and singular values of all targets where it is from before they were
+      chosen.
 
     Raises:
       UserError: Where the directory holds something else, a run of another configuration or schema version, one with
@@ -92,6 +93,8 @@ def create_or_open(
         run = load_run_file(root)
         if schema.train_accuracy and not run.saved["schema"].get("train_accuracy"):
             schema = dataclasses.replace(schema, train_accuracy=False)  # From before it was recorded: it goes on so.
+        if schema.spectrum_of is not None and "spectrum_of" not in run.saved["schema"]:
+            schema = dataclasses.replace(schema, spectrum_of=None)  # From before one could choose: it keeps all.
         _require_same(root, run.saved, asked, schema)
         columns = {f"{column.path}/zarr.json": column for column in schema.columns().values()}
         for name, content in schema.static_files().items():

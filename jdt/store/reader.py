@@ -381,18 +381,19 @@ def layout_of(description: Mapping[str, Any], root: Place) -> Layout:
         examples = {name: target["num_examples"] for name, target in targets.items()}
         modes, outputs = tuple(description["modes"]), description.get("outputs")
         added = {name: description.get(name, False) for name in ("train_accuracy", "sgd_head")}
-        spectrum = description.get("spectrum", 0)
+        spectrum, spectrum_of = description.get("spectrum", 0), description.get("spectrum_of")
         digests = [description["unit_names"], *(t[key] for t in targets.values() for key in ("labels", "class_names"))]
         if not all(type(count) is int and count >= 0 for count in [*counts, spectrum, *examples.values()]):
             raise TypeError("sizes must be whole numbers")
         if not all(type(flag) is bool for flag in added.values()):
             raise TypeError("what was added must be true or false")
-        if not isinstance(description["modes"], list) or not (outputs is None or isinstance(outputs, list)):
+        named = (outputs, spectrum_of)
+        if not isinstance(description["modes"], list) or not all(one is None or isinstance(one, list) for one in named):
             raise TypeError("modes and outputs must be lists")
-        if not all(isinstance(text, str) for text in (*digests, *modes, *(outputs or ()))):
+        if not all(isinstance(text, str) for text in (*digests, *modes, *(outputs or ()), *(spectrum_of or ()))):
             raise TypeError("names and digests must be strings")
-        outputs = None if outputs is None else tuple(outputs)
-        return Layout(counts[0], counts[1], counts[2], examples, modes, outputs, **added, spectrum=spectrum)
+        outputs, spectrum_of = (None if one is None else tuple(one) for one in named)
+        return Layout(*counts, examples, modes, outputs, **added, spectrum=spectrum, spectrum_of=spectrum_of)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{root}/run.json is damaged: its schema cannot be read ({error}).") from error
     except UserError as error:

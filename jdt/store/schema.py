@@ -111,6 +111,7 @@ class Layout:
     `train_accuracy` is false for runs from before that was recorded. With `sgd_head` the heads of fixed features were
     trained step by step, and what tells how far they got is their training loss. `spectrum` is how many singular
     values the features have that heads read in modes other than fixed and full; 0 where they are not kept.
+    `spectrum_of` are the targets that they are kept of; None means all.
     """
 
     num_models: int
@@ -122,6 +123,7 @@ class Layout:
     train_accuracy: bool = False
     sgd_head: bool = False
     spectrum: int = 0
+    spectrum_of: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         require_at_least("num_models", self.num_models, 1)
@@ -140,6 +142,8 @@ class Layout:
             raise UserError("a run must hold at least one output of every example, such as margin: name one.")
         if self.outputs is not None and (self.train_accuracy or self.sgd_head or self.spectrum):
             raise UserError("a run made elsewhere holds its outputs and nothing about training: ask for none of it.")
+        if unknown := sorted(set(self.spectrum_of or ()) - set(self.num_examples)):
+            raise UserError(f"singular values are to be kept of {unknown[0]!r}, which is no target: name targets.")
         names_of = {"target": self.num_examples, "mode": self.modes, "output": self.outputs or ()}
         for kind, names in names_of.items():
             if len({safe_name(name).lower() for name in names}) < len(names):  # Some file systems ignore case.
@@ -157,6 +161,14 @@ class Layout:
     def example_outputs(self) -> tuple[str, ...]:
         """Names of the outputs that have a value for every example of a target."""
         return OUTPUTS if self.outputs is None else tuple(name for name in self.outputs if name != ACCURACY)
+
+    @property
+    def spectrum_targets(self) -> tuple[str, ...]:
+        """Names of the targets that singular values are kept of."""
+        return tuple(name for name in self.num_examples if self.spectrum and self._has_spectrum(name))
+
+    def _has_spectrum(self, target: str) -> bool:
+        return self.spectrum_of is None or target in self.spectrum_of
 
     @property
     def num_blocks(self) -> int:
@@ -187,6 +199,7 @@ class Layout:
         columns = [column("mask", "bool", ("unit", self.num_units))]
         if self.outputs is None:
             columns += [column("source/accuracy", "float32"), column("source/loss", "float32")]
+        with_spectra = set(self.spectrum_targets)
         for target, size in self.num_examples.items():
             for mode in self.modes:
                 name, path = f"targets/{target}/{mode}/", f"targets/{safe_name(target)}/{safe_name(mode)}/"
@@ -195,7 +208,7 @@ class Layout:
                     columns.append(column(name + output, dtype, ("example", size), path + output))
                 for scalar in self._scalars(mode):
                     columns.append(column(name + scalar, "float32", None, path + scalar))
-                for values in SPECTRA.values() if self.spectrum and mode not in _UNTUNED else ():
+                for values in SPECTRA.values() if target in with_spectra and mode not in _UNTUNED else ():
                     columns.append(column(name + values, "float64", ("feature", self.spectrum), path + values))
         return {item.name: item for item in columns}
 
@@ -253,6 +266,8 @@ class Schema:
         that was recorded goes on without.
       sgd_head: Whether fixed features get heads that are trained step by step, which have a training loss.
       spectrum: How many singular values are kept of the features that heads read, in modes other than fixed and full.
+      spectrum_of: The targets that they are kept of; None for all, which a run from before this could be asked goes on
+        with.
     """
 
     num_models: int
@@ -264,8 +279,11 @@ class Schema:
     train_accuracy: bool = False
     sgd_head: bool = False
     spectrum: int = 0
+    spectrum_of: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.spectrum_of is not None and set(self.spectrum_of) >= set(self.targets):
+            object.__setattr__(self, "spectrum_of", None)  # All of them: one description says so.
         object.__setattr__(self, "unit_names", tuple(map(str, self.unit_names)))
         object.__setattr__(self, "modes", tuple(self.modes))
         _ = self.layout  # Checks sizes and names.
@@ -276,7 +294,7 @@ class Schema:
         examples = {name: len(target.labels) for name, target in self.targets.items()}
         return Layout(
             self.num_models, self.block_size, len(self.unit_names), examples, self.modes, self.outputs,
-            self.train_accuracy, self.sgd_head, self.spectrum,
+            self.train_accuracy, self.sgd_head, self.spectrum, self.spectrum_of,
         )  # fmt: skip
 
     def columns(self) -> dict[str, Column]:
@@ -308,6 +326,7 @@ class Schema:
             # Only where they are true: the description of a run of before stays as it was.
             **{name: True for name in ("train_accuracy", "sgd_head") if getattr(self, name)},
             **({"spectrum": self.spectrum} if self.spectrum else {}),
+            **({} if self.spectrum_of is None else {"spectrum_of": list(self.spectrum_of)}),
         }
 
     def static_files(self) -> dict[str, bytes]:

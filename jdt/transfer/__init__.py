@@ -26,5 +26,6 @@ from jdt.transfer.subsets import few_shot as few_shot
 from jdt.transfer.subsets import target_fraction as target_fraction
 from jdt.transfer.tuning import Tuning as Tuning
 from jdt.transfer.tuning_transfer import TunedTransfer as TunedTransfer
+from jdt.transfer.tuning_transfer import ViewBanks as ViewBanks
 from jdt.transfer.tuning_transfer import transfer_tuned as transfer_tuned
 from jdt.transfer.tuning_transfer import view_bank as view_bank

@@ -51,8 +51,9 @@ class Tuned:
         return self._apply(features)[0]
 
     def predict(self, features: AnyArray) -> Int[np.ndarray, "*models examples"]:
-        """The class with the largest output for every example."""
-        return self.logits(features).argmax(axis=-1)
+        """The class with the largest output for every example; -1 where outputs are NaN, as those of lost heads are."""
+        logits = self.logits(features)
+        return np.where(np.isnan(logits).any(axis=-1), -1, logits.argmax(axis=-1))
 
     def features(self, features: AnyArray) -> Float[np.ndarray, "*models examples features"]:
         """What the head reads: the residual network's output, or the frozen features under a linear probe."""
@@ -109,9 +110,9 @@ def nmtune(
     features: AnyArray,
     labels: AnyArray,
     views: AnyArray | None = None,
-    form: Form = "paper",
+    form: Form | None = None,
     *,
-    method: Method = "nmtune",
+    method: Method | None = None,
     num_classes: int | None = None,
     seed: int = 0,
     settings: Tuning | None = None,
@@ -125,18 +126,18 @@ def nmtune(
       views: Features of augmented views of the same examples, `[views, examples, features]` or `[models, views,
         examples, features]`. Each step shows every example of its batch in two of them, drawn anew; without any, both
         views are the features themselves.
-      form: `paper` or `code`.
-      method: `nmtune`, or for comparison `mlp` (the same without its terms) or `linear` (a linear probe).
+      form: `paper` (when None) or `code`.
+      method: `nmtune` (when None), or for comparison `mlp` (the same without its terms) or `linear` (a linear probe).
       num_classes: Outputs; one more than the largest label when None.
       seed: Root seed. Model m of a stack draws from (seed, m).
-      settings: Everything else, and then `form` and `method` as well: see `Tuning`.
+      settings: Everything, in place of `form` and `method`: see `Tuning`.
 
     Returns:
       The heads, with `logits`, `predict`, `features`, `to_npz` and the history of the loss.
 
     Raises:
       UserError: If shapes or counts do not fit, features are not finite (rows named), labels lie outside, there is one
-        class, or fewer than two examples.
+        class, or fewer than two examples; if a form or a method comes beside settings, or the seed fits no key.
 
     >>> draw = np.random.default_rng(0)
     >>> labels = draw.integers(0, 2, 100)
@@ -145,7 +146,9 @@ def nmtune(
     >>> tuned.logits(features).shape, bool((tuned.predict(features) == labels).mean() > 0.9)
     ((100, 2), True)
     """
-    settings = Tuning(method, form) if settings is None else settings
+    if settings is not None and (form or method):
+        raise UserError(f"{form or method} is asked for beside settings, which have both: pass it there.")
+    settings = Tuning(method or "nmtune", form or "paper") if settings is None else settings
     checked = checked_features("the features", features)
     models, examples, _ = checked.shape
     wanted, num_classes = checked_labels(labels, examples, num_classes)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jdt.checks import UserError
 from jdt.devices import one_thread_of_blas
 from jdt.keys import key_for
 from jdt.sharding import MODELS, SHARED, each_device, place, run_in_waves
@@ -99,11 +100,16 @@ def tune_heads(
       target: Number of the target, e.g. the CRC-32 of its name.
       randomness_ids: Ids from which initial values, batches and draws of views derive.
       sharing: How models share the devices.
+
+    Raises:
+      UserError: If the seed does not fit a key.
     """
+    if not 0 <= seed < 1 << 32:  # A key has no room for more: what is above would be dropped in silence.
+        raise UserError(f"the seed of tuning is {seed}, but must be 0 to {(1 << 32) - 1}: pass a smaller --seed.")
     program = _Program.of(settings, len(labels), num_classes, features.shape[-1])
     rates = _Rates(*(jnp.asarray(x, jnp.float32) for x in (settings.rate, settings.weight_decay, settings.weights)))
     views = views if settings.has_network else None
-    root = jnp.asarray([seed % 2**32, target % 2**32], jnp.uint32)
+    root = jnp.asarray([seed, target], jnp.uint32)
     put = functools.partial(place, num_devices=sharing.num_devices)
     shared: Any = put(jnp.asarray(labels, jnp.int32), spec=SHARED)
 

@@ -1,11 +1,13 @@
 """Transfer with tuned heads: the frozen features of a block of models, and a head tuned on them for each."""
 
+import math
 import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from jdt.data import Dataset, augmented_views
+from jdt.devices import host_memory
 from jdt.models import Variables
 from jdt.train import Ensemble
 from jdt.transfer.fixed import FrozenFeatures
@@ -87,3 +89,38 @@ def view_bank(train: Dataset, settings: Tuning, seed: int) -> Dataset | None:
     if not settings.reads_views:
         return None
     return augmented_views(train, settings.num_views, seed=seed, flip=settings.flip, scale=settings.crop)
+
+
+class ViewBanks:
+    """Banks of augmented views of a study, each made once for all blocks of models, methods and labels of its images.
+
+    Args:
+      seed: Root seed of the study.
+      num_bytes: What banks may take together, a quarter of the host's memory when None; those beyond are made anew
+        whenever they are asked for.
+    """
+
+    def __init__(self, seed: int, num_bytes: float | None = None) -> None:
+        self._seed = seed
+        self._free = (host_memory() or math.inf) / 4 if num_bytes is None else num_bytes
+        # Images stand beside the bank of theirs: while they are kept, nothing else has their address.
+        self._kept: dict[tuple[object, ...], tuple[Dataset, Dataset]] = {}
+
+    def of(self, train: Dataset, settings: Tuning) -> Dataset | None:
+        """The bank of a training split, as `view_bank` makes it; None where the settings read none.
+
+        Splits that hold the very same images, such as one with other labels, share a bank, whose labels are those of
+        the split that asked first: tuning reads labels from the split itself.
+        """
+        if not settings.reads_views:
+            return None
+        key = (id(train.images), id(train.stamps), settings.num_views, settings.flip, settings.crop)
+        if key in self._kept:
+            return self._kept[key][1]
+        bank = view_bank(train, settings, self._seed)
+        assert bank is not None  # The settings read views.
+        size = np.asarray(bank.images).nbytes
+        if size <= self._free:
+            self._free -= size
+            self._kept[key] = train, bank
+        return bank

@@ -54,7 +54,7 @@ def made_up(task, writer, **_):
                     told = np.where(wrong, draw.integers(len(about.class_names), size=len(labels)), labels)
                     arrays[f"{of}prediction"][i] = -1 if lost[i] else told
                     arrays[f"{of}accuracy"][i] = np.nan if lost[i] else (told == labels).mean()
-                    for column in jdt.store.SPECTRA.values() if mode in task.tuners else ():
+                    for column in [one for one in jdt.store.SPECTRA.values() if of + one in arrays]:
                         values = np.sort(draw.random(schema.spectrum) ** 3)[::-1] * [*[1] * (schema.spectrum - 1), 0]
                         arrays[of + column][i] = np.nan if lost[i] else values
         writer.write_block(block, arrays, {"diverged": ids[lost].tolist()})

@@ -75,6 +75,18 @@ def test_images_are_resampled_bilinearly_and_mirrored():
         np.testing.assert_array_equal(mirrored, plain[:, ::-1])
 
 
+def test_how_many_images_are_cut_together_changes_nothing(monkeypatch):
+    whole = data.augmented_views(dataset(), 2, seed=1)
+    monkeypatch.setattr(bank, "_PIXELS_AT_ONCE", 15 * 9 * 9 * 3)
+    np.testing.assert_array_equal(data.augmented_views(dataset(), 2, seed=1).images, whole.images)
+
+
+def test_a_bank_that_no_memory_holds_is_refused(monkeypatch):
+    monkeypatch.setattr(bank, "host_memory", lambda: 2 * 40 * 9 * 9 * 3 - 1)
+    with pytest.raises(UserError, match=r"2 views of the 40 images of some, 9x9x3 each, take 0.0 GiB, but this"):
+        data.augmented_views(dataset(), 2, seed=1)
+
+
 def test_views_that_cannot_be_made_are_refused():
     with pytest.raises(UserError, match="num_views is 0"):
         data.augmented_views(dataset(), 0, seed=0)

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -59,6 +61,41 @@ def test_figures_follow_from_what_is_saved(tmp_path, capsys):
     assert "-ln(sigma_1 / sum)" in capsys.readouterr().out
 
 
+def test_heads_that_diverge_are_blank_and_results_of_another_configuration_stay(tmp_path, capsys):
+    lost = ("--methods", "mlp", "--learning-rate", "1e30")
+    assert run(tmp_path, GOOD, *lost) == 0
+    figures = tmp_path / "out" / "figures.json"
+    before = figures.read_bytes()
+    found = json.loads(before)["methods"]["mlp"]
+    assert found["finite"] == [False, False]
+    for test in ("held out", "moved"):
+        assert np.isnan([*found["tests"][test]["accuracy"], *map(found["tests"][test].get, ("mean", "sve"))]).all()
+        assert (np.load(tmp_path / "out" / "predictions.npz")[f"mlp.{test}"] == -1).all()
+    assert "diverged, in some seeds: mlp" in capsys.readouterr().out
+
+    for arrays, flags, words in (
+        (GOOD, ("--methods", "linear"), "methods: saved ['mlp'], asked ['linear']"),
+        (GOOD | {"labels": LABELS[::-1]}, lost, "features: saved "),
+        (GOOD, (*lost, "--select", "--overwrite"), "mlp diverged with all settings"),
+    ):
+        assert run(tmp_path, arrays, *flags) == 2
+        assert words in capsys.readouterr().err
+    assert figures.read_bytes() == before
+    assert run(tmp_path, GOOD, "--methods", "linear", "--overwrite") == 0
+    assert {path.name for path in figures.parent.iterdir()} == {
+        "figures.json", "linear.npz", "predictions.npz", "tuned.png",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("features", "expected"), [(None, (60, 16, 0.01)), ("FILE.npz", (30, 64, None))])
+def test_what_is_left_out_depends_on_the_features(features, expected):
+    config = tune_features.PRESETS["demo"]
+    found = tune_features.filled(dataclasses.replace(config, features=features and pathlib.Path(features)))
+    assert (found.epochs, found.batch_size, found.learning_rate) == expected
+    kept = tune_features.filled(dataclasses.replace(config, epochs=7, learning_rate=0.5))
+    assert (kept.epochs, kept.batch_size, kept.learning_rate) == (7, 16, 0.5)
+
+
 def without(*names):
     return {name: array for name, array in GOOD.items() if name not in names}
 
@@ -74,6 +111,8 @@ def without(*names):
         (GOOD | {"ood_moved_labels": LABELS + 5}, "labels of ood_moved_features lie outside 0..2"),
         (GOOD | {"ood_moved_features": FEATURES[:, :4]}, "have 4 columns, but the training features 6"),
         (GOOD | {"extra": LABELS}, "unknown arrays extra"),
+        (GOOD | {"ood_test_features": FEATURES, "ood_test_labels": LABELS}, "are called 'test', as test examples in"),
+        (GOOD | {"ood_held out_features": FEATURES, "ood_held out_labels": LABELS}, "are called 'held out'"),
         (GOOD | {"features": FEATURES[None]}, "must be [examples, features]"),
         (GOOD | {"labels": np.array([{}] * 64)}, "cannot read"),
     ],

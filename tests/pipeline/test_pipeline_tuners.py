@@ -9,6 +9,8 @@ import pytest
 import jdt
 from jdt import pipeline, transfer
 from jdt.checks import UserError
+from jdt.pipeline import blocks
+from jdt.transfer import tuning_transfer
 
 TUNERS = {
     "linear": transfer.Tuning("linear", epochs=2, batch_size=20, flip=False),
@@ -120,6 +122,53 @@ def test_a_run_without_spectra_says_nothing_of_them_and_opens(make_task, tmp_pat
     assert jdt.open_run(tmp_path / "run").layout.spectrum == 0
     opened(tuned(make_task), tmp_path / "tuned")
     assert jdt.open_run(tmp_path / "tuned").layout.spectrum == 8
+
+
+def test_spectra_are_kept_of_targets_that_ask_and_of_all_in_a_run_from_before(run, make_task, tmp_path):
+    task = dataclasses.replace(tuned(make_task), modes=("linear",))
+    (target,) = task.targets
+    plain = dataclasses.replace(target, name="plain", whole=target, spectra=False)
+    task = dataclasses.replace(task, targets=(target, plain))
+    pipeline.train_missing_blocks(task, opened(task, tmp_path / "run"))
+    chosen = jdt.open_run(tmp_path / "run")
+    names = {name.split("/")[1] for name in chosen.layout.columns() if "/singular" in name}
+    assert names == set(chosen.layout.spectrum_targets) == {"target", "target+few"}
+    values = "targets/target+few/linear/singular_values"
+    np.testing.assert_allclose(chosen.column(values), run.column(values), rtol=1e-4, atol=1e-5)
+
+    # A run that was begun when there was no choice has no word of it: it goes on with all.
+    every = dataclasses.replace(task, targets=(target, dataclasses.replace(plain, spectra=True)))
+    opened(every, tmp_path / "old")
+    assert "spectrum_of" not in json.loads((tmp_path / "old" / "run.json").read_text())["schema"]
+    writer = opened(task, tmp_path / "old")
+    pipeline.train_missing_blocks(task, writer)
+    assert np.isfinite(jdt.open_run(tmp_path / "old").column("targets/plain+few/linear/singular_values")).all()
+    assert jdt.store.check_run(tmp_path / "old").is_sound
+
+
+def test_banks_are_made_once_for_all_blocks_and_labels(make_task, tmp_path, monkeypatch):
+    task = dataclasses.replace(tuned(make_task, block_size=2), modes=("nmtune",))
+    (target,) = task.targets
+    other = dataclasses.replace(target.train, labels=target.train.labels[::-1].copy(), fingerprint="other")
+    task = dataclasses.replace(
+        task, targets=(target, dataclasses.replace(target, name="other", train=other, whole=target, spectra=False))
+    )
+    made, real = [], tuning_transfer.augmented_views
+    monkeypatch.setattr(
+        tuning_transfer, "augmented_views", lambda *args, **kwargs: (made.append(1), real(*args, **kwargs))[1]
+    )
+    pipeline.train_missing_blocks(task, opened(task, tmp_path / "run"))
+    assert len(made) == 1
+    small = transfer.ViewBanks(5, num_bytes=0)
+    assert small.of(other, TUNERS["nmtune"]) is not small.of(other, TUNERS["nmtune"])
+    assert small.of(other, TUNERS["linear"]) is None
+
+
+def test_features_that_overflow_have_no_spectrum():
+    read = np.ones((3, 4, 2), np.float32)
+    read[0, 0], read[1, 2, 1], read[2, 0] = 2.0, np.inf, 3.0
+    for values in blocks._spectra(read, np.asarray([True, True, False])).values():
+        assert np.isfinite(values).all(axis=1).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,27 @@ def test_other_features_than_in_training_are_refused(tuned):
         tuned.predict(broken(FEATURES, 0))
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"form": "code", "settings": SHORT}, "code is asked for beside settings"),
+        ({"method": "mlp", "settings": SHORT}, "mlp is asked for beside settings"),
+        ({"seed": 1 << 32}, "the seed of tuning is 4294967296, but must be 0 to 4294967295"),
+        ({"seed": -1}, "the seed of tuning is -1"),
+    ],
+)
+def test_settings_that_would_be_ignored_and_seeds_that_no_key_holds_are_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        jdt.nmtune(FEATURES, LABELS, **changes)
+
+
+def test_a_head_that_was_lost_predicts_no_class(tuned):
+    weights = tuned.head.params.weights.copy()
+    weights[0, 0, 0] = np.nan
+    head = tuned.head._replace(params=tuned.head.params._replace(weights=weights))
+    assert (dataclasses.replace(tuned, head=head).predict(FEATURES) == -1).all()
+
+
 def test_outputs_for_classes_without_examples():
     found = jdt.nmtune(FEATURES, LABELS, num_classes=5, settings=dataclasses.replace(SHORT, method="linear"))
     assert found.logits(FEATURES).shape == (96, 5)
