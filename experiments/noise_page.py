@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import jdt
-from experiments.noise_bars import gain
+from experiments.noise_bars import SOUND, gain
 from experiments.noise_measures import Measured, effects, of_rates
 from experiments.noise_setup import CODE, LINEAR, MLP, PAPER, TERMS, Study, rate_name, without
 from experiments.verdicts import Verdict
@@ -36,9 +36,9 @@ def bars(verdicts: Sequence[Verdict]) -> tuple[jdt.report.NoiseBar, ...]:
     """Requirements as the page has them."""
     found = []
     for one in verdicts:
-        name, _, asked = one.name.partition(", ") if one.name[:1] == "C" else ("C3", "", one.name)
+        name, _, asked = one.name.partition(", ") if one.name != SOUND else ("source", "", one.name)
         verdict = "exploratory" if one.exploratory else {True: "reached", False: "missed", None: "not run"}[one.passed]
-        headline = name in HEADLINES and not one.exploratory and bool(asked) and one.name[:1] == "C"
+        headline = name in HEADLINES and not one.exploratory
         found.append(jdt.report.NoiseBar(name, asked, one.words, verdict, headline=headline))
     return tuple(found)
 
