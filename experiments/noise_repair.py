@@ -7,8 +7,8 @@ import numpy as np
 
 import jdt
 from experiments.noise_rankings import CONFIDENT, INFLUENCE, RANKINGS, Found
-from experiments.noise_setup import Config
-from experiments.noise_subruns import clean_images, folder, relabelled, train
+from experiments.noise_setup import Config, relabelled
+from experiments.noise_subruns import clean_images, folder, train
 
 REPAIRED = "suspects-repaired"
 """Folder of the run; it ends in a digest of what its models are trained on: more models may suspect other examples."""

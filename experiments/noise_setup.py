@@ -190,7 +190,11 @@ def noise_seed(config: Config) -> int:
 
 def label_noise(config: Config, class_names: Sequence[str]) -> jdt.plant.LabelNoise:
     """The kind of label noise that flags ask for."""
-    kind, _, path = config.noise.partition(":")
+    kind, colon, path = config.noise.partition(":")
+    if colon and kind in jdt.plant.NOISE_KINDS and (kind != "asymmetric" or not path):
+        raise jdt.UserError(
+            f"--noise is {config.noise!r}, but only asymmetric noise has something behind a colon: a file of classes."
+        )
     pairs = jdt.plant.read_class_map(path, class_names) if path else ()
     jdt.checks.require_known("noise", kind, jdt.plant.NOISE_KINDS)
     return jdt.plant.LabelNoise(kind, pairs)  # pyright: ignore[reportArgumentType]  # Known above.
@@ -324,16 +328,20 @@ def _varied(
     found += [(one, Variant(target.name, one.name, fraction)) for one, fraction in zip(made, fractions, strict=True)]
     if config.control and target is base.targets[0]:
         labels = jdt.plant.evenly_shuffled(target.train.labels, seed=config.seed)
-        shuffled = dataclasses.replace(
-            target.train, labels=labels, name=f"{target.train.name}@{SHUFFLED}",
-            fingerprint=jdt.config.fingerprint([target.train.fingerprint, labels.tolist()]),
-        )  # fmt: skip
+        shuffled = relabelled(target.train, labels, f"{target.train.name}@{SHUFFLED}")
         name = f"{target.name}@{SHUFFLED}"
         found.append((
             dataclasses.replace(target, name=name, train=shuffled, whole=target),
             Variant(target.name, name, is_shuffled=True),
         ))  # fmt: skip
     return found
+
+
+def relabelled(source: jdt.data.Dataset, labels: np.ndarray, name: str) -> jdt.data.Dataset:
+    """The same images under other labels."""
+    labels = np.asarray(labels, np.int32)
+    mark = jdt.config.fingerprint([source.fingerprint, labels.tolist()])
+    return dataclasses.replace(source, labels=labels, name=name, fingerprint=mark)
 
 
 def identity(config: Config, study: Study) -> dict:

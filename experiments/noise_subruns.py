@@ -9,7 +9,7 @@ import numpy as np
 import jdt
 from experiments.influence_run import train_run
 from experiments.influence_setup import identity, planned_on
-from experiments.noise_setup import Config, noise_seed
+from experiments.noise_setup import Config, noise_seed, relabelled
 
 SMALLEST = 1e-6
 """Probability below which logarithms fall no more: a class that a model never saw would outweigh all others."""
@@ -90,13 +90,6 @@ def noisy_source(
             "--suspect-rate or --unit-rate."
         )
     return relabelled(source, made.labels, f"{source.name}, {rate:.0%} noise"), made.flipped
-
-
-def relabelled(source: jdt.data.Dataset, labels: np.ndarray, name: str) -> jdt.data.Dataset:
-    """The same images under other labels."""
-    labels = np.asarray(labels, np.int32)
-    mark = jdt.config.fingerprint([source.fingerprint, labels.tolist()])
-    return dataclasses.replace(source, labels=labels, name=name, fingerprint=mark)
 
 
 def train(

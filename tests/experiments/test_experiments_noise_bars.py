@@ -114,7 +114,8 @@ def test_one_seed_and_two_rates_test_nothing():
         spectra=tuple(dataclasses.replace(row, lsvr=row.lsvr[:, :1]) for row in found.spectra),
     )
     verdicts = [
-        noise_bars.sound(study(), alone), noise_bars.harm(alone), *noise_bars.slight(alone), *noise_bars.repair(alone),
+        noise_bars.sound(study(classes=tuple("abcd")), alone),
+        noise_bars.harm(alone), *noise_bars.slight(alone), *noise_bars.repair(alone),
         noise_bars.forms(alone), *noise_bars.fractions(alone),
     ]  # fmt: skip
     assert {row.passed for row in verdicts} == {None}
