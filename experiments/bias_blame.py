@@ -10,7 +10,7 @@ import jdt
 from experiments.bias_measures import chosen_classes
 from experiments.bias_setup import Config, Study, identity
 from experiments.influence_run import train_run
-from experiments.influence_setup import planned
+from experiments.influence_setup import planned_on
 
 INFLUENCE, DROPPED = "influence", "dropped"
 """Folders of the run: models on random subsets of the units, and models without the units to blame.
@@ -182,9 +182,7 @@ def _train(
     say: Callable[..., None],
     more: Mapping[str, Any],
 ) -> bool:
-    saved = None if own.overwrite else jdt.store.saved_run(own.out)
-    plan = saved.provenance["plan"]["name"] if saved and own.plan == "auto" else own.plan
-    task, choice = planned(task, plan, own.block_size or (saved.layout.block_size if saved else None))
+    task, choice = planned_on(own, task)
     known = identity(own, study)
     units = jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()])
     described = {

@@ -22,7 +22,7 @@ from experiments.bias_bars import judge, judge_blame
 from experiments.bias_measures import Predictions, measure
 from experiments.bias_setup import SCRATCH, TWIN, Config, Study, identity, load_study, with_given_models
 from experiments.influence_run import train_run
-from experiments.influence_setup import planned
+from experiments.influence_setup import planned_on
 from experiments.paper_recipes import BIAS_SOURCE_RECIPE, BIAS_TARGETS
 
 DEMO = Config(
@@ -141,8 +141,7 @@ def train_arms(
             f"{config.out} holds {saved.num_models // per_seed} seeds, and --seeds asks for {config.seeds}: models are "
             f"not taken away; pass --seeds {saved.num_models // per_seed}."
         )
-    plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
-    task, choice = planned(study.task, plan, config.block_size or (saved.layout.block_size if saved else None))
+    task, choice = planned_on(config, study.task)
     patterns = f", patterns on test images: {', '.join(study.stamps)}" if study.stamps else ""
     say(
         f"{config.seeds} seeds of {per_seed} source variants ({', '.join(study.arms[:per_seed])}), "

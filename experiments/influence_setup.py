@@ -170,13 +170,9 @@ def load_task(config: Config) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
     if config.until_reliability is not None:
         jdt.checks.require_fraction("until-reliability", config.until_reliability)
     jdt.estimators.named(config.estimators)
-    # A run goes on as it began: another plan would round otherwise, another block size would not fit the store.
-    saved = None if config.overwrite else jdt.store.saved_run(config.out)
-    block_size = config.block_size or (saved.layout.block_size if saved else None)
-    plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
     task = make_task(config)
     require_estimable(task)
-    return planned(task, plan, block_size)
+    return planned_on(config, task)
 
 
 def require_estimable(task: jdt.pipeline.Task) -> None:
@@ -196,6 +192,16 @@ def require_estimable(task: jdt.pipeline.Task) -> None:
                 f"{limit / jdt.devices.BYTES_A_GIB:.0f}: pass fewer test images, for example --target-test-split "
                 f"'test[:{max(1, int(limit / (ARRAYS_AT_ONCE * 4 * units)) // 2)}]'."
             )
+
+
+def planned_on(config: Config, task: jdt.pipeline.Task) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
+    """Choose the plan and the block size of a task: those of the run in `--out`, where there is one to go on with.
+
+    Another plan would round otherwise, another block size would not fit the store.
+    """
+    saved = None if config.overwrite else jdt.store.saved_run(config.out)
+    plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
+    return planned(task, plan, config.block_size or (saved.layout.block_size if saved else None))
 
 
 def planned(task: jdt.pipeline.Task, plan: str, block_size: int | None) -> tuple[jdt.pipeline.Task, jdt.train.Choice]:
@@ -340,7 +346,7 @@ def load_target(
     """
     row = None if config.views == "whole" else paper_target(name, config.views)
     split = config.target_split or ("train" if row is None or name.startswith("folder:") else row.train_split)
-    view = jdt.data.View() if config.views == "whole" else still_view(name, config.views)
+    view = target_view(config, name)
     streamed = load(split, view, streamed=True) if any(recipe.is_cut for recipe in training) else None
     train, test = load(split, view), load(test_split, view)
     if config.target_groups is None:
@@ -351,6 +357,11 @@ def load_target(
         )
     groups = jdt.masks.read_groups(config.target_groups)
     return jdt.data.regrouped(train, groups), jdt.data.regrouped(test, groups), None
+
+
+def target_view(config: Config, name: str) -> jdt.data.View:
+    """How images of a target are cut for good: as its row of the published table says, where that is asked for."""
+    return jdt.data.View() if config.views == "whole" else still_view(name, config.views)
 
 
 def require_views(run: jdt.store.Run, views: object) -> None:

@@ -21,6 +21,7 @@ from experiments.noise_setup import (
     Config,
     Study,
     label_noise,
+    noise_seed,
     rate_name,
     without,
 )
@@ -37,6 +38,8 @@ RELABELLINGS, BY_CHANCE = 2000, 0.10
 120 orders have a correlation of at least 0.8, so that C4 passes by chance in 7 of 100 draws."""
 ABOVE_CHANCE = 3.0
 """Source accuracy without noise, as a multiple of chance, at least; or nine tenths, where that is less."""
+SOUND = "models without noise are sound"
+"""Name of the requirement that is none of the specification's."""
 SLIGHT = 0.1
 """C5: rates up to this are slight noise."""
 
@@ -64,8 +67,22 @@ def points(value: float) -> str:
 
 
 def words_of(found: jdt.analyses.Difference) -> str:
-    """A difference with its interval."""
+    """A difference with its interval, where there is one."""
+    if not has_interval(found):
+        return f"{points(found.mean)} points (no interval, {found.pairs} seed{'' if found.pairs == 1 else 's'})"
     return f"{points(found.mean)} points ({points(found.low)} to {points(found.high)}, {found.pairs} seeds)"
+
+
+def has_interval(*found: jdt.analyses.Difference) -> bool:
+    """Whether all differences have one, which takes two seeds: nothing is tested without."""
+    return all(np.isfinite(one.low) for one in found)
+
+
+def judged(passed: bool, *gaps: jdt.analyses.Difference, correlation: float = 0.0) -> tuple[bool | None, str]:
+    """Whether a bar is reached, and why it was not tested: None where an interval or a correlation does not exist."""
+    why = [] if has_interval(*gaps) else ["no interval, which takes 2 seeds"]
+    why += [] if np.isfinite(correlation) else ["no correlation, which takes 3 rates and a change"]
+    return None if why else bool(passed), f"; not tested: {' and '.join(why)}" if why else ""
 
 
 def spearman(rates: np.ndarray, values: np.ndarray) -> float:
@@ -74,14 +91,19 @@ def spearman(rates: np.ndarray, values: np.ndarray) -> float:
 
 
 def counts(config: Config, study: Study) -> Verdict:
-    """C0: as many labels are wrong as the rate says."""
+    """C0: as many labels are wrong as the rate says, of the examples that are in a unit."""
     kind = config.noise.partition(":")[0]
-    total, classes = len(study.base.source), len(study.base.source.class_names)
+    labels = np.asarray(study.base.source.labels)[study.inside]
+    # Where examples are in no unit, wrong labels are of the classes of the others.
+    total, classes = len(labels), len(study.base.source.class_names)
+    classes = classes if study.inside.all() else len(np.unique(labels))
     wrong = []
     for (rate, seed), flipped in study.noise.flipped.items():
         if kind == "uniform":
-            share = rate * (1 - 1 / classes)
-            expected, within = share * total, max(3 * np.sqrt(total * share * (1 - share)), 0.5)
+            # So many labels are drawn exactly, and each stays right with a probability of 1/C.
+            drawn = np.rint(rate * total)
+            expected = drawn * (1 - 1 / classes)
+            within = max(3 * np.sqrt(drawn * (1 - 1 / classes) / classes), 0.5)
         else:
             expected, within = sum(np.rint(rate * size) for size in _strata(config, study)), 0
         if abs(int(flipped.sum()) - expected) > within:
@@ -101,8 +123,8 @@ def _strata(config: Config, study: Study) -> list[int]:
     """Examples of whom the rate takes its share exactly: all of them, or those of each class that is mapped."""
     source = study.base.source
     mapped = label_noise(config, source.class_names).class_map
-    sizes = np.bincount(source.labels, minlength=len(source.class_names))
-    return [int(sizes[source.class_names.index(name)]) for name, _ in mapped] if mapped else [len(source)]
+    sizes = np.bincount(np.asarray(source.labels)[study.inside], minlength=len(source.class_names))
+    return [int(sizes[source.class_names.index(name)]) for name, _ in mapped] if mapped else [int(sizes.sum())]
 
 
 def sound(study: Study, measured: Measured) -> Verdict:
@@ -117,7 +139,8 @@ def sound(study: Study, measured: Measured) -> Verdict:
         "source image"
     )
     told = {"source accuracy": value, "bar": bar, "above scratch": gap}
-    return Verdict("models without noise are sound", bool(value >= bar and gap.low > 0), words, figures=told)
+    passed, why = (False, "") if not value >= bar else judged(gap.low > 0, gap)
+    return Verdict(SOUND, passed, words + why, figures=told)
 
 
 def harm(measured: Measured) -> Verdict:
@@ -125,12 +148,13 @@ def harm(measured: Measured) -> Verdict:
     name = "C3, noise harms out of distribution"
     if not measured.has_ood:
         return Verdict(name, None, "no test set is out of distribution")
-    passed, gap, correlation = _harm(measured.rates, of_rates(measured, measured.scores(LINEAR, ood=True)))
+    reached, gap, correlation = _harm(measured.rates, of_rates(measured, measured.scores(LINEAR, ood=True)))
+    passed, why = judged(reached, gap, correlation=correlation)
     words = (
         f"{rate_name(measured.rates[-1])} costs {words_of(gap)}, above 0 with its interval; Spearman of rate and "
         f"accuracy {correlation:.2f}, at most {FALLS}"
     )
-    return Verdict(name, passed, words, figures={"cost": gap, "spearman": correlation})
+    return Verdict(name, passed, words + why, figures={"cost": gap, "spearman": correlation})
 
 
 def _harm(rates: np.ndarray, values: np.ndarray) -> tuple[bool, jdt.analyses.Difference, float]:
@@ -154,7 +178,8 @@ def spectrum(measured: Measured) -> Verdict:
     )
     told = {center: {"spearman": found, "lsvr": means.tolist()} for center, found, means in parts}
     words = f"{words}; at least {RISES} column-centred, else not reproduced"
-    return Verdict(name, bool(parts[0][1] >= RISES), words, figures=told)
+    passed, why = judged(parts[0][1] >= RISES, correlation=parts[0][1])
+    return Verdict(name, passed, words + why, figures=told)
 
 
 def slight(measured: Measured) -> list[Verdict]:
@@ -165,7 +190,7 @@ def slight(measured: Measured) -> list[Verdict]:
             sign = (
                 "helps" if gap.low > 0 else "harms" if gap.high < 0 else "neither helps nor harms beyond its interval"
             )
-            words = f"{words_of(gap)}: it {sign}"
+            words = words_of(gap) + (f": it {sign}" if has_interval(gap) else "")
             name = f"C5, {rate_name(rate)} noise in distribution"
             found.append(Verdict(name, None, words, exploratory=True, figures={"effect": gap}))
     return found
@@ -185,7 +210,8 @@ def repair(measured: Measured) -> list[Verdict]:
             f"above 0), {words_of(gains[MLP])} over the MLP (at least {points(NOT_WORSE)})"
         )
         passed = gains[LINEAR].mean >= REPAIR and gains[LINEAR].low > 0 and gains[MLP].mean >= NOT_WORSE
-        found.append(Verdict(name, bool(passed), words, figures=gains))
+        passed, why = judged(passed, gains[LINEAR])
+        found.append(Verdict(name, passed, words + why, figures=gains))
     return found
 
 
@@ -225,6 +251,7 @@ def ablation(measured: Measured) -> list[Verdict]:
 def shuffled(study: Study, measured: Measured) -> list[Verdict]:
     """C8: with shuffled training labels there is nothing to learn.
 
+    Chance is that of predictions which are as many of each class, whatever the images: not all classes are as large.
     Images of a class are alike, and are right or wrong together: the standard error is that over classes, and no less
     than that of a share of independent images.
     """
@@ -233,8 +260,8 @@ def shuffled(study: Study, measured: Measured) -> list[Verdict]:
         if not one.variant.is_shuffled or one.view or one.mode not in (LINEAR, MLP, PAPER):
             continue
         test = next(target.test for target in study.base.targets if target.name == one.variant.target)
-        chance = float(np.square(np.bincount(test.labels) / len(test)).sum())
-        classes = measured.shuffled[one.variant.name, one.mode]
+        found_by_class = measured.shuffled[one.variant.name, one.mode]
+        classes, chance = found_by_class.right, found_by_class.chance
         error = max(
             float(classes.std(ddof=1) / np.sqrt(len(classes))), float(np.sqrt(chance * (1 - chance) / len(test)))
         )
@@ -245,7 +272,8 @@ def shuffled(study: Study, measured: Measured) -> list[Verdict]:
         )
         name = f"C8, {one.mode} with labels of {one.variant.target} {SHUFFLED}"
         told = {"accuracy": float(mean(one.values)), "chance": chance, "standard error": error, "away": away}
-        found.append(Verdict(name, bool(abs(away) <= CHANCE_ERRORS), words, figures=told))
+        passed = bool(abs(away) <= CHANCE_ERRORS) if np.isfinite(away) else None
+        found.append(Verdict(name, passed, words + ("" if passed is not None else "; not tested"), figures=told))
     return found
 
 
@@ -253,7 +281,7 @@ def relabelled(config: Config, measured: Measured) -> list[Verdict]:
     """C8: where rates are given to models at random, neither C3 nor C4 is to be seen."""
     if not measured.has_ood:
         return []
-    draw = jdt.plant.draws(config.seed if config.nonce is None else config.nonce, "relabelled rates")
+    draw = jdt.plant.draws(noise_seed(config), "relabelled rates")
     accuracy = of_rates(measured, measured.scores(LINEAR, ood=True))
     lsvr = of_rates(measured, measured.spectrum_of(LINEAR, "lsvr", ood=True))
     order = draw.permuted(np.tile(np.arange(len(accuracy))[:, None], (RELABELLINGS, 1, accuracy.shape[1])), axis=1)
@@ -266,29 +294,33 @@ def relabelled(config: Config, measured: Measured) -> list[Verdict]:
         }
         first = now if i == 0 else first
         passes = {name: passes[name] + now[name] for name in passes}
-    return [
-        Verdict(
-            f"C8, {name} with rates given to models at random",
-            bool(not first[name] and count / RELABELLINGS <= BY_CHANCE),
+    # Where the figures have no interval or no correlation at all, no draw can pass, and nothing is tested.
+    is_tested = {"C3": harm(measured).passed is not None, "C4": spectrum(measured).passed is not None}
+    found = []
+    for name, count in passes.items():
+        why = "" if is_tested[name] else f"; not tested, as {name} is not"
+        words = (
             f"the first draw {'passes' if first[name] else 'fails'}, {count / RELABELLINGS:.1%} of {RELABELLINGS:,} "
-            f"draws pass, at most {BY_CHANCE:.0%}",
-            figures={"the first draw passes": bool(first[name]), "draws that pass": count / RELABELLINGS},
+            f"draws pass, at most {BY_CHANCE:.0%}{why}"
         )
-        for name, count in passes.items()
-    ]
+        passed = bool(not first[name] and count / RELABELLINGS <= BY_CHANCE) if is_tested[name] else None
+        told = {"the first draw passes": bool(first[name]), "draws that pass": count / RELABELLINGS}
+        found.append(Verdict(f"C8, {name} with rates given to models at random", passed, words, figures=told))
+    return found
 
 
 def fractions(measured: Measured) -> list[Verdict]:
-    """C9: more target images are not worse, beyond noise; the smaller sets are inside the larger ones."""
+    """C9: more target images are not worse, beyond noise; the smaller sets are parts of the larger by their draw."""
     shares = measured.fractions
     if len(shares) < 2:
         return []
     found = []
     for mode in (LINEAR, MLP, PAPER):
         curves = [of_rates(measured, measured.scores(mode, ood=False, fraction=share)) for share in shares]
-        falls = []
+        falls, gaps = [], []
         for rate, (low, high) in ((i, pair) for i in (0, -1) for pair in itertools.pairwise(curves)):
             gap = jdt.analyses.paired(high[rate], low[rate])
+            gaps.append(gap)
             falls += [gap] if gap.high < 0 else []
         means = " ".join(f"{100 * mean(curve[0]):.1f}" for curve in curves)
         noisy = " ".join(f"{100 * mean(curve[-1]):.1f}" for curve in curves)
@@ -298,5 +330,6 @@ def fractions(measured: Measured) -> list[Verdict]:
         )
         ends = {end: [float(mean(curve[row])) for curve in curves] for end, row in (("least", 0), ("most", -1))}
         told = {"shares": list(shares), **ends, "falls": len(falls)}
-        found.append(Verdict(f"C9, {mode} and more target images", not falls, words, figures=told))
+        passed, why = judged(not falls, *gaps)
+        found.append(Verdict(f"C9, {mode} and more target images", passed, words + why, figures=told))
     return found

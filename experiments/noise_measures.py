@@ -53,6 +53,20 @@ class Spectrum:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class ByClass:
+    """How test images fare by their class, over all models that did not diverge.
+
+    Attributes:
+      right: float64 `[classes]`: share of the images of each class that are right.
+      chance: Share that would be right if predictions were as many of each class, and had nothing to do with the
+        images: sum over classes of the share of predictions times the share of labels.
+    """
+
+    right: np.ndarray
+    chance: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
     """All that a study has measured.
 
@@ -62,8 +76,7 @@ class Measured:
       source: float64 `[arms, seeds]`: accuracy on clean test images of the source.
       accuracies: By variant, tuner and test set.
       spectra: Of whole targets.
-      shuffled: By (variant with shuffled labels, tuner): float64 `[classes]`, share of the test images of each class
-        that are right, over all models.
+      shuffled: By (variant with shuffled labels, tuner).
     """
 
     arms: tuple[str, ...]
@@ -71,7 +84,7 @@ class Measured:
     source: np.ndarray
     accuracies: tuple[Accuracy, ...]
     spectra: tuple[Spectrum, ...]
-    shuffled: Mapping[tuple[str, str], np.ndarray]
+    shuffled: Mapping[tuple[str, str], ByClass]
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -157,11 +170,26 @@ def measure(study: Study, run: jdt.store.Run) -> Measured:
     )
 
 
-def _by_class(run: jdt.store.Run, name: str, mode: str) -> np.ndarray:
-    labels = run.target(name).labels
-    right = (run.outputs(name, mode, "prediction") == labels).mean(axis=0)
-    present = np.unique(labels)
-    return np.array([right[labels == label].mean() for label in present])
+def _by_class(run: jdt.store.Run, name: str, mode: str) -> ByClass:
+    labels, told = run.target(name).labels, run.outputs(name, mode, "prediction")
+    return by_class(labels, told[(told >= 0).all(axis=1)])
+
+
+def by_class(labels: np.ndarray, told: np.ndarray) -> ByClass:
+    """Of labels `[images]` and predictions `[models, images]` of models that did not diverge; NaN without any.
+
+    >>> found = by_class(np.array([0, 0, 0, 1]), np.array([[0, 0, 0, 0]]))
+    >>> found.right.tolist(), found.chance
+    ([1.0, 0.0], 0.75)
+    """
+    present, count = np.unique(labels, return_counts=True)
+    if not len(told):
+        return ByClass(np.full(len(present), np.nan), float("nan"))
+    right = (told == labels).mean(axis=0)
+    predicted = np.array([(told == label).mean() for label in present])
+    return ByClass(
+        np.array([right[labels == label].mean() for label in present]), float((predicted * count / len(labels)).sum())
+    )
 
 
 def _spectrum(

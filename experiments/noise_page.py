@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import jdt
-from experiments.noise_bars import gain
+from experiments.bias_page import gap_figure as gap
+from experiments.bias_page import mean_figure
+from experiments.noise_bars import SOUND, gain
 from experiments.noise_measures import Measured, effects, of_rates
 from experiments.noise_setup import CODE, LINEAR, MLP, PAPER, TERMS, Study, rate_name, without
 from experiments.verdicts import Verdict
@@ -17,28 +19,16 @@ SHOWN_IMAGES = 8
 
 def share(values: np.ndarray, text: str, unit: str = jdt.report.SHARE) -> jdt.report.Figure:
     """Mean over seeds with its t interval; `[seeds]`."""
-    mean, low, high = jdt.analyses.mean_interval(np.asarray(values, np.float64))
-    return jdt.report.Figure(mean, _there(low), _there(high), int(np.isfinite(values).sum()), unit, text)
-
-
-def gap(found: jdt.analyses.Difference, text: str) -> jdt.report.Figure:
-    """A paired difference of accuracies."""
-    return jdt.report.Figure(
-        found.mean, _there(found.low), _there(found.high), found.pairs, jdt.report.DIFFERENCE, text
-    )
-
-
-def _there(value: float) -> float | None:
-    return None if np.isnan(value) else value
+    return mean_figure(np.asarray(values, np.float64), unit, text)
 
 
 def bars(verdicts: Sequence[Verdict]) -> tuple[jdt.report.NoiseBar, ...]:
     """Requirements as the page has them."""
     found = []
     for one in verdicts:
-        name, _, asked = one.name.partition(", ") if one.name[:1] == "C" else ("C3", "", one.name)
+        name, _, asked = one.name.partition(", ") if one.name != SOUND else ("source", "", one.name)
         verdict = "exploratory" if one.exploratory else {True: "reached", False: "missed", None: "not run"}[one.passed]
-        headline = name in HEADLINES and not one.exploratory and bool(asked) and one.name[:1] == "C"
+        headline = name in HEADLINES and not one.exploratory
         found.append(jdt.report.NoiseBar(name, asked, one.words, verdict, headline=headline))
     return tuple(found)
 

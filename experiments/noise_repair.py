@@ -2,16 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 import jdt
 from experiments.noise_rankings import CONFIDENT, INFLUENCE, RANKINGS, Found
-from experiments.noise_subruns import clean_images, folder, relabelled, train
-
-if TYPE_CHECKING:
-    from experiments.noise_setup import Config
+from experiments.noise_setup import Config, relabelled
+from experiments.noise_subruns import clean_images, folder, train
 
 REPAIRED = "suspects-repaired"
 """Folder of the run; it ends in a digest of what its models are trained on: more models may suspect other examples."""
@@ -82,7 +79,7 @@ def pool_of(
 
 
 def repaired(
-    config: "Config",
+    config: Config,
     base: jdt.pipeline.Task,
     noisy: jdt.data.Dataset,
     found: Found,
@@ -149,7 +146,7 @@ def repaired(
 
 
 def _arms(
-    config: "Config",
+    config: Config,
     found: Found,
     chosen: Mapping[str, np.ndarray],
     corrected: Mapping[str, np.ndarray],

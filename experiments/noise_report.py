@@ -126,6 +126,7 @@ def _plain(
         "noise": config.noise,
         "seeds": config.seeds,
         "nonce": config.nonce,
+        "notes": list(study.notes),
         "views": {target: list(names) for target, names in study.views.items()},
         "variants": [dataclasses.asdict(one) for one in study.variants],
         "tuners": {name: jdt.config.to_plain(one) for name, one in study.task.tuners.items()},

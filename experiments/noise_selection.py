@@ -6,13 +6,16 @@ images; the settings with the best accuracy on the rest of them are taken. No te
 
 import dataclasses
 import itertools
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 import jdt
 from experiments.influence_run import train_run
-from experiments.influence_setup import planned
+from experiments.influence_setup import planned_on
 from experiments.noise_measures import mean
 from experiments.noise_setup import (
     CODE,
@@ -30,6 +33,10 @@ from experiments.noise_setup import (
 FOLDER, FILE = "selection", "selection.json"
 TRAINED_ON = 0.8
 """Share of a target's training images of each class that tuners see while settings are chosen."""
+NOT_CHOSEN_BY = ("arms", "subsets", "variants", "seeds", "save_models")
+"""Parts of the study's identity that the choice does not depend on."""
+POLL_SECONDS = 5.0
+"""Between two looks at what other processes have trained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +66,13 @@ class Choice:
 def chosen_tuners(
     config: Config, study: Study, hosts: jdt.hosts.Hosts, say: Callable[..., None]
 ) -> tuple[dict[str, jdt.transfer.Tuning], tuple[Choice, ...]] | None:
-    """The tuners of a study, and what was tried; None while other processes train models for it.
+    """The tuners of a study, and what was tried; None if models for it are missing and no other process trains them.
+
+    Where other processes train some of these models, this waits for them.
 
     Raises:
-      UserError: If the folder of an earlier choice is damaged, or of another study.
+      UserError: If the folder of an earlier choice is damaged, or of another study, or settings were chosen otherwise
+        when models of the study were trained.
     """
     base = published(config)
     if not config.selection_seeds:
@@ -82,22 +92,75 @@ def chosen_tuners(
         study.base, targets=targets, allow_overlap=True, design=design, num_models=config.selection_seeds,
         modes=tuple(tuners), tuners=tuners,
     )  # fmt: skip
-    own = dataclasses.replace(config, out=folder, until_reliability=None, save_models=False)
-    saved = None if config.overwrite else jdt.store.saved_run(folder)
-    plan = saved.provenance["plan"]["name"] if saved and config.plan == "auto" else config.plan
-    task, choice = planned(task, plan, config.block_size or (saved.layout.block_size if saved else None))
+    own = dataclasses.replace(
+        config, out=folder, until_reliability=None, save_models=False, overwrite=False, resume=True
+    )
+    task, choice = planned_on(own, task)
     say(
         f"{len(grid)} settings of {len({one.tuner for one in grid})} tuners are tried with {config.selection_seeds} "
         "other models, on images that are held out of the targets' training splits."
     )
-    if not train_run(own, task, choice, hosts, say, _identity(config, study, task))[1]:
-        return None
+    writer, done = train_run(own, task, choice, hosts, say, _identity(config, study, task))
+    if not done:
+        if hosts.count == 1:
+            return None
+        wait_for(writer, say)
     run = jdt.open_run(folder)
-    means = [float(mean(np.stack([run.metric(t.name, one.mode) for t in targets]))) for one in grid]
+    means = [_accuracy(np.stack([run.metric(target.name, one.mode) for target in targets])) for one in grid]
     tried = best([dataclasses.replace(one, accuracy=mean) for one, mean in zip(grid, means, strict=True)])
+    _require_same(config, folder, tried)
     jdt.store.write_json(folder / FILE, [dataclasses.asdict(one) for one in tried])
     taken = {one.tuner: tuned(base[one.tuner], one) for one in tried if one.chosen}
     return with_ablation(config, taken), tried
+
+
+def wait_for(writer: jdt.store.RunWriter, say: Callable[..., None]) -> None:
+    """Wait until the processes that share the choice have trained its models: no process can go on without it."""
+    said = None
+    while missing := len(writer.unrecorded_blocks()):
+        if missing != said:
+            say(
+                f"waiting for other processes to choose settings: {missing} blocks in {writer.path} are theirs. If one "
+                "was killed, stop this (Ctrl-C) and run the same command again.",
+                markup=False,
+            )
+            said = missing
+        time.sleep(POLL_SECONDS)
+
+
+def _accuracy(values: np.ndarray) -> float:
+    """Mean over targets and models; NaN where any of them diverged, so that what may diverge is not chosen."""
+    return float(mean(values)) if np.isfinite(values).all() else float("nan")
+
+
+def _require_same(config: Config, folder: jdt.cli.RunPath, tried: Sequence[Choice]) -> None:
+    """Refuse another choice than that with which models of the study were made, rather than mix the two.
+
+    Raises:
+      UserError: With what was chosen then and now.
+    """
+    made = jdt.store.saved_run(config.out)
+    if made is None or not len(made.complete) or FILE not in jdt.store.names_in(folder):
+        return
+    before = {str(one["tuner"]): (one["rate"], one["weight"]) for one in _read(folder) if one["chosen"]}
+    now = {one.tuner: (one.rate, one.weight) for one in tried if one.chosen}
+    if before != now:
+        tuner = next(name for name in (*now, *before) if before.get(name) != now.get(name))
+        raise jdt.UserError(
+            f"{folder / FILE} chose {before.get(tuner)} times the published rate and weights for {tuner}, with which "
+            f"models in {config.out} were trained, and now {now.get(tuner)} is best: pass --overwrite to train them "
+            "anew, or another --out."
+        )
+
+
+def _read(folder: jdt.cli.RunPath) -> Sequence[Mapping[str, Any]]:
+    try:
+        found = json.loads((folder / FILE).read_text())
+        if not all({"tuner", "rate", "weight", "chosen"} <= one.keys() for one in found):
+            raise ValueError("a choice lacks a part")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise jdt.UserError(f"{folder / FILE} is damaged ({error}): remove it; it is made again.") from error
+    return found
 
 
 def choices(config: Config) -> tuple[Choice, ...]:
@@ -163,7 +226,7 @@ def _identity(config: Config, study: Study, task: jdt.pipeline.Task) -> Mapping[
     known = identity(config, study)
     data = [data for target in task.targets for data in (target.train, target.test)]
     return {
-        **{name: value for name, value in known.items() if name not in ("arms", "subsets", "variants", "seeds")},
+        **{name: value for name, value in known.items() if name not in NOT_CHOSEN_BY},
         "experiment": f"noisy_pretraining/{FOLDER}",
         "transfer": list(task.modes),
         "pool_size": task.pool_size,

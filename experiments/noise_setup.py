@@ -8,7 +8,7 @@ import numpy as np
 
 import jdt
 from experiments import influence_setup
-from experiments.influence_setup import make_task
+from experiments.influence_setup import make_task, target_view
 
 SCRATCH = "scratch"
 """Source models that saw no source image."""
@@ -20,7 +20,8 @@ TERMS = ("consistency", "covariance", "dominance")
 FIRST_SELECTION_ID = 1_000_003
 """Randomness of the models that choose settings: no seed of the study is as large."""
 IGNORED = (
-    "shots", "weight_decays", "full", "head", "target_recipes", "plant", "until_reliability", "start_from",
+    "shots", "weight_decays", "full", "head", "target_recipes", "plant", "plant_fits", "plant_changes",
+    "plant_control", "until_reliability", "start_from", "output", "baseline_models",
 )  # fmt: skip
 """Flags that such a study does not look at, and that would be thought to have done something."""
 
@@ -107,6 +108,8 @@ class Study:
       noise: The pool of true and wrong labels, and whose label is wrong at which (rate, seed).
       variants: Of the targets.
       views: Names of the out-of-distribution test sets, by target.
+      notes: Classes that another dataset lacks, or whose images were left out of it. Heads choose among all classes of
+        the target all the same: outputs are not masked to those that occur.
     """
 
     task: jdt.pipeline.Task
@@ -115,6 +118,12 @@ class Study:
     noise: jdt.plant.NoiseVersions
     variants: tuple[Variant, ...]
     views: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Source examples that are in a unit, bool `[examples]`: the others have their labels, and train nobody."""
+        return self.base.units.of_example != jdt.masks.OUTSIDE
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -137,19 +146,19 @@ def load_study(config: Config) -> Study:
     """
     _require_sound(config)
     tuners = published(config)
-    base = _with_views(config, make_task(_plain(config)))
+    base, notes = _with_views(config, make_task(_plain(config)))
     rates = tuple(sorted(config.rates))
-    seed = config.seed if config.nonce is None else config.nonce
+    inside = base.units.of_example != jdt.masks.OUTSIDE
     noise = jdt.plant.noise_versions(
-        base.source, label_noise(config, base.source.class_names), rates, range(config.seeds), nonce=seed
-    )
+        base.source, label_noise(config, base.source.class_names), rates, range(config.seeds),
+        nonce=noise_seed(config), within=inside,
+    )  # fmt: skip
     targets, variants = [], []
     for target in base.targets:
         for made, variant in _varied(config, base, target):
             targets.append(made)
             variants.append(variant)
     nobody = np.zeros(len(noise.data), bool)
-    inside = base.units.of_example != jdt.masks.OUTSIDE
     # Seed by seed: the models of one seed are trained side by side.
     rows, names = [], []
     for draw in range(config.seeds):
@@ -171,12 +180,21 @@ def load_study(config: Config) -> Study:
         pool_size=jdt.pipeline.pool_size(noise.data, config.memory_budget, config.recipe),
     )
     views = {target.name: tuple(name for name, _ in target.views) for target in base.targets}
-    return Study(task, base, rates, noise, tuple(variants), views)
+    return Study(task, base, rates, noise, tuple(variants), views, notes)
+
+
+def noise_seed(config: Config) -> int:
+    """What noise is drawn from: the nonce, where one was fixed."""
+    return config.seed if config.nonce is None else config.nonce
 
 
 def label_noise(config: Config, class_names: Sequence[str]) -> jdt.plant.LabelNoise:
     """The kind of label noise that flags ask for."""
-    kind, _, path = config.noise.partition(":")
+    kind, colon, path = config.noise.partition(":")
+    if colon and kind in jdt.plant.NOISE_KINDS and (kind != "asymmetric" or not path):
+        raise jdt.UserError(
+            f"--noise is {config.noise!r}, but only asymmetric noise has something behind a colon: a file of classes."
+        )
     pairs = jdt.plant.read_class_map(path, class_names) if path else ()
     jdt.checks.require_known("noise", kind, jdt.plant.NOISE_KINDS)
     return jdt.plant.LabelNoise(kind, pairs)  # pyright: ignore[reportArgumentType]  # Known above.
@@ -221,6 +239,12 @@ def _require_sound(config: Config) -> None:
     if changed:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise jdt.UserError(f"{flags} would do nothing in a study of noisy pre-training: leave out what you passed.")
+    if not config.ood_target and (config.ood_map is not None or config.ood_skip):
+        raise jdt.UserError("--ood-map and --ood-skip are of --ood-target, which is not given: leave them out.")
+    if len(config.estimators) > 1 and config.estimators != _default(defaults["estimators"]):
+        raise jdt.UserError(
+            f"--estimators are {' '.join(config.estimators)}, but the search for noisy units takes one: pass one."
+        )
     if "full" in config.transfer:
         raise jdt.UserError("--transfer full is not of frozen features, which this study is about: leave it out.")
     if (config.tuning.method, config.tuning.form) != ("nmtune", "paper"):
@@ -255,33 +279,41 @@ def _plain(config: Config) -> Config:
     )
 
 
-def _with_views(config: Config, base: jdt.pipeline.Task) -> jdt.pipeline.Task:
-    """The task with the out-of-distribution test sets of every target."""
+def _with_views(config: Config, base: jdt.pipeline.Task) -> tuple[jdt.pipeline.Task, tuple[str, ...]]:
+    """The task with the out-of-distribution test sets of every target, and what to know about these."""
     if config.ood_target and len(base.targets) > 1:
         raise jdt.UserError("--ood-target is of one target, but there are more: pass one --target.")
-    targets = []
+    shifts = [jdt.data.parse_shift(text) for text in config.shifts]
+    targets, notes = [], []
     for target in base.targets:
-        views = []
-        for text in config.shifts:
-            shift = jdt.data.parse_shift(text)
-            if shift.kind == "colour-swap" and target.test.image_shape[-1] == 1:
-                continue
-            views.append((shift.name, jdt.data.shifted(target.test, shift)))
+        is_grey = target.test.image_shape[-1] == 1
+        fitting = [shift for shift in shifts if not (is_grey and shift.kind == "colour-swap")]
+        if shifts and not fitting and not config.ood_target:
+            raise jdt.UserError(
+                f"--shifts {' '.join(config.shifts)} does nothing to the grey images of {target.name}: pass others, or "
+                "--shifts with nothing behind it."
+            )
+        views = [(shift.name, jdt.data.shifted(target.test, shift)) for shift in fitting]
         for name in config.ood_target:
-            views.append((jdt.store.safe_name(name), _other_domain(config, name, target)))
+            found = _other_domain(config, name, target)
+            views.append((jdt.store.safe_name(name), found.data))
+            notes += [found.note] if found.note else []
         targets.append(dataclasses.replace(target, views=tuple(views)))
-    return dataclasses.replace(base, targets=tuple(targets), baseline_models=0)
+    return dataclasses.replace(base, targets=tuple(targets), baseline_models=0), tuple(notes)
 
 
-def _other_domain(config: Config, name: str, target: jdt.pipeline.TargetData) -> jdt.data.Dataset:
-    """Test images of another dataset with the target's classes, matched by name."""
+def _other_domain(config: Config, name: str, target: jdt.pipeline.TargetData) -> jdt.data.Matched:
+    """Test images of another dataset with the target's classes, cut and grouped as the target's, matched by name."""
     split = jdt.data.evaluation_split(name, data_dir=config.data_dir)
     with jdt.cli.item_progress(f"decoding {name}[{split}]") as progress:
         data = jdt.data.load(
             name, split, data_dir=config.data_dir, image_size=config.image_size,
-            image_channels=config.image_channels, label=config.target_label, progress=progress,
+            view=target_view(config, target.name), image_channels=config.image_channels, label=config.target_label,
+            progress=progress,
         )  # fmt: skip
-    return jdt.data.matched(data, target.test.class_names, config.ood_map, leave_out=config.ood_skip).data
+    if config.target_groups is not None:
+        data = jdt.data.regrouped(data, jdt.masks.read_groups(config.target_groups))
+    return jdt.data.matched(data, target.test.class_names, config.ood_map, leave_out=config.ood_skip)
 
 
 def _varied(
@@ -297,16 +329,20 @@ def _varied(
     found += [(one, Variant(target.name, one.name, fraction)) for one, fraction in zip(made, fractions, strict=True)]
     if config.control and target is base.targets[0]:
         labels = jdt.plant.evenly_shuffled(target.train.labels, seed=config.seed)
-        shuffled = dataclasses.replace(
-            target.train, labels=labels, name=f"{target.train.name}@{SHUFFLED}",
-            fingerprint=jdt.config.fingerprint([target.train.fingerprint, labels.tolist()]),
-        )  # fmt: skip
+        shuffled = relabelled(target.train, labels, f"{target.train.name}@{SHUFFLED}")
         name = f"{target.name}@{SHUFFLED}"
         found.append((
             dataclasses.replace(target, name=name, train=shuffled, whole=target, spectra=False),
             Variant(target.name, name, is_shuffled=True),
         ))  # fmt: skip
     return found
+
+
+def relabelled(source: jdt.data.Dataset, labels: np.ndarray, name: str) -> jdt.data.Dataset:
+    """The same images under other labels."""
+    labels = np.asarray(labels, np.int32)
+    mark = jdt.config.fingerprint([source.fingerprint, labels.tolist()])
+    return dataclasses.replace(source, labels=labels, name=name, fingerprint=mark)
 
 
 def identity(config: Config, study: Study) -> dict:
@@ -316,6 +352,7 @@ def identity(config: Config, study: Study) -> dict:
     return {
         **own,
         "experiment": "noisy_pretraining",
+        **({"save_models": True} if config.save_models else {}),
         "transfer": list(study.task.modes),
         "design": {"kind": "listed", "seed": config.seed},
         "arms": list(study.arms),

@@ -2,16 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 import jdt
 from experiments.influence_run import train_run
-from experiments.influence_setup import identity, planned
-
-if TYPE_CHECKING:
-    from experiments.noise_setup import Config
+from experiments.influence_setup import identity, planned_on
+from experiments.noise_setup import Config, noise_seed, relabelled
 
 SMALLEST = 1e-6
 """Probability below which logarithms fall no more: a class that a model never saw would outweigh all others."""
@@ -47,11 +45,6 @@ class Said:
     clean_labels: np.ndarray
 
 
-def noise_seed(config: "Config") -> int:
-    """What noise is drawn from: the nonce, where one was fixed."""
-    return config.seed if config.nonce is None else config.nonce
-
-
 def clean_images(base: jdt.pipeline.Task) -> jdt.data.Dataset:
     """The source's test split: true labels that no model trains on.
 
@@ -64,7 +57,14 @@ def clean_images(base: jdt.pipeline.Task) -> jdt.data.Dataset:
 
 
 def noisy_source(
-    source: jdt.data.Dataset, noise: jdt.plant.LabelNoise, rate: float, within: np.ndarray, *, seed: int, draw: int
+    source: jdt.data.Dataset,
+    noise: jdt.plant.LabelNoise,
+    rate: float,
+    within: np.ndarray,
+    inside: np.ndarray | None = None,
+    *,
+    seed: int,
+    draw: int,
 ) -> tuple[jdt.data.Dataset, np.ndarray]:
     """A source in which a share of the labels is noisy.
 
@@ -73,6 +73,7 @@ def noisy_source(
       noise: Its kind.
       rate: Share of the examples within.
       within: bool `[examples]`: who may be mislabelled.
+      inside: bool `[examples]`: who is in a unit, so that wrong labels are of their classes; by default who is within.
       seed: Of the noise.
       draw: Number of the draw, which no seed of a study has.
 
@@ -82,29 +83,17 @@ def noisy_source(
     Raises:
       UserError: If no label is wrong, so that there is nothing to find.
     """
-    labels, wrong = np.asarray(source.labels).copy(), np.zeros(len(source), bool)
-    images = source.part(np.flatnonzero(within)).images if noise.kind == "instance" else None
-    made = jdt.plant.noisy_labels(
-        noise, labels[within], source.class_names, rate, seed=seed, ids=(draw,), images=images
-    )
-    labels[within], wrong[within] = made.labels, made.flipped
-    if not wrong.any():
+    made = jdt.plant.draw_within(noise, source, within, inside, seed=seed, ids=(draw,)).at(rate)
+    if not made.flipped.any():
         raise jdt.UserError(
             f"at a rate of {rate} none of {int(within.sum())} labels is wrong, so that there is nothing to find: raise "
             "--suspect-rate or --unit-rate."
         )
-    return relabelled(source, labels, f"{source.name}, {rate:.0%} noise"), wrong
-
-
-def relabelled(source: jdt.data.Dataset, labels: np.ndarray, name: str) -> jdt.data.Dataset:
-    """The same images under other labels."""
-    labels = np.asarray(labels, np.int32)
-    mark = jdt.config.fingerprint([source.fingerprint, labels.tolist()])
-    return dataclasses.replace(source, labels=labels, name=name, fingerprint=mark)
+    return relabelled(source, made.labels, f"{source.name}, {rate:.0%} noise"), made.flipped
 
 
 def train(
-    config: "Config",
+    config: Config,
     name: str,
     task: jdt.pipeline.Task,
     hosts: jdt.hosts.Hosts,
@@ -116,9 +105,7 @@ def train(
     """Train what a run inside the run lacks; returns the task with its plan, and whether nothing more is to be done."""
     out = folder(config, name)
     own = dataclasses.replace(config, out=out, save_models=save_models, until_reliability=None)
-    saved = None if own.overwrite else jdt.store.saved_run(out)
-    plan = saved.provenance["plan"]["name"] if saved and own.plan == "auto" else own.plan
-    task, choice = planned(task, plan, own.block_size or (saved.layout.block_size if saved else None))
+    task, choice = planned_on(own, task)
     # Listed subsets are known by what they were made of, which `more` says.
     drawn = dataclasses.replace(task, design=jdt.masks.Design(seed=config.seed), num_models=2)
     described = {
@@ -133,14 +120,14 @@ def train(
     return task, train_run(own, task, choice, hosts, say, described)[1]
 
 
-def folder(config: "Config", name: str) -> jdt.cli.RunPath:
+def folder(config: Config, name: str) -> jdt.cli.RunPath:
     """A run inside the run."""
     run = jdt.store.run_path(config.out)
     jdt.store.refuse_links(run, name)
     return run / name
 
 
-def listen(config: "Config", name: str, task: jdt.pipeline.Task, clean: jdt.data.Dataset) -> Said:
+def listen(config: Config, name: str, task: jdt.pipeline.Task, clean: jdt.data.Dataset) -> Said:
     """Ask every model about the noisy source and the clean images that score: forward passes, block by block.
 
     Where units are in parts, an example is out of sample if its part is out and the other is in: models that have

@@ -3,7 +3,9 @@
 import numpy as np
 
 import jdt
-from experiments.noise_page import gap, share
+from experiments.bias_page import gap_figure as gap
+from experiments.noise_bars import words_of
+from experiments.noise_page import share
 from experiments.noise_rankings import NEIGHBOURS, RANKINGS, Found, Ranking
 from experiments.noise_repair import NOISY
 from experiments.noise_suspects import Suspects
@@ -32,11 +34,7 @@ def words(found: Suspects) -> list[str]:
     """What was found, for the terminal."""
     made = []
     for part in filter(None, (found.examples, found.units)):
-        areas = ", ".join(
-            f"{name} {part.rankings[name].detection.value:.3f} ({part.rankings[name].detection.low:.3f} to "
-            f"{part.rankings[name].detection.high:.3f})"
-            for name in part.rankings
-        )
+        areas = ", ".join(f"{name} {_area_words(one.detection)}" for name, one in part.rankings.items())
         made.append(
             f"wrong {part.what}, {int(part.planted.sum())} of {len(part.planted)}, {part.num_models} models: AUROC "
             f"{areas}; permuted masks {part.mask_control.value:.3f}. Confident learning says {part.estimated_rate:.1%} "
@@ -45,14 +43,17 @@ def words(found: Suspects) -> list[str]:
     if (repair := found.repair) is not None:
         for arm, values in repair.accuracy.items():
             gain = repair.gain[arm]
-            beside = "" if arm == NOISY else (
-                f", {100 * gain.mean:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
-            )  # fmt: skip
+            beside = "" if arm == NOISY else f", {words_of(gain)}"
             made.append(
                 f"{arm}: {repair.wrong[arm]} wrong labels, source accuracy {np.nanmean(values):.1%}{beside}, on "
                 f"{repair.target} {np.nanmean(repair.transfer[arm]):.1%}"
             )
     return made
+
+
+def _area_words(found: jdt.analyses.Detection) -> str:
+    """An area with its interval, where there is one."""
+    return f"{found.value:.3f}" + ("" if np.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})")
 
 
 def shown(found: Suspects, source: jdt.data.Dataset) -> jdt.report.NoiseSuspects:

@@ -8,7 +8,7 @@ for the accuracy of the models that are trained anew.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +25,12 @@ from experiments.noise_rankings import (
     spread,
 )  # fmt: skip
 from experiments.noise_repair import Repair, repaired
-from experiments.noise_subruns import FIRST_DRAW, Said, clean_images, listen, noise_seed, noisy_source, train
-
-if TYPE_CHECKING:
-    from experiments.noise_setup import Config
+from experiments.noise_setup import Config, noise_seed
+from experiments.noise_subruns import FIRST_DRAW, Said, clean_images, listen, noisy_source, train
 
 EXAMPLES, UNITS = "suspects", "suspect-units"
 """Folders of the run: models that find noisy examples, and noisy units."""
+FILE = "suspects.json"
 FLIPS = jdt.plant.LabelNoise("flip_to_other")
 NEAREST = 5
 """Clean images that an example's influence is averaged over. Of 1, 3, 5, 10, 20, 50, 100 and all of them, 3 to 10 were
@@ -63,11 +62,12 @@ class Suspects:
 
 
 def find(
-    config: "Config",
+    config: Config,
     base: jdt.pipeline.Task,
     hosts: jdt.hosts.Hosts,
     say: Callable[..., None],
-    noise: jdt.plant.LabelNoise = FLIPS,
+    noise: jdt.plant.LabelNoise,
+    tasks: Mapping[str, "Planned"] | None = None,
 ) -> Suspects | None:
     """Plant noise, train models on random subsets, rank examples and units, and train without the suspects.
 
@@ -77,6 +77,7 @@ def find(
       hosts: The processes that share the models.
       say: Prints.
       noise: Kind of the noise in examples; noisy units have flips to any other class.
+      tasks: What `require_searchable` made of all this, where that was asked before.
 
     Returns:
       What was found; None while other processes have models to train.
@@ -84,10 +85,9 @@ def find(
     Raises:
       UserError: If flags contradict the data, before anything is trained.
     """
-    require_searchable(config, base, noise)
+    tasks = require_searchable(config, base, noise) if tasks is None else tasks
     halves = jdt.analyses.halves(np.asarray(clean_images(base).labels), config.seed)
     # All runs first: other processes may train one while this one trains another.
-    tasks = _tasks(config, base, noise)
     trained = {name: train(config, name, task, hosts, say, more) for name, (task, more, _) in tasks.items()}
     if not all(done for _, done in trained.values()):
         return None
@@ -101,8 +101,8 @@ def find(
     return Suspects(examples, units, repair, len(scoring), int(halves.report.sum())) if done else None
 
 
-def require_searchable(config: "Config", base: jdt.pipeline.Task, noise: jdt.plant.LabelNoise = FLIPS) -> None:
-    """Refuse flags that ask for no search, before anything is trained.
+def require_searchable(config: Config, base: jdt.pipeline.Task, noise: jdt.plant.LabelNoise) -> dict[str, "Planned"]:
+    """Refuse flags that ask for no search, before anything is trained; returns what is to be trained.
 
     Raises:
       UserError: Naming the flag.
@@ -130,14 +130,14 @@ def require_searchable(config: "Config", base: jdt.pipeline.Task, noise: jdt.pla
             f"({len(few)} such classes), of which one half scores labels and the other judges: pass another "
             "--source-test-split."
         )
-    _tasks(config, base, noise)
+    return _tasks(config, base, noise)
 
 
-_Planned = tuple[jdt.pipeline.Task, dict[str, Any], np.ndarray]
+Planned = tuple[jdt.pipeline.Task, dict[str, Any], np.ndarray]
 """A task, what else decides its numbers, and which examples are wrong (of their units: which are noisy)."""
 
 
-def _tasks(config: "Config", base: jdt.pipeline.Task, noise: jdt.plant.LabelNoise) -> dict[str, _Planned]:
+def _tasks(config: Config, base: jdt.pipeline.Task, noise: jdt.plant.LabelNoise) -> dict[str, Planned]:
     """What is trained to find noisy examples, and noisy units where a unit is more than an example."""
     found = {EXAMPLES: _examples_task(config, base, noise)}
     if (base.units.sizes > 1).any():
@@ -145,7 +145,7 @@ def _tasks(config: "Config", base: jdt.pipeline.Task, noise: jdt.plant.LabelNois
     return found
 
 
-def _examples_task(config: "Config", base: jdt.pipeline.Task, noise: jdt.plant.LabelNoise) -> _Planned:
+def _examples_task(config: Config, base: jdt.pipeline.Task, noise: jdt.plant.LabelNoise) -> Planned:
     inside = base.units.of_example != jdt.masks.OUTSIDE
     source, flipped = noisy_source(
         base.source, noise, config.suspect_rate, inside, seed=noise_seed(config), draw=FIRST_DRAW
@@ -163,19 +163,22 @@ def _examples_task(config: "Config", base: jdt.pipeline.Task, noise: jdt.plant.L
     return _on_subsets(config, base, source, units), more, flipped
 
 
-def _units_task(config: "Config", base: jdt.pipeline.Task) -> _Planned:
+def _units_task(config: Config, base: jdt.pipeline.Task) -> Planned:
     key = jdt.plant.draws(noise_seed(config), "noisy units")
     noisy = np.zeros(len(base.units), bool)
     noisy[key.permutation(len(noisy))[: config.noisy_units]] = True
-    within = (base.units.of_example != jdt.masks.OUTSIDE) & noisy[base.units.of_example]
-    source, _ = noisy_source(base.source, FLIPS, config.unit_rate, within, seed=noise_seed(config), draw=FIRST_DRAW + 1)
+    inside = base.units.of_example != jdt.masks.OUTSIDE
+    source, _ = noisy_source(
+        base.source, FLIPS, config.unit_rate, inside & noisy[base.units.of_example], inside,
+        seed=noise_seed(config), draw=FIRST_DRAW + 1,
+    )  # fmt: skip
     units = jdt.masks.divided(base.units, np.asarray(base.source.labels), PARTS, config.seed)
     more = {"suspects": UNITS, "rate": config.unit_rate, "noisy": int(noisy.sum())}
     return _on_subsets(config, base, source, units), more, noisy
 
 
 def _on_subsets(
-    config: "Config", base: jdt.pipeline.Task, source: jdt.data.Dataset, units: jdt.masks.Units
+    config: Config, base: jdt.pipeline.Task, source: jdt.data.Dataset, units: jdt.masks.Units
 ) -> jdt.pipeline.Task:
     """Models on random subsets; nothing is transferred, as they are asked under their own heads."""
     return dataclasses.replace(
@@ -189,7 +192,7 @@ def _on_subsets(
     )
 
 
-def _examples_found(config: "Config", task: jdt.pipeline.Task, flipped: np.ndarray, clean: jdt.data.Dataset) -> Found:
+def _examples_found(config: Config, task: jdt.pipeline.Task, flipped: np.ndarray, clean: jdt.data.Dataset) -> Found:
     said, labels = listen(config, EXAMPLES, task, clean), np.asarray(task.source.labels)
     learned = jdt.analyses.confident_learning(said.out.mean, labels)
     weights = jdt.analyses.neighbour_weights(said.similarity, NEAREST)
@@ -217,7 +220,7 @@ def _examples_found(config: "Config", task: jdt.pipeline.Task, flipped: np.ndarr
 
 
 def _units_found(
-    config: "Config", base: jdt.pipeline.Task, task: jdt.pipeline.Task, noisy: np.ndarray, clean: jdt.data.Dataset
+    config: Config, base: jdt.pipeline.Task, task: jdt.pipeline.Task, noisy: np.ndarray, clean: jdt.data.Dataset
 ) -> Found:
     said, labels = listen(config, UNITS, task, clean), np.asarray(task.source.labels)
     learned = jdt.analyses.confident_learning(said.out.mean, labels)
@@ -252,7 +255,7 @@ def _units_found(
 
 
 def _mask_control(
-    config: "Config", what: str, said: Said, influence: Callable[[np.ndarray], np.ndarray], planted: np.ndarray
+    config: Config, what: str, said: Said, influence: Callable[[np.ndarray], np.ndarray], planted: np.ndarray
 ) -> jdt.report.Figure:
     rng = jdt.plant.draws(config.seed, "permuted masks")
     values = [
@@ -265,7 +268,7 @@ def _mask_control(
 
 
 def _found(
-    config: "Config",
+    config: Config,
     name: str,
     said: Said,
     planted: np.ndarray,
@@ -347,6 +350,6 @@ def described(found: Suspects) -> dict[str, Any]:
     return made
 
 
-def save(config: "Config", found: Suspects) -> None:
+def save(config: Config, found: Suspects) -> None:
     """Keep every score, the truth and the figures in `suspects.json` of the run."""
-    jdt.store.write_json(jdt.store.run_path(config.out) / "suspects.json", described(found))
+    jdt.store.write_json(jdt.store.run_path(config.out) / FILE, described(found))

@@ -22,6 +22,7 @@ import jdt
 from experiments.bias_report import FILE as BIAS_FILE
 from experiments.noise_report import FILE as NOISE_FILE
 from experiments.planting import PLANTED_FILE
+from experiments.verdicts import Verdict
 
 SHUFFLES = 20
 """Negative controls: how often rows of the masks are exchanged."""
@@ -152,8 +153,8 @@ def _noise(run: jdt.store.Run) -> Iterator[str]:
     found: Mapping[str, Any] = json.loads((run.path / NOISE_FILE).read_text())
     yield f"## Noisy pre-training, {run.path.name}: {run.config.get('source')} → {', '.join(run.config['target'])}"
     yield from _how(run)
-    words = {True: "reached", False: "**missed**", None: "exploratory"}
-    verdicts = [(one["name"], one["words"], words[one["passed"]]) for one in found["verdicts"]]
+    verdicts = [(one["name"], one["words"], Verdict(**one).result) for one in found["verdicts"]]
+    verdicts = [(*rest, "**missed**" if result == "MISSED" else result) for *rest, result in verdicts]
     yield table(("requirement", "what was found, and the bar", "result"), verdicts)
     modes = list(dict.fromkeys(one["mode"] for one in found["accuracies"]))
     rows = []

@@ -42,6 +42,7 @@ from jdt.plant.labels import NoiseVersions as NoiseVersions
 from jdt.plant.labels import Noisy as Noisy
 from jdt.plant.labels import SwappedCaptions as SwappedCaptions
 from jdt.plant.labels import draw_noise as draw_noise
+from jdt.plant.labels import draw_within as draw_within
 from jdt.plant.labels import evenly_shuffled as evenly_shuffled
 from jdt.plant.labels import noise_versions as noise_versions
 from jdt.plant.labels import noisy_labels as noisy_labels

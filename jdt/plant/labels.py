@@ -233,8 +233,58 @@ def noisy_labels(
     return draw_noise(noise, labels, class_names, seed=seed, ids=ids, images=images).at(rate)
 
 
+def draw_within(
+    noise: LabelNoise,
+    data: Dataset,
+    within: Bool[np.ndarray, " examples"],
+    inside: Bool[np.ndarray, " examples"] | None = None,
+    *,
+    seed: int,
+    ids: Sequence[int] = (),
+) -> NoiseDraw:
+    """Draw noise for a part of a dataset: of its examples alone the rate takes its share.
+
+    Where everyone is within, these are the draws of `draw_noise`.
+
+    Args:
+      noise: Its kind.
+      data: Decoded or streamed.
+      within: Who may be mislabelled.
+      inside: Who is trained on at all; by default who is within. Where that is not everyone, wrong labels are of the
+        classes that occur there: nobody learns the others. (The map of `asymmetric` says itself which they are.)
+      seed: Root seed, or nonce, of the noise.
+      ids: Stable numbers, for other draws.
+
+    Returns:
+      Of all examples; those that are not within are never drawn.
+
+    Raises:
+      UserError: As `draw_noise`.
+    """
+    inside = within if inside is None else inside
+    clean, rows, names = np.asarray(data.labels), np.flatnonzero(within), data.class_names
+    labels, known = clean[rows], np.arange(len(names))
+    if not inside.all() and noise.kind != "asymmetric":
+        known, labels = np.unique(clean[inside | within]), _checked_labels(labels, names)
+        labels, names = np.searchsorted(known, labels), [names[number] for number in known]
+    images = data.images
+    if noise.kind == "instance" and not within.all():
+        images = data.part(rows).images
+    made = draw_noise(noise, labels, names, seed=seed, ids=ids, images=images)
+    found = NoiseDraw(_int32(clean), _int32(clean), np.zeros(len(clean), int), np.zeros(len(clean), int))
+    found.drawn_label[rows] = known[made.drawn_label]
+    found.rank[rows], found.size[rows] = made.rank, made.size
+    return found
+
+
 def noise_versions(
-    data: Dataset, noise: LabelNoise, rates: Sequence[float], seeds: Sequence[int], *, nonce: int
+    data: Dataset,
+    noise: LabelNoise,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    *,
+    nonce: int,
+    within: Bool[np.ndarray, " examples"] | None = None,
 ) -> NoiseVersions:
     """Put wrong labels beside true ones, so that a rate of noise is a mask.
 
@@ -247,6 +297,7 @@ def noise_versions(
       rates: Each in [0, 1].
       seeds: Of the arms.
       nonce: Root seed of all noise, fixed before anything is trained.
+      within: Who may be mislabelled, and into whose classes (see `draw_within`); by default everyone.
 
     Returns:
       The pool, and rows, flips and draws of every (rate, seed).
@@ -270,10 +321,8 @@ def noise_versions(
             raise UserError(f"{what} are {', '.join(map(str, values)) or 'absent'}: give each once, at least one.")
     for seed in seeds:
         _require_seed("a seed of label noise", seed)
-    of_seed = {
-        seed: draw_noise(noise, data.labels, data.class_names, seed=nonce, ids=(seed,), images=data.images)
-        for seed in seeds
-    }
+    within = np.ones(len(data), bool) if within is None else within
+    of_seed = {seed: draw_within(noise, data, within, seed=nonce, ids=(seed,)) for seed in seeds}
     noisy = {(rate, seed): draw.at(rate) for rate in rates for seed, draw in of_seed.items()}
     clean, count, num_classes = np.asarray(data.labels, np.int64), len(data), len(data.class_names)
 

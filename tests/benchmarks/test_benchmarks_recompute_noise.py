@@ -10,7 +10,8 @@ import pytest
 
 import jdt
 from experiments import noise_bars, noise_rankings, noise_repair, noise_suspects, noisy_pretraining
-from experiments.noise_subruns import FIRST_DRAW, noise_seed, noisy_source
+from experiments.noise_setup import noise_seed
+from experiments.noise_subruns import FIRST_DRAW, noisy_source
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))

@@ -9,7 +9,7 @@ import pytest
 
 import jdt
 from experiments import noise_bars
-from experiments.noise_measures import Accuracy, Measured, Spectrum
+from experiments.noise_measures import Accuracy, ByClass, Measured, Spectrum
 from experiments.noise_setup import CODE, LINEAR, MLP, PAPER, SCRATCH, Config, Variant, rate_name
 
 RATES = (0.0, 0.05, 0.1, 0.2, 0.3)
@@ -40,7 +40,7 @@ def measured(
             for center in ("column", "row"):
                 rows = values(rng, 1.0, lsvr, rates)
                 spectra.append(Spectrum(WHOLE, mode, "blur", center, rows, rows, np.empty(0)))
-    by_class = {(MIXED.name, mode): np.array([chance - apart, chance + apart]) for mode in levels}
+    by_class = {(MIXED.name, mode): ByClass(np.array([chance - apart, chance + apart]), 0.5) for mode in levels}
     arms = (*map(rate_name, rates), SCRATCH)
     return Measured(arms, np.array(rates), values(rng, 0.8), tuple(found), tuple(spectra), by_class)
 
@@ -51,7 +51,8 @@ def study(labels=(0, 1) * 200, flipped=None, classes=("a", "b")):
     data = jdt.data.from_arrays("t", np.zeros((len(labels), 1, 1, 1), np.uint8), labels, classes)
     target = types.SimpleNamespace(name="t", test=data)
     base = types.SimpleNamespace(source=data, targets=(target,))
-    return types.SimpleNamespace(rates=RATES, base=base, noise=types.SimpleNamespace(flipped=flipped))
+    noise = types.SimpleNamespace(flipped=flipped)
+    return types.SimpleNamespace(rates=RATES, base=base, noise=noise, inside=np.ones(len(labels), bool))
 
 
 def one(verdicts, start):
@@ -100,7 +101,29 @@ def test_a_model_that_diverged_is_no_evidence():
     assert told.passed
     assert told.figures["cost"].pairs == SEEDS - 1
     values[-2] = np.nan
-    assert noise_bars.harm(found).passed is False
+    assert noise_bars.harm(found).passed is None
+
+
+def test_one_seed_and_two_rates_test_nothing():
+    """Neither reached nor missed, and no interval of nothing in the words."""
+    found = measured()
+    alone = dataclasses.replace(
+        found,
+        source=found.source[:, :1],
+        accuracies=tuple(dataclasses.replace(row, values=row.values[:, :1]) for row in found.accuracies),
+        spectra=tuple(dataclasses.replace(row, lsvr=row.lsvr[:, :1]) for row in found.spectra),
+    )
+    verdicts = [
+        noise_bars.sound(study(classes=tuple("abcd")), alone),
+        noise_bars.harm(alone), *noise_bars.slight(alone), *noise_bars.repair(alone),
+        noise_bars.forms(alone), *noise_bars.fractions(alone),
+    ]  # fmt: skip
+    assert {row.passed for row in verdicts} == {None}
+    assert not any("nan" in row.words for row in verdicts)
+    assert all("not tested: no interval" in row.words for row in verdicts if not row.exploratory)
+    two = measured(rates=(0.0, 0.3))
+    assert [noise_bars.harm(two).passed, noise_bars.spectrum(two).passed] == [None, None]
+    assert "no correlation" in noise_bars.spectrum(two).words
 
 
 @pytest.mark.parametrize(("source", "scratch", "passed"), [(0.8, 0.2, True), (0.1, 0.2, False), (0.8, -0.2, False)])
@@ -121,13 +144,16 @@ def test_noise_that_is_slight_is_told_whatever_it_does(monkeypatch):
     assert "it harms" in told[1].words
 
 
-@pytest.mark.parametrize(("rates", "c3", "c4"), [(RATES, True, True), ((0.0, 0.1, 0.3), True, False)])
+@pytest.mark.parametrize(
+    ("rates", "c3", "c4"), [(RATES, True, True), ((0.0, 0.1, 0.3), True, False), ((0.0, 0.3), None, None)]
+)
 def test_rates_that_are_given_at_random_show_nothing(monkeypatch, rates, c3, c4):
     """Of three rates one order in six is the right one, which is more than may pass by chance."""
     monkeypatch.setattr(noise_bars, "RELABELLINGS", 300)
     found = noise_bars.relabelled(CONFIG, measured(rates=rates))
     assert (one(found, "C8, C3"), one(found, "C8, C4")) == (c3, c4)
-    assert 0 < found[1].figures["draws that pass"] < 0.3
+    assert 0 <= found[1].figures["draws that pass"] < 0.3
+    assert (found[1].figures["draws that pass"] > 0) is (c4 is not None)
     assert found == noise_bars.relabelled(CONFIG, measured(rates=rates))
 
 
@@ -136,8 +162,9 @@ def test_rates_that_are_given_at_random_show_nothing(monkeypatch, rates, c3, c4)
     [
         ("flip_to_other", (0, 20, 40, 80, 120), True),
         ("flip_to_other", (0, 20, 41, 80, 120), False),
-        ("uniform", (0, 10, 20, 40, 75), True),  # Half of the draws are right; 60 with 7 of standard error.
+        ("uniform", (0, 10, 20, 40, 75), True),  # Half of the draws are right.
         ("uniform", (0, 10, 20, 40, 120), False),
+        ("uniform", (0, 10, 20, 40, 78), False),  # Exactly 120 are drawn: 60 with 5.5 of standard error.
         ("asymmetric", (0, 10, 20, 40, 60), True),  # Of one class of two.
         ("asymmetric", (0, 20, 40, 80, 120), False),
     ],

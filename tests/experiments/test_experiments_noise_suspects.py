@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jdt
-from experiments import influence_setup, noise_repair, noise_suspect_page, noise_suspects
+from experiments import influence_setup, noise_repair, noise_setup, noise_suspect_page, noise_suspects
 from experiments.noise_rankings import CONFIDENT, INFLUENCE, RANKINGS
 
 
@@ -20,21 +20,11 @@ class Linear(nn.Module):
         return nn.relu(nn.Dense(32, name="dense")(images.reshape(len(images), -1)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Config(influence_setup.Config):
-    seeds: int = 2
-    nonce: int | None = 7
-    suspect_rate: float = 0.2
-    suspect_units: str = "examples"
-    noisy_units: int = 2
-    unit_rate: float = 0.8
-    drop: int | None = None
-
-
 def config(out, **changes):
-    return Config(
+    return noise_setup.Config(
         **{
-            "out": out, "model": f"{__name__}:Linear", "plan": "matmul", "devices": 1, "num_models": 16,
+            "out": out, "transfer": ("fixed",), "seeds": 2, "nonce": 7, "unit_rate": 0.8,
+            "model": f"{__name__}:Linear", "plan": "matmul", "devices": 1, "num_models": 16,
             "block_size": 16, "target_test_split": "test[:100]", "estimators": ("difference",),
             "recipe": jdt.train.Recipe(epochs=3, batch_size=64, learning_rate=0.1), **changes,
         }

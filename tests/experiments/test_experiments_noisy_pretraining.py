@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 import jdt
 from experiments import noise_bars, noise_selection, noise_setup, noisy_pretraining
+from jdt.store.schema import Layout
 
 
 class Linear(nn.Module):
@@ -208,6 +210,100 @@ def test_smaller_shares_of_a_target_are_inside_larger_ones(tmp_path):
     np.testing.assert_array_equal(np.sort(shuffled.labels), np.sort(whole.labels))
 
 
+@pytest.mark.parametrize("name", list(noisy_pretraining.PRESETS))
+def test_a_preset_can_be_stored(name):
+    """Counted from its flags, without its data: every target, variant and rendering is a test set of its own."""
+    asked = noisy_pretraining.PRESETS[name]
+    variants = [target for target in asked.target for _ in {1.0, *asked.target_fractions}]
+    variants += asked.target[:1] if asked.control else ()
+    tests = [f"{i} {view}" for i in range(len(variants)) for view in ("", *asked.shifts)]
+    choices = noise_selection.choices(asked)
+    for targets, modes in (
+        (tests, noise_setup.published(asked)),
+        (asked.target, [one.mode for one in choices]),
+    ):
+        Layout(
+            num_models=asked.seeds * (len(asked.rates) + 1), block_size=2, num_units=100,
+            num_examples=dict.fromkeys(targets, 30_000), modes=tuple(modes), train_accuracy=True, spectrum=2048,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [((), 0), ((1,), 1), ((2, 2, 1), 2)],
+)
+def test_other_processes_are_waited_for(monkeypatch, others, words):
+    """As many blocks as are missing at each look."""
+    looks, said, slept = iter([*([0] * one for one in others), []]), [], []
+    monkeypatch.setattr(noise_selection.time, "sleep", slept.append)
+    writer = types.SimpleNamespace(path="runs/x", unrecorded_blocks=lambda: next(looks))
+    noise_selection.wait_for(writer, lambda words, **_: said.append(words))
+    assert (len(said), len(slept)) == (words, len(others))
+
+
+def test_settings_that_diverged_once_are_not_chosen_and_a_choice_stays(studied, tmp_path):
+    values = np.array([[0.9, 0.9], [0.9, np.nan]])
+    assert noise_selection._accuracy(values[:1]) == 0.9
+    assert np.isnan(noise_selection._accuracy(values))
+    tried = noise_selection.best([noise_selection.Choice("mlp", rate, 1.0, 0.5 * rate) for rate in (1.0, 0.5)])
+    noise_selection._require_same(studied, tmp_path, tried)  # None was made before.
+    jdt.store.write_json(tmp_path / noise_selection.FILE, [dataclasses.asdict(one) for one in tried])
+    noise_selection._require_same(studied, tmp_path, tried)
+    other = [dataclasses.replace(one, chosen=not one.chosen) for one in tried]
+    noise_selection._require_same(dataclasses.replace(studied, out=tmp_path / "none"), tmp_path, other)
+    with pytest.raises(jdt.UserError, match=r"for mlp, with which models .* were trained, and now .* pass --overwrite"):
+        noise_selection._require_same(studied, tmp_path, other)
+    (tmp_path / noise_selection.FILE).write_text('[{"tuner": "mlp"}]')
+    with pytest.raises(jdt.UserError, match="is damaged"):
+        noise_selection._require_same(studied, tmp_path, other)
+
+
+def test_identity_says_whether_models_are_kept(tmp_path):
+    asked = config(tmp_path, control=False, shifts=())
+    study = noise_setup.load_study(asked)
+    plain = noise_setup.identity(asked, study)
+    kept = noise_setup.identity(dataclasses.replace(asked, save_models=True), study)
+    assert "save_models" not in plain  # As in runs of before.
+    assert kept == {**plain, "save_models": True}
+
+
+def test_labels_are_written_once_and_what_is_overwritten_leaves_nothing(studied, tmp_path):
+    out = shutil.copytree(studied.out, tmp_path / "run")
+    asked, study = dataclasses.replace(studied, out=out), noise_setup.load_study(studied)
+    before = {path: path.stat().st_mtime_ns for path in (out / noisy_pretraining.LABELS).rglob("*")}
+    noisy_pretraining.save_labels(asked, study)
+    assert {path: path.stat().st_mtime_ns for path in (out / noisy_pretraining.LABELS).rglob("*")} == before
+    (out / noisy_pretraining.LABELS / "zarr.json").unlink()  # A kill.
+    noisy_pretraining.save_labels(asked, study)
+    assert "given" in jdt.store.read_group(out / noisy_pretraining.LABELS).arrays
+    (out / "suspects-repaired-01234567").mkdir()
+    (out / "suspects.json").write_text("{}")
+    (out / "mine.txt").write_text("keep")
+    noisy_pretraining.remove_own(asked)
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == sorted(
+        {path.name for path in studied.out.iterdir() if not path.name.startswith(".")}
+        - {"labels.zarr", "noise.json", "summary.json", "report.html"}
+        | {"mine.txt"}
+    )
+
+
+def test_noise_of_a_source_of_which_a_part_is_in_units_has_its_rate_there(tmp_path):
+    """Two of thirty classes: the others train nobody, and no label is one of theirs."""
+    groups = tmp_path / "groups.json"
+    names = noise_setup.load_study(config(tmp_path / "run", control=False, shifts=())).base.source.class_names
+    groups.write_text(json.dumps({"one": list(names[:3]), "two": list(names[3:6])}))
+    asked = config(tmp_path / "run", units=f"groups:{groups}", control=False, shifts=())
+    study = noise_setup.load_study(asked)
+    labels, inside = np.asarray(study.base.source.labels), study.inside
+    assert sorted(set(labels[inside].tolist())) == list(range(6))
+    members = study.task.units.members(study.task.design.masks)[study.rates.index(0.3)]
+    trained, of = np.asarray(study.noise.data.labels)[members], study.noise.example[members]
+    np.testing.assert_array_equal(of, np.flatnonzero(inside))
+    assert (trained != labels[of]).sum() == round(0.3 * inside.sum())
+    assert set(trained.tolist()) <= set(range(6))
+    assert noise_bars.counts(asked, study).passed
+
+
 BAD = [
     ({"rates": (0.0, 1.5)}, "a rate of noise is 1.5, but must be 0 to 1"),
     ({"rates": (0.0, float("nan"))}, "a rate of noise is nan"),
@@ -215,6 +311,7 @@ BAD = [
     ({"rates": (0.0,)}, "must be two or more"),
     ({"rates": (0.0, 0.1, 0.1)}, "each once"),
     ({"noise": "salt"}, "'salt'"),
+    ({"noise": "uniform:"}, "only asymmetric noise has something behind a colon"),
     ({"noise": "asymmetric"}, "asymmetric label noise needs a map of classes"),
     ({"noise": "asymmetric:MAP"}, "no such class"),
     ({"noise": "asymmetric:LIST"}, "class map"),
@@ -228,6 +325,10 @@ BAD = [
     ({"weight_decays": (0.1,)}, "--weight-decays would do nothing"),
     ({"selection_rates": (0.0,)}, "--selection-rates must be one or more positive multiples"),
     ({"ood_target": ("jdt_digits_source",)}, "upright"),
+    ({"ood_skip": True}, "--ood-map and --ood-skip are of --ood-target"),
+    ({"shifts": ("colour-swap",)}, "does nothing to the grey images of jdt_digits"),
+    ({"plant_control": True, "output": "margin"}, "--plant-control, --output would do nothing"),
+    ({"estimators": ("ridge", "lasso")}, "takes one: pass one"),
     ({"source": "FLAT"}, "class"),
 ]
 

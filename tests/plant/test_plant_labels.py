@@ -15,6 +15,7 @@ from jdt.plant import (
     NOISE_KINDS,
     LabelNoise,
     draw_noise,
+    draw_within,
     noise_versions,
     noisy_labels,
     read_class_map,
@@ -132,6 +133,29 @@ def test_every_arm_of_a_pool_has_each_example_once_with_its_label(data, kind):
     }
     assert pool.data.fingerprint not in others
     assert pool.data.fingerprint == noise_versions(data, KINDS[kind], rates, seeds, nonce=5).data.fingerprint
+
+
+@pytest.mark.parametrize("kind", NOISE_KINDS)
+def test_noise_of_a_part_has_its_rate_there_and_its_classes(data, kind):
+    """Who is in no unit is never mislabelled, and nobody is given a class that no unit holds."""
+    inside = ~np.isin(data.labels, [0, 3]) & (np.arange(len(data)) % 5 > 0)
+    rates = (0.0, 0.3, 1.0)
+    pool = noise_versions(data, KINDS[kind], rates, [4], nonce=5, within=inside)
+    assert len(pool.example[pool.rows[0.0, 4]]) == len(data)
+    for rate in rates:
+        drawn, flipped = pool.drawn[rate, 4], pool.flipped[rate, 4]
+        given = pool.data.labels[pool.rows[rate, 4]]
+        np.testing.assert_array_equal(given != data.labels, flipped)
+        assert not drawn[~inside].any()
+        if kind != "asymmetric":
+            assert drawn.sum() == round(rate * inside.sum())
+            assert np.isin(given[inside], data.labels[inside]).all()
+    within = inside & np.isin(data.labels, [1, 2])
+    draw = draw_within(KINDS[kind], data, within, inside, seed=5)
+    assert not (draw.size > 0)[~within].any()
+    if kind != "asymmetric":
+        assert (draw.size == within.sum()).sum() == within.sum()
+        assert np.isin(draw.drawn_label[within], data.labels[inside]).all()
 
 
 @pytest.mark.parametrize("kind", ["flip_to_other", "instance"])
