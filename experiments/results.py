@@ -159,7 +159,7 @@ def _noise(run: jdt.store.Run) -> Iterator[str]:
     modes = list(dict.fromkeys(one["mode"] for one in found["accuracies"]))
     rows = []
     for one in found["accuracies"]:
-        if one["variant"] == one["target"]:
+        if one["variant"] == one["target"] and "-no-" not in one["mode"]:  # Ablations are among the requirements.
             cells = [_mean_of_seeds(values, 100, ".1f") for values in one["values"]]
             rows.append((modes.index(one["mode"]), (one["mode"], one["view"] or "as it is", *cells)))
     yield f"Accuracy in per cent, mean over {found['seeds']} seeds with its interval, by label noise in the source."
