@@ -65,7 +65,7 @@ DIGITS = {"epochs": 60, "batch_size": 16, "learning_rate": 0.01}
 PRESETS = {
     "demo": Config(),
     "smoke": Config(out=pathlib.Path("runs/tuned-smoke"), seeds=2, epochs=2),
-    "paper": Config(**DEFAULTS),
+    "paper": Config(epochs=30, batch_size=64),
 }
 METHODS = {
     "linear": jdt.transfer.Tuning("linear"),

@@ -289,9 +289,13 @@ class Task:
             ensemble = self.ensemble
             self.pool.check(ensemble.smallest_subset, ensemble.batch_size, ensemble.training_shape)
 
-    @functools.cached_property
+    @property
     def banks(self) -> ViewBanks:
         """Augmented views of the targets' training images, made where they are first asked for."""
+        return self._banks
+
+    @functools.cached_property
+    def _banks(self) -> ViewBanks:
         return ViewBanks(self.design.seed)
 
     @property

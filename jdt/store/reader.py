@@ -380,7 +380,7 @@ def layout_of(description: Mapping[str, Any], root: Place) -> Layout:
         targets = description["targets"]
         examples = {name: target["num_examples"] for name, target in targets.items()}
         modes, outputs = tuple(description["modes"]), description.get("outputs")
-        added = {name: description.get(name, False) for name in ("train_accuracy", "sgd_head")}
+        added: dict[str, Any] = {name: description.get(name, False) for name in ("train_accuracy", "sgd_head")}
         spectrum, spectrum_of = description.get("spectrum", 0), description.get("spectrum_of")
         digests = [description["unit_names"], *(t[key] for t in targets.values() for key in ("labels", "class_names"))]
         if not all(type(count) is int and count >= 0 for count in [*counts, spectrum, *examples.values()]):
@@ -393,7 +393,8 @@ def layout_of(description: Mapping[str, Any], root: Place) -> Layout:
         if not all(isinstance(text, str) for text in (*digests, *modes, *(outputs or ()), *(spectrum_of or ()))):
             raise TypeError("names and digests must be strings")
         outputs, spectrum_of = (None if one is None else tuple(one) for one in named)
-        return Layout(*counts, examples, modes, outputs, **added, spectrum=spectrum, spectrum_of=spectrum_of)
+        added |= {"spectrum": spectrum, "spectrum_of": spectrum_of}
+        return Layout(counts[0], counts[1], counts[2], examples, modes, outputs, **added)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{root}/run.json is damaged: its schema cannot be read ({error}).") from error
     except UserError as error:
