@@ -402,7 +402,7 @@ def c0(study: Study) -> tuple[str, bool, dict[str, Any]]:
     return f"C0, {study.kind} noise has its rate", all(good), told
 
 
-def shuffled(study: Study) -> Iterator[tuple[str, bool, dict[str, Any]]]:
+def shuffled(study: Study) -> Iterator[tuple[str, bool | None, dict[str, Any]]]:
     """C8: nothing is learnt from shuffled labels."""
     for variant in study.variants:
         for mode in (LINEAR, MLP, PAPER):
@@ -427,7 +427,7 @@ def shuffled(study: Study) -> Iterator[tuple[str, bool, dict[str, Any]]]:
             yield f"C8, {mode} with labels of {variant['target']} shuffled", passed, told
 
 
-def relabelled(study: Study, claims: Mapping[str, Any]) -> Iterator[tuple[str, bool, dict[str, Any]]]:
+def relabelled(study: Study, claims: Mapping[str, Any]) -> Iterator[tuple[str, bool | None, dict[str, Any]]]:
     """C8: whether rates that are given to models at random pass; drawn anew, so that the first draw is as claimed."""
     accuracy, lsvr = study.of_rates(LINEAR, ood=True), study.lsvr("column")
     rates, rng = np.array(study.rates), np.random.default_rng(20240116)
@@ -450,7 +450,7 @@ def relabelled(study: Study, claims: Mapping[str, Any]) -> Iterator[tuple[str, b
         yield full, tested(first is False and claimed <= BY_CHANCE, *needed[name]), found
 
 
-def fractions(study: Study) -> Iterator[tuple[str, bool, dict[str, Any]]]:
+def fractions(study: Study) -> Iterator[tuple[str, bool | None, dict[str, Any]]]:
     """C9: more target images are not worse, beyond noise."""
     shares = sorted({one["fraction"] for one in study.variants if not one["is_shuffled"]})
     if len(shares) < 2:
