@@ -151,8 +151,8 @@ def harm(measured: Measured) -> Verdict:
     reached, gap, correlation = _harm(measured.rates, of_rates(measured, measured.scores(LINEAR, ood=True)))
     passed, why = judged(reached, gap, correlation=correlation)
     words = (
-        f"{rate_name(measured.rates[-1])} costs {words_of(gap)}, above 0 with its interval; Spearman of rate and "
-        f"accuracy {correlation:.2f}, at most {FALLS}"
+        f"accuracy without noise minus that at {rate_name(measured.rates[-1])} {words_of(gap)} (interval above 0), "
+        f"Spearman of rate and accuracy {correlation:.2f} (at most {FALLS})"
     )
     return Verdict(name, passed, words + why, figures={"cost": gap, "spearman": correlation})
 

@@ -32,7 +32,9 @@ class Config:
     """Every knob of the experiment."""
 
     features: pathlib.Path | None = None
-    """.npz file of features and labels; the embedded digits, pixels as features, when left out."""
+    """.npz file with features [examples, D] and labels [examples]; where there are some also views [views, examples, D]
+    (augmented copies), test_features and test_labels, and ood_NAME_features and ood_NAME_labels for any NAME. The
+    embedded digits, pixels as features, when left out."""
     out: pathlib.Path = pathlib.Path("runs/tuned")
     """Folder for heads, predictions, figures and the plot."""
     methods: tuple[str, ...] = ("linear", "mlp", "nmtune", "nmtune-code")
@@ -272,13 +274,20 @@ def with_test(problem: Problem, config: Config) -> Problem:
     return dataclasses.replace(fitted, tests={HELD_OUT: held, **problem.tests})
 
 
+_SAVE_IT = "pass an .npz file of plain numbers, numpy.savez(FILE, features=..., labels=...)."
+
+
 def read(path: pathlib.Path) -> Problem:
     """Read and check a user's file; nothing in it is unpickled."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise jdt.UserError(f"{path} holds one array without a name: {_SAVE_IT}")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise jdt.UserError(f"cannot read {path} ({error}): pass an .npz file that numpy.savez made.") from error
+        reason = "it holds Python objects" if "allow_pickle" in str(error) else str(error)
+        raise jdt.UserError(f"cannot read {path} ({reason}): {_SAVE_IT}") from error
     if missing := [name for name in ("features", "labels") if name not in arrays]:
         raise jdt.UserError(
             f"{path} has no {' and no '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}: save features "

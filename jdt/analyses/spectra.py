@@ -65,6 +65,8 @@ def singular_values(
     checks.require_known("center", center, get_args(Center))
     checks.require_known("zero_rows", zero_rows, ("refuse", "keep"))
     features = np.asarray(features)
+    if features.ndim < 2:
+        raise checks.UserError(f"features have shape {features.shape}, but need one row an example: [examples, D].")
     *models, num_examples, num_features = features.shape
     if not (num_examples and num_features):
         raise checks.UserError(f"features have shape {features.shape}, but need at least one example and one feature.")

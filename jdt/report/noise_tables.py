@@ -51,7 +51,7 @@ def bar_table(bars: Sequence[NoiseBar], link: str) -> Table:
     )  # fmt: skip
     note = (
         "Thresholds were fixed before the run. “Exploratory” is reported whatever it is and decides nothing; “not run” "
-        f"was left out of this study. Intervals are 95{NBSP}%."
+        f"was left out of this study, or cannot be judged in it. Intervals are 95{NBSP}%."
     )
     return Table("Requirements and what was found", columns, (Rows(rows),), "What was asked and what was found", note,
                  (link,))  # fmt: skip

@@ -35,8 +35,8 @@ class Tuned:
       is_stacked: Whether features came, and are expected, as `[models, examples, features]`.
     """
 
-    head: TunedHead
-    history: History
+    head: TunedHead = dataclasses.field(repr=False)  # Thousands of numbers.
+    history: History = dataclasses.field(repr=False)
     finite: Bool[np.ndarray, " models"]
     train_accuracy: Float[np.ndarray, " models"]
     settings: Tuning

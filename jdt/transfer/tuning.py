@@ -68,6 +68,8 @@ class Tuning:
                 checks.require_at_least(f"tuning {name}", value, bound)
                 if not math.isfinite(value):
                     raise checks.UserError(f"tuning {name} is {value}, but it must be a finite number.")
+        if self.learning_rate == 0:
+            raise checks.UserError("tuning learning_rate is 0, with which nothing is learnt: pass for example 1e-3.")
         if not math.isfinite(self.scale):
             raise checks.UserError(f"tuning scale is {self.scale}, but it must be a finite number: pass for example 1.")
         require_scale("tuning crop", self.crop)

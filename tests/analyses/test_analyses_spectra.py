@@ -104,6 +104,7 @@ def test_rows_that_cannot_be_used_are_named():
     ("call", "complaint"),
     [
         (lambda: analyses.singular_values(np.ones((0, 3))), "at least one example"),
+        (lambda: analyses.singular_values(np.ones(3)), "one row an example"),
         (lambda: analyses.sve(np.array([1.0, -0.5])), "1 of 2 are not, e.g. -0.5"),
         (lambda: analyses.lsvr(np.array([1.0, np.nan])), "1 of 2 are not, e.g. nan"),
         (lambda: analyses.lsvr(np.zeros(3)), "all singular values are 0"),

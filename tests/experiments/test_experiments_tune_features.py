@@ -114,7 +114,7 @@ def without(*names):
         (GOOD | {"ood_test_features": FEATURES, "ood_test_labels": LABELS}, "are called 'test', as test examples in"),
         (GOOD | {"ood_held out_features": FEATURES, "ood_held out_labels": LABELS}, "are called 'held out'"),
         (GOOD | {"features": FEATURES[None]}, "must be [examples, features]"),
-        (GOOD | {"labels": np.array([{}] * 64)}, "cannot read"),
+        (GOOD | {"labels": np.array([{}] * 64)}, "(it holds Python objects): pass an .npz file of plain numbers"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, capsys, arrays, words):
@@ -123,6 +123,12 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, capsys, array
     assert words in message
     assert message.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_array_alone_is_refused(tmp_path):
+    np.save(tmp_path / "features.npy", FEATURES)
+    with pytest.raises(UserError, match=r"holds one array without a name: pass an \.npz file"):
+        tune_features.read(tmp_path / "features.npy")
 
 
 def test_settings_and_files_that_cannot_be():

@@ -162,6 +162,7 @@ def test_batch_norm_is_that_of_the_definition():
         ({"batch_size": 1}, "at least 2"),
         ({"covariance": -1.0}, "covariance is -1.0"),
         ({"learning_rate": float("inf")}, "finite"),
+        ({"learning_rate": 0.0}, "nothing is learnt"),
         ({"scale": float("nan")}, "finite"),
         ({"num_dominant": 0}, "num_dominant is 0"),
         ({"crop": (0.9, 0.5)}, "two rising parts"),
