@@ -32,7 +32,7 @@ _NAMED = 5  # Rows that a message names.
 
 
 def singular_values(
-    features: Float[AnyArray, "*models examples features"],
+    features: Float[AnyArray, "..."],
     center: Center = "column",
     *,
     normalise: bool = True,
