@@ -292,7 +292,8 @@ def _equal_sizes(
     source_size: int | None,
 ) -> tuple[int, dict[str, int]]:
     """The equal size, and the size of every source, all of which can be had."""
-    possible = {name: int(count / factors[name]) for name, count in there.items() if count is not None}
+    # A smaller source is a part of one of the equal size, which there must be enough images for.
+    possible = {name: int(count / max(1, factors[name])) for name, count in there.items() if count is not None}
     if source_size is None and not possible:
         raise jdt.UserError("all sources are drawn, as many images as you like: pass --source-size N.")
     size = source_size or min(possible.values())
