@@ -22,7 +22,6 @@ import numpy as np
 import jdt
 from experiments.pretraining_source_specs import Base, Change, SourceSpec, chosen_names, ordered
 from experiments.pretraining_source_specs import parse_sources as parse_sources
-from jdt.types import Bool, Int
 
 GROUPS_FLAG = "--source-sets"
 """The flag behind which the file of `groups:` is, for messages."""
@@ -65,11 +64,11 @@ class Sources:
 
     specs: tuple[SourceSpec, ...]
     pool: jdt.data.Dataset
-    rows: Bool[np.ndarray, "sources seeds pool"]
+    rows: np.ndarray
     equal_size: int | None
     images: tuple[int, ...]
     classes: tuple[int, ...]
-    flipped: Int[np.ndarray, "sources seeds"]
+    flipped: np.ndarray
     useful: tuple[int, ...]
     cuts: tuple[Cut, ...]
     notes: tuple[str, ...]
@@ -497,8 +496,8 @@ def _diluted(shelves: _Shelves, found: _Sequence, share: Fraction, other: _Seque
 
 def _pooled(
     shelves: _Shelves, parts: Sequence[Sequence[_Sequence]], data: jdt.data.Dataset
-) -> tuple[jdt.data.Dataset, Bool[np.ndarray, "sources seeds pool"]]:
-    """Everything that any source and seed holds, once, and who holds what."""
+) -> tuple[jdt.data.Dataset, np.ndarray]:
+    """Everything that any source and seed holds, once, and who holds what: bool `[sources, seeds, pool]`."""
     flat = [part for of_source in parts for part in of_source]
     images, which = np.unique(np.concatenate([part.image for part in flat]), return_inverse=True)
     looks, labels = np.concatenate([part.look for part in flat]), np.concatenate([part.label for part in flat])
