@@ -14,7 +14,6 @@ from jdt.report.figures import Picture, picture
 from jdt.report.noise_content import ID, OOD, Noise, NoiseAblation, NoiseScatter, NoiseSuspects
 from jdt.report.noise_plots import (
     MOST_PANELS,
-    NOT_MEASURED,
     RHO,
     Axis,
     Panel,
@@ -32,7 +31,6 @@ from jdt.report.noise_plots import (
 from jdt.report.noise_words import (
     LSVR_WORDS,
     SVE_WORDS,
-    figure_words,
     in_order,
     role_words,
     stage_words,
@@ -40,7 +38,8 @@ from jdt.report.noise_words import (
 )
 from jdt.report.parts import ends, seeds_words
 from jdt.report.plots import LineLook
-from jdt.report.words import NBSP, capital, clean, decimal, percent, shorten
+from jdt.report.requirements import figure_words
+from jdt.report.words import NBSP, NOT_MEASURED, capital, clean, decimal, percent, shorten
 
 ACCURACY, EFFECT, SPECTRA, SCATTERS, ABLATION, FRACTIONS, ROBUSTNESS, ROC, RETRAINING = (
     "accuracy", "effect", "spectra", "scatters", "ablation", "fractions", "robustness", "roc", "retraining"

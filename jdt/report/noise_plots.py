@@ -17,10 +17,9 @@ from jdt.report.content import SHARE, Figure
 from jdt.report.noise_content import LINEAR, MLP, NoiseRanking, NoiseScatter, NoiseSpectrum
 from jdt.report.parts import columns, ends
 from jdt.report.plots import KIND_COLOURS, KIND_MARKERS, LineLook, grid_below
-from jdt.report.words import MINUS, decimal, percent, shorten
+from jdt.report.words import MINUS, NOT_MEASURED, decimal, percent, shorten
 from jdt.types import Float
 
-NOT_MEASURED = "not measured"
 RHO = "\N{GREEK SMALL LETTER RHO}"
 """Spearman's rank correlation."""
 MOST_PANELS = 12
