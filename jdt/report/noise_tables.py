@@ -19,9 +19,9 @@ from jdt.report.noise_content import (
     NoiseSuspects,
     NoiseTuning,
 )
-from jdt.report.noise_plots import correlation_words, rate_percent, rate_words
+from jdt.report.noise_plots import rate_percent, rate_words
 from jdt.report.noise_words import in_order, spectrum_words, stage_words, tuner_words
-from jdt.report.parts import between, difference_cell, ends
+from jdt.report.parts import between, correlation_words, difference_cell, ends
 from jdt.report.thumbnails import embedded
 from jdt.report.words import ABSENT, NBSP, NOT_MEASURED, clean, decimal, figure_number, percent
 
