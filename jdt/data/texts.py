@@ -33,7 +33,7 @@ TEMPLATES = ("a photo of a {}.",)
 """What class names are put into where nothing else is asked for."""
 
 
-def tokenize(captions: Sequence[str], length: int) -> Int32[np.ndarray, "captions length"]:
+def tokenize(captions: Sequence[Any], length: int) -> Int32[np.ndarray, "captions length"]:
     """Turn texts into tokens: the start, the bytes of their UTF-8 form, the end, then padding.
 
     A text of more than `length - 2` bytes loses what is behind them, and a character that would be torn apart; the end
@@ -60,7 +60,7 @@ def tokenize(captions: Sequence[str], length: int) -> Int32[np.ndarray, "caption
     return tokens
 
 
-def num_cut(captions: Sequence[str], length: int) -> int:
+def num_cut(captions: Sequence[Any], length: int) -> int:
     """How many texts `tokenize` cuts at this length.
 
     >>> num_cut(["cat", "ox"], 4)
@@ -96,7 +96,7 @@ def require_templates(templates: Sequence[str]) -> None:
 
 def with_captions(
     data: Dataset,
-    captions: Sequence[str] | None = None,
+    captions: Sequence[Any] | None = None,
     *,
     templates: Sequence[str] = TEMPLATES,
     max_bytes: int = MOST_BYTES,
