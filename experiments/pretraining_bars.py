@@ -351,8 +351,8 @@ def honesty(measured: Measured) -> Verdict:
     if not len(optimism):
         return Verdict(name, None, "no rule has a grid")
     say = (
-        f"of {len(optimism):,} choices; choosing on test images would have claimed {points(float(optimism.mean()))} points "
-        f"more on average, {points(float(optimism.max()))} at most, never less"
+        f"of {len(optimism):,} choices; choosing on test images would have claimed {points(float(optimism.mean()))} "
+        f"points more on average, {points(float(optimism.max()))} at most, never less"
     )
     told = {"choices": len(optimism), "mean": float(optimism.mean()), "most": float(optimism.max())}
     return Verdict(name, bool(optimism.min() >= 0), say, figures=told)

@@ -1,8 +1,9 @@
-"""Which data to pre-train on, how, and how many: sources, methods and sizes beside each other at every number of shots.
+"""Which data to pre-train on, how, and how many: sources, methods and sizes at every number of shots.
 
-Question  Source models learn candidate sources of equal size, with labels, without (SimCLR) or from captions (CLIP), and
-          are transferred to targets with few training images up to all of them. How far apart are the sources, does that
-          fade with shots, how many images of one equal another's, what do wrong labels cost, and does the method matter?
+Question  Source models learn candidate sources of equal size, with labels, without (SimCLR) or from captions (CLIP),
+          and are transferred to targets with few training images up to all of them. How far apart are the sources,
+          does that fade with shots, how many images of one equal another's, what do wrong labels cost, and does the
+          method matter?
 Source    arXiv 2302.13602 (the role of pre-training data), sections 3 and 6 of its specification; its section 5 says
           what the published code gets wrong, which cannot happen here.
 Run       python -m experiments.pretraining_data --out runs/pretraining

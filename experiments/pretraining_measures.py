@@ -1,4 +1,4 @@
-"""What pre-training data are worth downstream: accuracies of a study, from the predictions that its runs have stored."""
+"""What pre-training data are worth downstream: accuracies of a study, from what its runs have stored."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence

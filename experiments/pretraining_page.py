@@ -193,7 +193,7 @@ def _size(
     return jdt.report.Figure(numbers[0], *ends, seeds, unit, text)
 
 
-def gaps(config: Config, study: Study, measured: Measured) -> tuple[jdt.report.PretrainingGap, ...]:
+def gaps(config: Config, measured: Measured) -> tuple[jdt.report.PretrainingGap, ...]:
     """Methods against the reference, on the same source under the same rule."""
     reference = config.reference_method or config.methods[0]
     found = []

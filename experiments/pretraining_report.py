@@ -1,4 +1,4 @@
-"""What a study of pre-training data says: on the terminal, in `pretraining.json` and `summary.json`, and on the page."""
+"""What a study of pre-training data says: on the terminal, in `pretraining.json`, and on the page."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ def content(
         spreads=spreads,
         sizes=tuple(one for one in shown if one.source not in noisy),
         label_worth=tuple(one for one in shown if one.source in noisy),
-        gaps=pretraining_page.gaps(config, study, measured),
+        gaps=pretraining_page.gaps(config, measured),
         optimism=pretraining_page.optimism(measured),
         gains=gains,
         stability=pretraining_page.stability(study, measured),
@@ -112,9 +112,9 @@ def _question(config: Config, study: Study) -> str:
     counts = {count_of(study.sources, name) for name in study.compared}
     return (
         f"{config.seeds} source models of each of {len(study.compared)} sources of equal size "
-        f"({', '.join(f'{count:,}' for count in sorted(counts))} images), those of a seed with equal initial values and "
-        f"equal few-shot draws ({config.draws} of each seed). Every model takes equally many steps. Settings of transfer "
-        f"are chosen on {config.validation:.0%} of the targets' training images, which nothing is trained with; all "
+        f"({', '.join(f'{count:,}' for count in sorted(counts))} images), those of a seed with equal initial values "
+        f"and equal few-shot draws ({config.draws} of each seed). Every model takes equally many steps. Settings of "
+        f"transfer are chosen on {config.validation:.0%} of the targets' training images, which nothing is trained with; all "
         "accuracies are of the same test images."
     )
 

@@ -59,8 +59,8 @@ class Change:
       kind: `grey` and `blur` draw images otherwise; `noise` gives wrong labels; `size` and `times` say how much of the
         source, or how many times as much as of the others; `useful` replaces all but a share of the images.
       amount: A share or rate in [0, 1], a multiple, or a standard deviation in pixels; exactly as written.
-      other: Of `useful`: the source that the other images come from; `copies` for images that are there already; empty for
-        random pixels with random labels.
+      other: Of `useful`: the source that the other images come from; `copies` for images that are there already; empty
+        for random pixels with random labels.
     """
 
     kind: ChangeKind
