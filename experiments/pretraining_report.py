@@ -114,8 +114,8 @@ def _question(config: Config, study: Study) -> str:
         f"{config.seeds} source models of each of {len(study.compared)} sources of equal size "
         f"({', '.join(f'{count:,}' for count in sorted(counts))} images), those of a seed with equal initial values "
         f"and equal few-shot draws ({config.draws} of each seed). Every model takes equally many steps. Settings of "
-        f"transfer are chosen on {config.validation:.0%} of the targets' training images, which nothing is trained with; all "
-        "accuracies are of the same test images."
+        f"transfer are chosen on {config.validation:.0%} of the targets' training images, which nothing is trained "
+        "with; all accuracies are of the same test images."
     )
 
 
