@@ -13,8 +13,8 @@ import jdt
 BaseKind = Literal["all", "groups", "classes", "dataset", "textures", "pixels", "source"]
 ChangeKind = Literal["grey", "blur", "noise", "size", "times", "useful"]
 
-SCRATCH = "scratch"
-"""What the arm without any source image is called, which no source can be."""
+SCRATCH, COPIES = "scratch", "copies"
+"""What the arm without any source image is called, and images that are there again: no source can be called so."""
 BASES = {
     "all": "all",
     "groups": "groups:GROUP,GROUP",
@@ -30,7 +30,7 @@ CHANGES = {
     "noise": "noise:RATE",
     "size": "size:SHARE",
     "times": "times:M",
-    "useful": "useful:SHARE[:SOURCE]",
+    "useful": "useful:SHARE[:SOURCE|:copies]",
 }
 """What can be done to it -> how that is written."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -59,7 +59,8 @@ class Change:
       kind: `grey` and `blur` draw images otherwise; `noise` gives wrong labels; `size` and `times` say how much of the
         source, or how many times as much as of the others; `useful` replaces all but a share of the images.
       amount: A share or rate in [0, 1], a multiple, or a standard deviation in pixels; exactly as written.
-      other: Of `useful`: the source that the other images come from; empty for random pixels with random labels.
+      other: Of `useful`: the source that the other images come from; `copies` for images that are there already; empty
+        for random pixels with random labels.
     """
 
     kind: ChangeKind
@@ -87,7 +88,7 @@ class SourceSpec:
     def needs(self) -> tuple[str, ...]:
         """Other sources that this one is made of."""
         base = (self.base.name,) if self.base.kind == "source" else ()
-        return (*base, *(change.other for change in self.changes if change.other))
+        return (*base, *(change.other for change in self.changes if change.other not in ("", COPIES)))
 
 
 def parse_sources(texts: Sequence[str]) -> tuple[SourceSpec, ...]:
@@ -184,8 +185,9 @@ def _named(text: str) -> tuple[str, str]:
         raise jdt.UserError(
             f"a source is called {name!r}, but a name has letters, digits, '.', '_' and '-' alone: name it otherwise."
         )
-    if name == SCRATCH:
-        raise jdt.UserError(f"a source is called {SCRATCH!r}, as the arm without images is: name it otherwise.")
+    if name in (SCRATCH, COPIES):
+        what = "the arm without images is" if name == SCRATCH else "images that are there again are"
+        raise jdt.UserError(f"a source is called {name!r}, as {what}: name it otherwise.")
     return name, order
 
 
@@ -258,7 +260,7 @@ def _change(name: str, text: str, others: Sequence[str]) -> Change:
     elif kind in ("size", "useful") and not 0 < amount <= 1:
         wanted = "more: times:M takes more than the equal size" if kind == "size" else "0.25 is a quarter"
         raise jdt.UserError(f"the share of {text!r} of source {name!r} must be above 0, and at most 1; {wanted}.")
-    if other and other not in others:
+    if other not in ("", COPIES, *others):
         raise jdt.UserError(
             f"source {name!r} is filled up from {other!r}, which is no other source; nearest: "
             f"{jdt.checks.nearest(other, others) or 'none, it is the only one'}."

@@ -2,8 +2,8 @@
 
 Every source is a sequence of images in which the classes take turns: its first n images are the source at size n. So
 sizes are nested, and sources of equal size have as equal classes as can be. Changes keep the sequence: `noise` gives
-wrong labels to an exact share of every size of the study, `useful` puts images without information between the others,
-so that every beginning of the sequence holds its share of them.
+wrong labels to an exact share of every size of the study, `useful` puts images without information, or copies of those
+that are there, between the others, so that every beginning of the sequence holds its share of them.
 
     specs = parse_sources(["near=classes:upright *", "noisy=near|noise:0.4", "mix=near|useful:0.25"])
     sources = make_sources(specs, digits, seeds=range(5), nonce=17)
@@ -20,13 +20,13 @@ from typing import NamedTuple
 import numpy as np
 
 import jdt
-from experiments.pretraining_source_specs import Base, Change, SourceSpec, chosen_names, ordered
+from experiments.pretraining_source_specs import COPIES, Base, Change, SourceSpec, chosen_names, ordered
 from experiments.pretraining_source_specs import parse_sources as parse_sources
 
 GROUPS_FLAG = "--source-sets"
 """The flag behind which the file of `groups:` is, for messages."""
 _OWN, _PIXELS = "", "pixels"  # Keys of shelves: the data that was passed, and random pixels.
-_SHELF_BITS = 40  # An image is (shelf << bits) + its place there.
+_SHELF_BITS, _COPY_BITS = 40, 50  # An image is (copy << bits) + (shelf << bits) + its place there.
 
 
 class Cut(NamedTuple):
@@ -383,7 +383,8 @@ def _sequence(
             case "noise":
                 found = _noisy(shelves, spec, found, change.amount, bounds, seed)
             case "useful":
-                found = _diluted(shelves, found, change.amount, made.get(change.other), limit)
+                other = _copies(found, change.amount, limit) if change.other == COPIES else made.get(change.other)
+                found = _diluted(shelves, found, change.amount, other, limit)
             case _:  # How much of the sequence is taken is not its own business.
                 pass
     return found
@@ -494,6 +495,22 @@ def _diluted(shelves: _Shelves, found: _Sequence, share: Fraction, other: _Seque
     return both.taken(np.where(is_useful, before, len(found.image) + rest))
 
 
+def _copies(found: _Sequence, share: Fraction, limit: int) -> _Sequence:
+    """Copies of the images of a source in turn, each an image of its own: equally many of every beginning.
+
+    In training a source of n images with 1 of r useful and the rest copies of these shows what n / r images show.
+    """
+    if share == 1:
+        return found.taken(np.empty(0, np.int64))
+    each = share / (1 - share)  # Useful images for every copy.
+    rank = np.arange(limit, dtype=np.int64)
+    of = rank * each.numerator // each.denominator
+    of, rank = of[of < len(found.image)], rank[of < len(found.image)]
+    number = rank - np.searchsorted(of, of)  # How many copies of the image come before.
+    copied = found.taken(of)
+    return copied._replace(image=copied.image + ((number + 1) << _COPY_BITS))
+
+
 def _pooled(
     shelves: _Shelves, parts: Sequence[Sequence[_Sequence]], data: jdt.data.Dataset
 ) -> tuple[jdt.data.Dataset, np.ndarray]:
@@ -511,7 +528,8 @@ def _pooled(
     )
     rows = np.zeros((len(flat), len(keys)), bool)
     rows[np.repeat(np.arange(len(flat)), [len(part.image) for part in flat]), member] = True
-    shelf, place = images[image] >> _SHELF_BITS, images[image] & ((1 << _SHELF_BITS) - 1)
+    shelf = images[image] >> _SHELF_BITS & ((1 << _COPY_BITS - _SHELF_BITS) - 1)
+    place = images[image] & ((1 << _SHELF_BITS) - 1)
     pixels = np.empty((len(keys), *data.image_shape), np.uint8)
     marks = []
     for number in np.unique(shelf):

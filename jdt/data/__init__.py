@@ -47,6 +47,13 @@ if TYPE_CHECKING:
     from jdt.data.stamps import stamp_batch as stamp_batch
     from jdt.data.stamps import stamped_pixels as stamped_pixels
     from jdt.data.stamps import with_stamps as with_stamps
+    from jdt.data.texts import VOCABULARY as VOCABULARY
+    from jdt.data.texts import filled as filled
+    from jdt.data.texts import num_cut as num_cut
+    from jdt.data.texts import require_templates as require_templates
+    from jdt.data.texts import tokenize as tokenize
+    from jdt.data.texts import with_captions as with_captions
+    from jdt.data.texts import with_tokens as with_tokens
     from jdt.data.views import Look as Look
     from jdt.data.views import View as View
     from jdt.data.views import crop_key as crop_key
@@ -86,6 +93,13 @@ _HOMES = {
     "stamp_batch": "jdt.data.stamps",
     "stamped_pixels": "jdt.data.stamps",
     "with_stamps": "jdt.data.stamps",
+    "VOCABULARY": "jdt.data.texts",
+    "filled": "jdt.data.texts",
+    "num_cut": "jdt.data.texts",
+    "require_templates": "jdt.data.texts",
+    "tokenize": "jdt.data.texts",
+    "with_captions": "jdt.data.texts",
+    "with_tokens": "jdt.data.texts",
     "Look": "jdt.data.views",
     "View": "jdt.data.views",
     "crop_key": "jdt.data.views",
@@ -93,6 +107,7 @@ _HOMES = {
 __all__ = [
     "NO_STAMP",
     "SHIFTS",
+    "VOCABULARY",
     "Dataset",
     "ImageArray",
     "Look",
@@ -110,24 +125,30 @@ __all__ = [
     "crop_key",
     "draw_windows",
     "evaluation_split",
+    "filled",
     "fingerprint_arrays",
     "from_arrays",
     "greyed",
     "load",
     "matched",
     "normalise",
+    "num_cut",
     "overlap",
     "parse_shift",
     "random_crop_flip",
     "read_chunks",
     "read_name_map",
     "regrouped",
+    "require_templates",
     "shift_images",
     "shifted",
     "split_names",
     "stamp_batch",
     "stamped_pixels",
+    "tokenize",
+    "with_captions",
     "with_stamps",
+    "with_tokens",
 ]
 
 
