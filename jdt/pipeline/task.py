@@ -16,7 +16,7 @@ from jdt.devices import BYTES_A_GIB, host_memory, memory_limit
 from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.plant import Planted
-from jdt.train import Ensemble, Objective, Plan, Pool, Precision, Recipe, Supervised
+from jdt.train import SUPERVISED, Ensemble, Objective, Plan, Pool, Precision, Recipe
 from jdt.transfer import FixedFeature, FullNetwork, Tuning, ViewBanks, tuned_ensemble
 from jdt.types import Int
 
@@ -249,7 +249,7 @@ class Task:
     start: Variables | None = None
     planted: tuple[Planted, ...] = ()
     tuners: Mapping[str, Tuning] = dataclasses.field(default_factory=dict)
-    objective: Objective = Supervised()
+    objective: Objective = SUPERVISED
 
     def __post_init__(self) -> None:
         for mode in self.modes:

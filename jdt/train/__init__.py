@@ -15,6 +15,7 @@ from jdt.train.engine import initial_variables as initial_variables
 from jdt.train.engine import train as train
 from jdt.train.layout import batch_last as batch_last
 from jdt.train.objectives import OWN as OWN
+from jdt.train.objectives import SUPERVISED as SUPERVISED
 from jdt.train.objectives import Objective as Objective
 from jdt.train.objectives import Supervised as Supervised
 from jdt.train.objectives import described as described

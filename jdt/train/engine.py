@@ -30,7 +30,7 @@ from jdt.sharding import MODELS, SHARED, each_device, in_waves, place, run_in_wa
 from jdt.train.batches import batch_indices, passes_touched
 from jdt.train.checkpoint import Checkpoints, WaveCheckpoints
 from jdt.train.layout import batch_last
-from jdt.train.objectives import OWN, Objective, Supervised, described, of_network
+from jdt.train.objectives import OWN, SUPERVISED, Objective, described, of_network
 from jdt.train.plan import Plan
 from jdt.train.pool import Pool, Stretch
 from jdt.train.recipe import Recipe
@@ -86,7 +86,7 @@ class Ensemble:
     num_devices: int = 1
     trainable: Literal["all", "head"] = "all"
     statistics: Statistics = "adapt"
-    objective: Objective = Supervised()
+    objective: Objective = SUPERVISED
 
     @property
     def batch_size(self) -> int:
@@ -422,7 +422,7 @@ def _settings(
         "jax": jax.__version__,
         **({} if ensemble.trainable == "all" else {"trainable": ensemble.trainable}),
         **({} if ensemble.statistics == "adapt" else {"statistics": ensemble.statistics}),
-        **({} if ensemble.objective == Supervised() else {"objective": described(ensemble.objective)}),
+        **({} if ensemble.objective == SUPERVISED else {"objective": described(ensemble.objective)}),
     }
 
 

@@ -85,6 +85,7 @@ class Supervised:
           inputs: What `inputs` returned.
           recipe: For the settings of the loss.
         """
+        del own
         images, labels = inputs
         output, changed = forward(images)
         return cross_entropy(output.logits, labels, recipe.label_smoothing, recipe.class_weights), changed
@@ -97,6 +98,9 @@ class Supervised:
 
 Objective = Supervised
 """Any of the objectives."""
+
+SUPERVISED = Supervised()
+"""What models are trained for where nothing else is asked for."""
 
 
 def described(objective: Objective) -> dict[str, Any]:
@@ -113,4 +117,3 @@ def of_network(variables: Variables) -> Variables:
     if OWN not in variables.params:
         return variables
     return variables._replace(params={name: part for name, part in variables.params.items() if name != OWN})
-

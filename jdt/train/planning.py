@@ -28,7 +28,7 @@ from jdt.sharding import MODELS, SHARED, models_mesh, place
 from jdt.train import engine
 from jdt.train.engine import Ensemble, TrainState
 from jdt.train.layout import uncovered
-from jdt.train.objectives import Supervised, described
+from jdt.train.objectives import SUPERVISED, described
 from jdt.train.plan import CANDIDATES, PLANS, Plan
 from jdt.train.source import SourceData
 
@@ -333,7 +333,7 @@ def _key(ensemble: Ensemble, plans: Sequence[Plan], num_examples: int, limit: in
             "recipe": config.to_plain(ensemble.recipe),
             "shapes": [*ensemble.image_shape, ensemble.batch_size, num_examples],
             "precision": ensemble.precision,
-            **({} if ensemble.objective == Supervised() else {"objective": described(ensemble.objective)}),
+            **({} if ensemble.objective == SUPERVISED else {"objective": described(ensemble.objective)}),
             "plans": [config.to_plain(plan) for plan in plans],
         }
     )

@@ -14,11 +14,11 @@ from jdt.data import Dataset, as_shown
 from jdt.keys import key_for
 from jdt.models import Variables
 from jdt.train import (
+    SUPERVISED,
     Ensemble,
     Pool,
     Recipe,
     Statistics,
-    Supervised,
     apply_in_batches,
     initial_variables,
     source_data,
@@ -141,5 +141,5 @@ def tuned_ensemble(ensemble: Ensemble, training: Dataset, settings: FullNetwork 
         smallest_subset=len(training),
         trainable="head" if isinstance(settings, FixedFeature) else "all",
         statistics=settings.bn,
-        objective=Supervised(),
+        objective=SUPERVISED,
     )
