@@ -16,7 +16,7 @@ from jdt.devices import BYTES_A_GIB, host_memory, memory_limit
 from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.plant import Planted
-from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
+from jdt.train import SUPERVISED, Ensemble, Objective, Plan, Pool, Precision, Recipe
 from jdt.transfer import Draw, FixedFeature, FullNetwork, Tuning, ViewBanks, drawn_rows, tuned_ensemble
 from jdt.transfer.subsets import require_shots
 from jdt.types import Int, Int32
@@ -113,6 +113,7 @@ class TargetData:
             labels=np.concatenate([part.labels for part in parts]),
             fingerprint=config.fingerprint([part.fingerprint for part in parts]),
             version_of=None,
+            tokens=None,
         )
 
     def seen_by(self, recipe: Recipe) -> Dataset:
@@ -268,6 +269,7 @@ class Task:
       tuners: Named modes with their settings: heads, and small networks under them, that are tuned on frozen features,
         and any further way of fixed features or whole networks, such as `LP@0.1` and `LP@10`. Of tuned heads the
         store keeps singular values of the features that they read, for targets that ask for them.
+      objective: What the source models are trained for.
     """
 
     source: Dataset
@@ -291,6 +293,7 @@ class Task:
     start: Variables | None = None
     planted: tuple[Planted, ...] = ()
     tuners: Mapping[str, ModeSettings] = dataclasses.field(default_factory=dict)
+    objective: Objective = SUPERVISED
 
     def __post_init__(self) -> None:
         for mode in self.modes:
@@ -328,7 +331,7 @@ class Task:
             target.require_no_overlap(self.allow_overlap)
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         _check_cuts(self.recipe, self.source, self.network)
-        self.recipe.require_weights_for(self.source.name, len(self.source.class_names))
+        self.objective.check(self.recipe, self.source)
         for target, mode in itertools.product(self.targets, self.modes):
             tuned = self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
             if tuned is not None:
@@ -361,6 +364,7 @@ class Task:
             smallest_subset=self.design.smallest_subset(sizes),
             precision=self.precision,
             num_devices=self.num_devices,
+            objective=self.objective,
         )
 
     def settings(self, target: TargetData, mode: str) -> ModeSettings:

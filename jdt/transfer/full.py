@@ -14,6 +14,7 @@ from jdt.data import Dataset, as_shown
 from jdt.keys import key_for
 from jdt.models import Variables
 from jdt.train import (
+    SUPERVISED,
     Ensemble,
     Pool,
     Recipe,
@@ -123,7 +124,7 @@ def transfer_full(
         head = probe_params(tuned, variables, features_of.of(shown), shown, settings.probe, rows)
     else:
         head = initial_variables(tuned, own_seed, randomness_ids).params["head"]
-    params: Mapping = {**variables.params, "head": head}
+    params: Mapping = {**ensemble.of_network(variables).params, "head": head}
     data = Pool(training, len(training)) if tuned.recipe.is_cut else source_data(training)
     members = np.ones((len(randomness_ids), len(training)), bool)
     if rows is not None:
@@ -165,6 +166,7 @@ def tuned_ensemble(
 ) -> Ensemble:
     """What the models of a block share while they are trained on a target.
 
+    Training on a target is supervised whatever the source models were trained for, and has no parameters of theirs.
     A target that is smaller than a batch makes the batch as small: see `Ensemble.batch_size`.
 
     Args:
@@ -186,4 +188,5 @@ def tuned_ensemble(
         smallest_subset=count,
         trainable="head" if isinstance(settings, FixedFeature) else "all",
         statistics=settings.bn,
+        objective=SUPERVISED,
     )
