@@ -358,7 +358,9 @@ def _require_sound(config: Config) -> None:
             raise jdt.UserError(f"--{what} are {' '.join(given) or 'none'}: name one or more, each once.")
     jdt.checks.require_at_least("seeds", config.seeds, 1)
     if config.room is not None and config.room < config.seeds:
-        raise jdt.UserError(f"--room is {config.room}, but {config.seeds} seeds are asked for: pass {config.seeds} or more.")
+        raise jdt.UserError(
+            f"--room is {config.room}, but {config.seeds} seeds are asked for: pass {config.seeds} or more."
+        )
     jdt.checks.require_at_least("draws", config.draws, 1)
     jdt.checks.require_fraction("validation", config.validation)
     if config.nonce is not None and not 0 <= config.nonce < 2**31:
@@ -637,7 +639,7 @@ def require_growth(config: Config, study: Study, block: Block) -> None:
     room, asked = saved.config.get("room"), study.sources.rows.shape[1]
     if isinstance(room, int) and room != asked:
         raise jdt.UserError(
-            f"{block.out} has wrong labels drawn for {room} seeds at once, and not for {asked}: pass --room {room} with "
+            f"{block.out} draws wrong labels for {room} seeds at once, and not for {asked}: pass --room {room} with "
             f"up to {room} --seeds, or another --out with as many --room as --seeds may become."
         )
 
