@@ -23,10 +23,10 @@ import jdt
 from experiments import pretraining_report
 from experiments.influence_run import open_writer, train_run
 from experiments.influence_setup import planned_on
-from experiments.pretraining_measures import measure
-from experiments.pretraining_setup import METHODS, Block, Config, Study, identity, load_study
+from experiments.pretraining_measures import Measured, measure
+from experiments.pretraining_setup import METHODS, Block, Config, Study, identity, load_study, require_growth
 
-OWN = (*METHODS, pretraining_report.FILE, "summary.json", "report.html")
+OWN = (*METHODS, pretraining_report.FILE, pretraining_report.CHOICE, "summary.json", "report.html")
 """All that a study writes into its run beside the models of its first method."""
 DEMO = Config(
     out=pathlib.Path("runs/pretraining"),
@@ -68,7 +68,11 @@ PRESETS = {
 }
 
 
-def main(config: Config) -> None:
+Publish = Callable[[Config, Study, Measured, Callable[..., None]], jdt.store.Place]
+"""Says what was found, writes it beside the models, and returns the place of the page."""
+
+
+def main(config: Config, publish: Publish = pretraining_report.publish) -> None:
     """Train what is missing of every method, measure, judge, and write table and report."""
     start, say = time.perf_counter(), jdt.cli.console.print
     hosts = jdt.hosts.join(config.shard, config.distributed)
@@ -83,7 +87,7 @@ def main(config: Config) -> None:
     if hosts.count > 1 and not trained.claim_report():  # Whoever is last has all that there is to report.
         say("another process makes the report; if it was killed, run the same command without --shard.", markup=False)
         return
-    page = pretraining_report.publish(config, study, measure(study), say)
+    page = publish(config, study, measure(study), say)
     trained.reported()
     say(f"report: {page}", markup=False, soft_wrap=True)
     say(f'predictions: jdt.open_run("{config.out}").outputs(TARGET, MODE, "prediction")', markup=False, soft_wrap=True)
@@ -121,6 +125,8 @@ def train_block(
         run = jdt.store.run_path(config.out)
         if jdt.store.is_local(run):
             jdt.store.refuse_links(run, block.method)
+    if not config.overwrite:
+        require_growth(config, study, block)
     task, choice = planned_on(own, block.task)
     described = identity(config, study, block)
     if is_first:

@@ -14,7 +14,8 @@ from experiments.pretraining_setup import Config, Study, clean_of, count_of
 from experiments.pretraining_worth import Worth, equivalences
 from experiments.verdicts import Verdict
 
-FILE = "pretraining.json"
+FILE, CHOICE = "pretraining.json", "choice.json"
+"""What a study found, and which source experiments.choose_source says to take."""
 
 
 def publish(config: Config, study: Study, measured: Measured, say: Callable[..., None]) -> jdt.store.Place:

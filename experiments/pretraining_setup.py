@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 import jdt
-from experiments import influence_setup, pretraining_sources
+from experiments import influence_setup, pretraining_source_specs, pretraining_sources
 from experiments.influence_setup import make_task
 
 Method = Literal["supervised", "simclr", "clip", "simclr-shuffled"]
@@ -55,7 +55,11 @@ class Config(influence_setup.Config):
     """Sources of a method, METHOD:NAME,NAME each, e.g. simclr:near,far; by default those of equal size, of the first
     method all, of simclr-shuffled the near one."""
     seeds: int = 5
-    """Models of every source; models of one seed share initial values, order of batches and few-shot draws."""
+    """Models of every source; models of one seed share initial values, order of batches and few-shot draws. With more
+    of them than before the run grows, and trains the new ones alone."""
+    room: int | None = None
+    """Seeds that label noise is drawn for at once, up to which a run of noisy sources can grow; by default --seeds.
+    Without noise: any number of them."""
     nonce: int | None = None
     """Draw noise, mixtures and few-shot examples from this number, e.g. of a commit, in place of --seed."""
     shots: tuple[int, ...] = (1, 5, 10, 20)
@@ -147,12 +151,14 @@ class Block:
       method: supervised, simclr or clip.
       arms: Sources, `scratch` and the twin among them, in the order of the models of a seed.
       task: What is trained and transferred.
+      subsets: Fingerprint of who learns what, whatever the number of seeds.
       out: Where the run is: the study's own folder for the first method, a folder in it for others.
     """
 
     method: Method
     arms: tuple[str, ...]
     task: jdt.pipeline.Task
+    subsets: str
     out: jdt.cli.RunPath
 
 
@@ -224,14 +230,10 @@ def load_study(config: Config) -> Study:
         # The twin is the last arm, and has other randomness; models that saw nothing are the same for all methods.
         own = [name for name in sources.names if name in _learnt(config, method, sources, compared)]
         extra = (SCRATCH, *([twin[0]] if twin else [])) if method == config.methods[0] else ()
-        rows, names, ids = [], [], []
-        for seed in range(config.seeds):
-            for arm in (*own, *extra):
-                of = twin[1] if twin and arm == twin[0] else arm
-                rows.append(np.zeros(len(sources.pool), bool) if arm == SCRATCH else row_of(sources, of, seed))
-                names.append(f"{arm}, seed {seed}")
-                ids.append(seed + TWIN_ID if twin and arm == twin[0] else seed)
-        units, masks = jdt.masks.atoms(np.stack(rows), names)
+        arms = (*own, *extra)
+        units, by_seed = _subsets(sources, arms, twin)
+        masks = np.concatenate([by_seed[:, min(seed, by_seed.shape[1] - 1)] for seed in range(config.seeds)])
+        ids = [seed + TWIN_ID * (twin is not None and arm == twin[0]) for seed in range(config.seeds) for arm in arms]
         listed = jdt.masks.Listed(masks, np.array(ids), config.seed, allow_untrained=True)
         is_clip = method == "clip"
         modes = {one.mode: _settings(config, one) for one in settings if is_clip or one.rule != "zero-shot"}
@@ -260,8 +262,33 @@ def load_study(config: Config) -> Study:
             pool_size=jdt.pipeline.pool_size(sources.pool, config.memory_budget, recipe_of(config, method)),
         )
         run = jdt.store.run_path(config.out)
-        blocks.append(Block(method, (*own, *extra), task, config.out if method == config.methods[0] else run / method))
+        out = config.out if method == config.methods[0] else run / method
+        blocks.append(Block(method, arms, task, jdt.config.fingerprint(np.packbits(by_seed).tolist()), out))
     return Study(base, sources, tuple(blocks), tuple(variants), settings, compared, twin)
+
+
+def _subsets(
+    sources: pretraining_sources.Sources, arms: Sequence[str], twin: tuple[str, str] | None
+) -> tuple[jdt.masks.Units, np.ndarray]:
+    """Units of a method, and what each arm learns in each seed that noise was drawn for: bool `[arms, seeds, units]`.
+
+    Neither depends on how many models there are, so that a run can grow by seeds.
+    """
+    seeds = sources.rows.shape[1]
+    rows, names = [], []
+    for arm in arms:
+        of = twin[1] if twin and arm == twin[0] else arm
+        for seed in range(seeds):
+            rows.append(np.zeros(len(sources.pool), bool) if arm == SCRATCH else row_of(sources, of, seed))
+            names.append(f"{arm}, seed {seed}" if seeds > 1 else arm)
+    units, masks = jdt.masks.atoms(np.stack(rows), names)
+    return units, masks.reshape(len(arms), seeds, -1)
+
+
+def room_of(config: Config, specs: Sequence[pretraining_source_specs.SourceSpec]) -> int:
+    """Seeds that sources are made for: those that noise is drawn for, and one where seeds have equal sources."""
+    is_noisy = any(change.kind == "noise" for spec in specs for change in spec.changes)
+    return (config.room or config.seeds) if is_noisy else 1
 
 
 def recipe_of(config: Config, method: Method) -> jdt.train.Recipe:
@@ -330,6 +357,10 @@ def _require_sound(config: Config) -> None:
         if not given or len(set(given)) < len(given):
             raise jdt.UserError(f"--{what} are {' '.join(given) or 'none'}: name one or more, each once.")
     jdt.checks.require_at_least("seeds", config.seeds, 1)
+    if config.room is not None and config.room < config.seeds:
+        raise jdt.UserError(
+            f"--room is {config.room}, but {config.seeds} seeds are asked for: pass {config.seeds} or more."
+        )
     jdt.checks.require_at_least("draws", config.draws, 1)
     jdt.checks.require_fraction("validation", config.validation)
     if config.nonce is not None and not 0 <= config.nonce < 2**31:
@@ -476,8 +507,9 @@ def _sources(config: Config, base: jdt.pipeline.Task) -> pretraining_sources.Sou
                 image_channels=config.image_channels, progress=progress,
             )  # fmt: skip
 
+    specs = pretraining_sources.parse_sources(config.sources)
     return pretraining_sources.make_sources(
-        pretraining_sources.parse_sources(config.sources), base.source, seeds=range(config.seeds),
+        specs, base.source, seeds=range(room_of(config, specs)),
         nonce=draw_seed(config), source_size=config.source_size, groups=config.source_sets, load=load,
     )  # fmt: skip
 
@@ -496,7 +528,8 @@ def _tested(test: jdt.data.Dataset | None, pool: jdt.data.Dataset) -> jdt.data.D
 
 def row_of(sources: pretraining_sources.Sources, name: str, seed: int) -> np.ndarray:
     """Images of a source for the models of a seed, bool `[pool]`."""
-    return sources.rows[sources.names.index(name), seed]
+    rows = sources.rows[sources.names.index(name)]
+    return rows[min(seed, len(rows) - 1)]  # One row where seeds do not differ.
 
 
 def count_of(sources: pretraining_sources.Sources, name: str) -> int:
@@ -588,6 +621,29 @@ def near_of(config: Config, compared: Sequence[str]) -> str:
     return config.near or compared[0]
 
 
+def require_growth(config: Config, study: Study, block: Block) -> None:
+    """Refuse fewer seeds than the run of a method has, and more than its noise was drawn for, naming the way out.
+
+    Raises:
+      UserError: If the run that is there has other seeds, so that it cannot go on.
+    """
+    saved = jdt.store.saved_run(block.out)
+    if saved is None or saved.config.get("arms") != list(block.arms):
+        return  # What else differs is for the store to say.
+    seeds = saved.num_models // len(block.arms)
+    if seeds > config.seeds:
+        raise jdt.UserError(
+            f"{block.out} holds {seeds} seeds of every source, and --seeds is {config.seeds}, but a run only grows: "
+            f"pass --seeds {seeds} or more, or another --out."
+        )
+    room, asked = saved.config.get("room"), study.sources.rows.shape[1]
+    if isinstance(room, int) and room != asked:
+        raise jdt.UserError(
+            f"{block.out} draws wrong labels for {room} seeds at once, and not for {asked}: pass --room {room} with "
+            f"up to {room} --seeds, or another --out with as many --room as --seeds may become."
+        )
+
+
 def identity(config: Config, study: Study, block: Block) -> dict:
     """What decides the stored numbers of one method."""
     own = influence_setup.identity(_plain(config), study.base)
@@ -605,7 +661,8 @@ def identity(config: Config, study: Study, block: Block) -> dict:
         "design": {"kind": "listed", "seed": config.seed},
         "arms": list(block.arms),
         "twin": list(study.twin or ()),
-        "seeds": config.seeds,
+        # Nothing here says how many seeds there are: with more of them the same run has more models.
+        "room": study.sources.rows.shape[1],
         "sources": list(config.sources),
         "variants": [jdt.config.to_plain(variant) for variant in study.variants],
         "pool_size": task.pool_size,
@@ -613,6 +670,6 @@ def identity(config: Config, study: Study, block: Block) -> dict:
             task.source.name: task.source.fingerprint,
             **{data.name: data.fingerprint for data in targets},
             "units": jdt.config.fingerprint([list(task.units.names), task.units.of_example.tolist()]),
-            "subsets": jdt.config.fingerprint(np.packbits(task.design.masks).tolist()),
+            "subsets": block.subsets,
         },
     }
