@@ -134,6 +134,23 @@ def test_useful_share_of_another_source_has_no_image_twice():
     np.testing.assert_array_equal(class_counts(sources, "lost"), [6, 6])  # Random pixels carry labels of cats.
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_copies_add_nothing_to_the_useful_images(share):
+    sources = made(
+        pets(), "near=all", f"part=near|size:{share}", f"mix=near|useful:{share}:copies", "half=mix|size:0.5",
+        source_size=24,
+    )  # fmt: skip
+    for name, size in (("mix", 24), ("half", 12)):
+        rows = held(sources, name)
+        assert len(rows) == len(set(sources.pool.version_of[rows].tolist())) == size  # In places of their own.
+        pixels, labels = np.asarray(sources.pool.images)[rows, 0, 0, 0], np.asarray(sources.pool.labels)[rows]
+        distinct, counts = np.unique(pixels, return_counts=True)
+        np.testing.assert_array_equal(counts, round(1 / share))
+        assert set(distinct.tolist()) <= set(np.asarray(sources.pool.images)[held(sources, "part"), 0, 0, 0].tolist())
+        assert all(len(set(labels[pixels == image].tolist())) == 1 for image in distinct)
+    assert sources.useful[2:] == (24 * share, 12 * share)
+
+
 def test_several_datasets_share_one_list_of_classes(tmp_path):
     file = tmp_path / "groups.json"
     file.write_text(json.dumps({"cats, all": ["cat, tame", "cat, wild"], "dogs": ["dog", "wolf"], "cars": ["car"]}))
@@ -191,6 +208,7 @@ def test_identity_is_plain_and_tells_studies_apart():
         ((), {}, "no source is named"),
         (("near",), {}, "write NAME=BASE"),
         (("scratch=all",), {}, "name it otherwise"),
+        (("copies=all",), {}, "name it otherwise"),
         (("a b=all",), {}, "letters, digits"),
         (("a=all", "a=all"), {}, "two sources are called 'a'"),
         (("a=b", "b=a|grey"), {}, "a -> b -> a"),
