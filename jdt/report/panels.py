@@ -108,7 +108,12 @@ def panel_grid(count: int, most_across: int = 3) -> tuple[Drawing, list[Axes], b
     """A figure with so many panels, and whether they are wide; unused places stay empty."""
     across = 1 if count == 1 else 2 if count in (2, 4) else most_across
     down = -(-count // across)
-    size = {1: (6.4, 3.7), 2: (7.4, 0.75 + 2.75 * down), 3: (7.6, 0.75 + 2.25 * down)}[across]
+    # One panel of a figure that is made for two across is narrower: its letters are larger on a phone.
+    size = {
+        1: (6.4, 3.7) if most_across > 2 else (5.2, 3.4),
+        2: (7.4, 0.75 + 2.75 * down),
+        3: (7.6, 0.75 + 2.25 * down),
+    }[across]
     figure = Drawing(figsize=size, layout="constrained")
     grid = figure.subplots(down, across, squeeze=False).ravel().tolist()
     for axes in grid[count:]:

@@ -44,8 +44,8 @@ from jdt.report.words import NOT_MEASURED, clean
 from jdt.store.files import Place
 
 ORDER = 240
-MOST_TILES = 6
-"""Key figures at the head of the section."""
+MOST_TILES, MOST_SENTENCES = 6, 4
+"""Key figures at the head of the section; spreads that are told in sentences, too."""
 
 
 def add_pretraining(
@@ -105,7 +105,8 @@ def _blocks(found: Pretraining, name: str, plates: Mapping[str, list[Block]]) ->
     parts += plates.get(HEAT, [])
     parts += plates.get(SPREAD, [])
     if found.spreads:
-        parts += [Text(words) for words in map(spread_sentence, found.spreads) if words]
+        if len(found.spreads) <= MOST_SENTENCES:
+            parts += [Text(words) for words in map(spread_sentence, found.spreads) if words]
         parts.append(spread_table(found.spreads, found.shots, link("spread")))
     if found.stability:
         parts.append(stability_table(found.stability, link("stability")))

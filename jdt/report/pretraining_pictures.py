@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from jdt.report.content import Figure
+from jdt.report.dots import DotPanel, draw_dots
 from jdt.report.figures import Picture, picture
 from jdt.report.panels import graded_looks, panel_chunks
 from jdt.report.parts import ends
@@ -20,26 +21,25 @@ from jdt.report.pretraining_content import (
     PretrainingSize,
     Shots,
 )
+from jdt.report.pretraining_heat import draw_heat
 from jdt.report.pretraining_plots import (
     MOST_LINES,
     MOST_PANELS,
-    DotPanel,
     ShotPanel,
     SpreadPanel,
-    draw_dots,
-    draw_heat,
     draw_shots,
-    draw_sizes,
     draw_spreads,
     draw_strips,
     series_looks,
     source_looks,
 )
+from jdt.report.pretraining_size_plots import draw_sizes
 from jdt.report.pretraining_words import (
+    has_interval,
     interval_sentence,
     left_words,
     method_words,
-    runs_words,
+    runs_sentence,
     setting_words,
     shots_words,
     size_sentence,
@@ -149,7 +149,7 @@ def _shot_words(
     shown = {name for panel in panels for name in panel.lines}
     caption = (
         f"Accuracy on test images against training images of each class, pre-trained by {method_words(method)}, a line "
-        f"a source; a number is of {runs_words(every)}. {interval_sentence(every, 'Bands')}"
+        f"a source. {runs_sentence(every)}{interval_sentence(every, 'Bands')}"
     )
     if ALL in shots:
         caption += " “full”: all training images, beyond the dotted line."
@@ -263,8 +263,10 @@ def _sizes(sizes: Sequence[PretrainingSize], part: str, title: str) -> Iterator[
             "Accuracy with more and more images of a source (nested, on a logarithmic axis), and lines across at what "
             f"others reach. {interval_sentence(every, 'Bands')} Arrows go down where the curve, monotone between "
             "points, reaches a line, to how many of its images are as good; an arrow out to the right: not even the "
-            "largest size is enough, and nothing is extrapolated. Bars under numbers: their 95 % intervals."
+            "largest size is enough, and nothing is extrapolated."
         )
+        if any(by.needed and has_interval(by.needed) for one in some for by in one.references):
+            caption += " Bars under numbers: their 95 % intervals."
         notes = dict.fromkeys(clean(one.note).rstrip(".") for one in some if one.note)
         caption += "".join(f" {capital(note)}." for note in notes)
         yield Drawn(part, f"{title}{more}", picture("sizes", drawing, alt, caption), part)

@@ -12,6 +12,7 @@ from jdt.report.pretraining_content import (
     PretrainingGap,
     PretrainingOptimism,
     PretrainingRanking,
+    PretrainingReference,
     PretrainingSize,
     PretrainingSource,
     PretrainingSpread,
@@ -20,12 +21,14 @@ from jdt.report.pretraining_content import (
     Shots,
 )
 from jdt.report.pretraining_words import (
+    fade_clause,
+    has_interval,
     images_words,
     interval_sentence,
     needed_interval,
     needed_words,
     ratio_words,
-    runs_words,
+    runs_sentence,
     setting_words,
     shots_words,
     transfer_note,
@@ -34,7 +37,6 @@ from jdt.report.words import ABSENT, MINUS, NBSP, NOT_MEASURED, capital, clean, 
 
 OPEN_ROWS, SHORT_ROWS = 24, 8
 """Rows of a table that are shown without a click; of one that stands below a figure of the same."""
-_POINTS = "Differences are in percentage points (pp), coloured where their interval leaves 0 out."
 
 
 def source_table(sources: Sequence[PretrainingSource], link: str) -> Table:
@@ -65,7 +67,8 @@ def ranking_block(ranking: PretrainingRanking, link: str) -> Table:
     )  # fmt: skip
     figures = [one.accuracy for one in ranking.candidates]
     note = (
-        f"“Best of all” is the probability of being that, by bootstrap. {interval_sentence(figures)} {_POINTS}"
+        f"“Best of all” is the probability of being that, by bootstrap. {interval_sentence(figures)} "
+        f"{_points_note(one.behind for one in ranking.candidates)}"
         f"{f' {capital(clean(ranking.text))}' if ranking.text else ''}"
     )
     title = f"Which source to take: {clean(ranking.target)}, {shots_words(ranking.shots)}"
@@ -73,33 +76,34 @@ def ranking_block(ranking: PretrainingRanking, link: str) -> Table:
 
 
 def accuracy_tables(found: Pretraining, link: str) -> list[Table]:
-    """Accuracy by source and shots, a group a method and transfer, a table a target."""
-    made = []
+    """Accuracy by source and shots, a group a method and transfer: the first target's open, then all others'."""
     targets = list(dict.fromkeys(one.target for one in found.accuracies))
+    made = [_accuracy_table(found, some, link) for some in (targets[:1], targets[1:]) if some]
+    # The page is long without the others.
+    return [_folded(table, clean(table.label), most=SHORT_ROWS if i else OPEN_ROWS) for i, table in enumerate(made)]
+
+
+def _accuracy_table(found: Pretraining, targets: Sequence[str], link: str) -> Table:
+    these = [one for one in found.accuracies if one.target in targets]
+    shots = [k for k in found.shots if any(k in one.accuracy for one in these)]
+    groups = []
     for target in targets:
-        these = [one for one in found.accuracies if one.target == target]
-        shots = [k for k in found.shots if any(k in one.accuracy for one in these)]
-        groups = []
-        for key in dict.fromkeys((one.method, one.transfer) for one in these):
-            ours = [one for one in these if (one.method, one.transfer) == key]
+        for key in dict.fromkeys((one.method, one.transfer) for one in these if one.target == target):
+            ours = [one for one in these if (one.target, one.method, one.transfer) == (target, *key)]
             tops = {k: _top(one.accuracy.get(k) for one in ours) for k in shots} if len(ours) > 1 else {}
             rows = tuple(
                 (Cell(clean(one.source)), *(share_cell(one.accuracy.get(k), tops.get(k, math.nan)) for k in shots))
                 for one in ours
             )
-            groups.append(Rows(rows, setting_words(*key)))
-        every = [figure for one in these for figure in one.accuracy.values()]
-        note = (
-            f"Bold: the best source of its group. A number is of {runs_words(every)}. {interval_sentence(every)} "
-            f"{capital(transfer_note(one.transfer for one in these))}"
-        )
-        columns = (Column("source"), *(Column(shots_words(k), True) for k in shots))
-        title = f"Accuracy on {clean(target)}"
-        # The first target's is open: the page is long.
-        most = SHORT_ROWS if made else OPEN_ROWS
-        table = Table(title, columns, tuple(groups), title, note.strip(), (link,))
-        made.append(_folded(table, f"accuracies on {clean(target)}", most=most))
-    return made
+            groups.append(Rows(rows, f"{clean(target)}: " * (len(targets) > 1) + setting_words(*key)))
+    every = [figure for one in these for figure in one.accuracy.values()]
+    note = (
+        f"Bold: the best source of its group. {runs_sentence(every)}{interval_sentence(every)} "
+        f"{capital(transfer_note(one.transfer for one in these))}"
+    )
+    columns = (Column("source"), *(Column(shots_words(k), True) for k in shots))
+    title = f"Accuracy on {clean(targets[0])}" if len(targets) == 1 else f"Accuracy on {len(targets)} other targets"
+    return Table(title, columns, tuple(groups), title, note.strip(), (link,))
 
 
 def spread_table(spreads: Sequence[PretrainingSpread], shots: Sequence[Shots], link: str) -> Table:
@@ -118,12 +122,13 @@ def spread_table(spreads: Sequence[PretrainingSpread], shots: Sequence[Shots], l
         for name, names in (("best source", one.best), ("worst source", one.worst)):
             if names:
                 rows.append((Cell(name), *(Cell(shorten(names[k], 14) if k in names else ABSENT) for k in measured)))
-        groups.append(Rows(tuple(rows), f"{clean(one.target)}: {setting_words(one.method, one.transfer)}"))
+        title = f"{clean(one.target)}: {setting_words(one.method, one.transfer)}{fade_clause(one)}"
+        groups.append(Rows(tuple(rows), title))
     columns = (Column("spread"), *(Column(shots_words(k), True) for k in measured))
     note = (
         f"Differences are in percentage points (pp). {interval_sentence(f for o in spreads for f in o.spread.values())}"
     )
-    return _folded(Table("Spread between sources", columns, tuple(groups), "", note, (link,)), "spreads")
+    return _folded(Table("Spread between sources", columns, tuple(groups), "", note, (link,)), "All spreads")
 
 
 def _spread_cell(one: PretrainingSpread, shots: Shots) -> Cell:
@@ -187,10 +192,10 @@ def size_curve_table(sizes: Sequence[PretrainingSize], link: str, label: str) ->
         setting = f"{shots_words(one.shots)}, {setting_words(one.method, one.transfer)}"
         groups.append(Rows(rows, f"{clean(one.source)} on {clean(one.target)}: {setting}"))
     columns = (Column("images"), Column("accuracy", True), Column("difference", key=False))
-    return _folded(Table(label, columns, tuple(groups), "", "", (link,)), "accuracies by size")
+    return _folded(Table(label, columns, tuple(groups), "", "", (link,)), "All accuracies by size")
 
 
-def _needed(one: PretrainingSize, by) -> Cell:
+def _needed(one: PretrainingSize, by: PretrainingReference) -> Cell:
     if by.needed is None:
         return Cell(ABSENT)
     return Cell(needed_words(by, one.sizes), needed_interval(by, one.sizes), by.needed.value, strong=True)
@@ -221,8 +226,9 @@ def gap_table(gaps: Sequence[PretrainingGap], link: str) -> Table:
         Column("source"), Column("interval", key=False), Column("gap", True),
         *(Column(f"95{NBSP}% {title}", True, key=False) for title in kinds),
     )  # fmt: skip
-    note = f"The same source, target and transfer. {_POINTS} {interval_sentence(one.gap for one in gaps)}"
-    return _folded(Table("Gaps between methods", columns, groups, "", note, (link,)), "gaps")
+    every = [one.gap for one in gaps]
+    note = f"The same source, target and transfer. {_points_note(every)} {interval_sentence(every)}"
+    return _folded(Table("Gaps between methods", columns, groups, "", note, (link,)), "All gaps")
 
 
 def gain_table(gains: Sequence[PretrainingGain], link: str) -> Table:
@@ -249,8 +255,8 @@ def gain_table(gains: Sequence[PretrainingGain], link: str) -> Table:
         Column("source"), Column("interval", key=False), Column("gain over scratch", True),
         *((Column("errors that are gone", True),) if has_errors else ()),
     )  # fmt: skip
-    note = f"{_POINTS} {interval_sentence(one.gain for one in gains)}"
-    return _folded(Table("Gain over training from scratch", columns, groups, "", note, (link,)), "gains")
+    note = f"{_points_note(one.gain for one in gains)} {interval_sentence(one.gain for one in gains)}"
+    return _folded(Table("Gain over training from scratch", columns, groups, "", note, (link,)), "All gains")
 
 
 def stability_table(stability: Sequence[PretrainingStability], link: str) -> Table:
@@ -274,7 +280,7 @@ def stability_table(stability: Sequence[PretrainingStability], link: str) -> Tab
         f"other. {interval_sentence(one.correlation for one in stability)}"
     )
     label = "Are sources ranked alike?"
-    return _folded(Table(label, columns, (Rows(rows),), label, note, (link,)), "correlations")
+    return _folded(Table(label, columns, (Rows(rows),), label, note, (link,)), "All correlations")
 
 
 def optimism_table(optimism: Sequence[PretrainingOptimism], link: str) -> Table:
@@ -307,7 +313,7 @@ def optimism_table(optimism: Sequence[PretrainingOptimism], link: str) -> Table:
         "on the test images has, in percentage points (pp). More settings flatter more."
     )
     table = Table("Optimism of choosing by test images", columns, groups, "", note, (link,))
-    return _folded(table, "cells with their chosen settings")
+    return _folded(table, "All cells with their chosen settings")
 
 
 def zero_shot_table(zero_shot: Sequence[PretrainingZeroShot], link: str) -> Table:
@@ -337,6 +343,13 @@ def share_cell(figure: Figure | None, top: float = math.nan) -> Cell:
         return _missing(figure)
     value, low, high = ends(figure)
     return Cell(percent(value), between(low, high), value, strong=value == top)
+
+
+def _points_note(figures: Iterable[Figure | None]) -> str:
+    """What differences are in, and what their colours say where they have any."""
+    coloured = any(figure and has_interval(figure) for figure in figures)
+    more = ", coloured where their interval leaves 0 out" if coloured else ""
+    return f"Differences are in percentage points (pp){more}."
 
 
 def _missing(figure: Figure | None) -> Cell:
@@ -380,4 +393,4 @@ def _folded(table: Table, what: str, *, most: int = SHORT_ROWS) -> Table:
     rows = sum(len(group.rows) for group in table.groups)
     if rows <= most:
         return table
-    return Table(table.label, table.columns, table.groups, table.title, table.note, table.links, f"All {what}")
+    return Table(table.label, table.columns, table.groups, table.title, table.note, table.links, what)

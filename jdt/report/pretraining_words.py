@@ -14,7 +14,7 @@ from jdt.report.pretraining_content import (
     Shots,
 )
 from jdt.report.requirements import bar_summary
-from jdt.report.words import NBSP, NOT_MEASURED, capital, clean, decimal, figure_number, percent
+from jdt.report.words import NBSP, NOT_MEASURED, clean, decimal, figure_number, percent
 
 MOST_SENTENCES = 2
 """Of each kind, at the head of the page."""
@@ -26,7 +26,7 @@ _TRANSFERS = {
     "prototype": "class means",
     "zero-shot": "no training",
 }
-NO_INTERVAL = "No interval: one run."
+_NO_INTERVAL = "No interval: one run."
 _NO_INTERVALS = "No intervals: one run a number."
 
 
@@ -51,11 +51,13 @@ def transfer_note(transfers: Iterable[str]) -> str:
     return f"{'; '.join(known)}." if known else ""
 
 
-def runs_words(figures: Iterable[Figure]) -> str:
-    """How many runs figures rest on, e.g. "3 to 15 runs"."""
+def runs_sentence(figures: Iterable[Figure]) -> str:
+    """How many runs figures rest on, with a space after it; empty where they are single ones."""
     counts = {figure.n for figure in figures if math.isfinite(ends(figure)[0])} or {0}
     low, high = min(counts), max(counts)
-    return f"{low:,} run{'' if low == 1 else 's'}" if low == high else f"{low:,} to {high:,} runs"
+    if high <= 1:
+        return ""
+    return f"A number is of {f'{low:,}' if low == high else f'{low:,} to {high:,}'} runs. "
 
 
 def interval_sentence(figures: Iterable[Figure], drawn: str = "") -> str:
@@ -65,7 +67,8 @@ def interval_sentence(figures: Iterable[Figure], drawn: str = "") -> str:
         return ""
     sure = sum(has_interval(figure) for figure in known)
     if not sure:
-        return NO_INTERVAL if len(known) == 1 else _NO_INTERVALS
+        several = any(figure.n > 1 for figure in known)
+        return "No intervals." if several else _NO_INTERVAL if len(known) == 1 else _NO_INTERVALS
     words = f"{drawn}: 95{NBSP}% intervals" if drawn else f"With 95{NBSP}% intervals"
     return f"{words}{'' if sure == len(known) else ' where there is more than one run'}."
 
@@ -200,12 +203,12 @@ def study_summary(found: Pretraining) -> list[str]:
     spreads = [*filter(None, map(spread_sentence, found.spreads))]
     worth = [*filter(None, (size_sentence(one, by) for one in (*found.sizes, *found.label_worth)
                             for by in one.references))]  # fmt: skip
-    return [*bar_summary(found.bars), *_some(spreads, "of spreads"), *_some(worth, "of sizes")]
+    return [*bar_summary(found.bars), *_some(spreads), *_some(worth)]
 
 
-def _some(sentences: Sequence[str], what: str) -> list[str]:
+def _some(sentences: Sequence[str]) -> list[str]:
     if len(sentences) <= MOST_SENTENCES:
         return [*sentences]
     rest = len(sentences) - MOST_SENTENCES
-    more = f"{rest} more {what} {'is' if rest == 1 else 'are'} below."
-    return [*sentences[: MOST_SENTENCES - 1], f"{sentences[MOST_SENTENCES - 1]} ({capital(more)})"]
+    more = f"{rest} more {'is' if rest == 1 else 'are'} below."
+    return [*sentences[: MOST_SENTENCES - 1], f"{sentences[MOST_SENTENCES - 1]} ({more})"]
