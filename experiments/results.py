@@ -212,7 +212,7 @@ def _pretraining(run: jdt.store.Run) -> Iterator[str]:
             by_seed = [np.mean(draws) for draws in cell["test"][chosen][number]] if chosen >= 0 else []
             key = (cell["target"], cell["method"], cell["rule"], arm)
             rows.setdefault(key, {})[cell["shots"]] = _mean_of_seeds(by_seed, 100, ".1f")
-    yield f"Accuracy in per cent by shots, mean over {found['seeds']} seeds and their draws, with an interval over seeds."
+    yield f"Accuracy in per cent by shots, mean over {found['seeds']} seeds and their draws, and interval over seeds."
     names = ["all" if k is None else f"{k}" for k in shots]
     yield table(
         ("target", "method", "transfer", "source", *names),
