@@ -51,9 +51,9 @@ DEMO = Config(
     recipe=jdt.train.Recipe(epochs=10, batch_size=64, learning_rate=0.1, crop_pad=1),
     clip=jdt.train.CLIP(templates=("the digit {}.",)),
 )  # fmt: skip
-# Sections 3.1 and 3.2 of the specification. Its sources were never published: these are two that TFDS has, at a size and
-# an architecture that all methods share. Sources are decoded, into some 300 GB of memory at 224 pixels: --image-size 64
-# takes a twelfth of that.
+# Sections 3.1 and 3.2 of the specification. Its sources were never published: these are two that TFDS has, under one
+# architecture for all methods. Sources are decoded into memory, 150 kB an image of 224 pixels: --image-size 64 takes a
+# twelfth of that.
 _ADAMW = jdt.train.Recipe(
     algorithm="adamw", learning_rate=1e-3, weight_decay=0.1, decay="cosine", batch_size=1024, epochs=16, flip=True,
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),

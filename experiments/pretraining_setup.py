@@ -241,7 +241,7 @@ def load_study(config: Config) -> Study:
             modes[PERMUTED] = jdt.transfer.ZeroShot(config.clip.templates, permuted=config.seed)
         task = dataclasses.replace(
             base,
-            source=sources.pool,
+            source=_captioned(config, sources) if is_clip else sources.pool,
             source_test=source_test,
             units=units,
             targets=(
@@ -512,6 +512,26 @@ def _sources(config: Config, base: jdt.pipeline.Task) -> pretraining_sources.Sou
         specs, base.source, seeds=range(room_of(config, specs)),
         nonce=draw_seed(config), source_size=config.source_size, groups=config.source_sets, load=load,
     )  # fmt: skip
+
+
+def _captioned(config: Config, sources: pretraining_sources.Sources) -> jdt.data.Dataset:
+    """The pool with captions: of the source's text feature, and where there is none of the names of classes.
+
+    Raises:
+      UserError: If the feature is not there or no text, or a caption is empty.
+    """
+    pool = sources.pool
+    texts = None
+    if config.captions is not None:
+        given = jdt.data.captions(config.source, config.source_split, config.captions, data_dir=config.data_dir)
+        names = [config.clip.templates[0].replace("{}", name) for name in pool.class_names]
+        texts = [
+            given[place] if place >= 0 else names[label]
+            for place, label in zip(sources.places.tolist(), np.asarray(pool.labels).tolist(), strict=True)
+        ]
+    return jdt.data.with_captions(
+        pool, texts, templates=config.clip.templates, max_bytes=config.clip.max_bytes, seed=draw_seed(config)
+    )
 
 
 def _tested(test: jdt.data.Dataset | None, pool: jdt.data.Dataset) -> jdt.data.Dataset:
