@@ -517,7 +517,7 @@ def _copies(found: _Sequence, share: Fraction, limit: int) -> _Sequence:
 def _pooled(
     shelves: _Shelves, parts: Sequence[Sequence[_Sequence]], data: jdt.data.Dataset
 ) -> tuple[jdt.data.Dataset, np.ndarray, np.ndarray]:
-    """Everything that any source and seed holds, once, where it comes from, and who holds what: bool `[sources, seeds, pool]`."""
+    """Everything that any source and seed holds, once; where it comes from; who holds it, `[sources, seeds, pool]`."""
     flat = [part for of_source in parts for part in of_source]
     images, which = np.unique(np.concatenate([part.image for part in flat]), return_inverse=True)
     looks, labels = np.concatenate([part.look for part in flat]), np.concatenate([part.label for part in flat])
