@@ -82,7 +82,7 @@ PAPER = Config(
     clip=jdt.train.CLIP(embedding=1024, text_width=512, text_layers=12, text_heads=8),
     clip_recipe=dataclasses.replace(_ADAMW, betas=(0.9, 0.999), warmup_steps=5000),
     full=jdt.transfer.FullNetwork(
-        dataclasses.replace(_ADAMW, epochs=128, batch_size=128, clip_norm=1.0, warmup_steps=500), bn="frozen"
+        dataclasses.replace(_ADAMW, epochs=128, batch_size=128, clip_norm=1.0, warmup_steps=500)
     ),
 )  # fmt: skip
 PRESETS = {

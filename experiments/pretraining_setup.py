@@ -77,7 +77,7 @@ class Config(influence_setup.Config):
     """Grid of FT and LP-FT: learning rates."""
     full: jdt.transfer.FullNetwork = dataclasses.field(
         default_factory=lambda: jdt.transfer.FullNetwork(
-            jdt.train.Recipe(epochs=30, batch_size=64, warmup_steps=500, decay="cosine", weight_decay=5e-4), bn="frozen"
+            jdt.train.Recipe(epochs=30, batch_size=64, warmup_steps=500, decay="cosine", weight_decay=5e-4)
         )
     )
     """How whole networks are fine-tuned; the learning rate is that of --rates."""
