@@ -394,7 +394,7 @@ def default_of(field: "dataclasses.Field[object]") -> object:
 def _plain(config: Config) -> Config:
     """The flags of the task of the source as it is: a task needs a mode and a number of models to be made at all."""
     return dataclasses.replace(
-        config, shots=(), transfer=("fixed",), num_models=2, baseline_models=0, save_models=False,
+        config, shots=(), transfer=("fixed",), num_models=2, baseline_models=0, save_models=False, block_size=None,
         full=jdt.transfer.FullNetwork(),
     )  # fmt: skip
 
