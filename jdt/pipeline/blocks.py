@@ -25,6 +25,7 @@ from jdt.pipeline.saving import SavedModels, require_savable
 from jdt.pipeline.task import TargetData, Task, Transfers, settings_of
 from jdt.sharding import SHARED, place
 from jdt.train import (
+    OWN,
     Checkpoints,
     Ensemble,
     Pool,
@@ -108,7 +109,7 @@ def train_missing_blocks(
         tell = None if progress is None else _telling(progress, done + len(earlier.models), len(model_ids))
         checkpoints = keep.of_block(block, model_ids)
         trained, record = _train_block(task, source, model_ids, checkpoints, tell)
-        saved = SavedModels(writer.path, block, model_ids, trained.variables) if save_models else None
+        saved = _saved(task, writer, block, model_ids, trained) if save_models else None
         try:
             arrays, more = _outputs_of_block(task, block, model_ids, spectra_of, trained)
         finally:
@@ -130,6 +131,13 @@ def train_missing_blocks(
             checkpoints.discard()
     keep.tidy()
     return marked
+
+
+def _saved(
+    task: Task, writer: store.RunWriter, block: int, model_ids: Int[np.ndarray, " models"], trained: Trained
+) -> SavedModels:
+    """Begin to keep the source models of a block, without what belongs to their objective."""
+    return SavedModels(writer.path, block, model_ids, task.ensemble.of_network(trained.variables))
 
 
 class _Unfinished:
@@ -301,7 +309,8 @@ def _initial(task: Transfers, ensemble: Ensemble, randomness_ids: Int[np.ndarray
     if task.start is None:
         return fresh
     given = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(randomness_ids), *leaf.shape)), task.start)
-    return Variables({**given.params, "head": fresh.params["head"]}, given.state)
+    tops = {name: fresh.params[name] for name in ("head", ensemble.objective.top)}
+    return Variables({**given.params, **tops}, given.state)
 
 
 def _baseline(task: Transfers, ensemble: Ensemble) -> dict[str, dict[str, list[float]]]:
@@ -385,10 +394,15 @@ def _spectra(
 def _source_accuracy(
     task: Task, ensemble: Ensemble, trained: Trained, masks: Bool[np.ndarray, "models units"]
 ) -> Float[np.ndarray, " models"]:
-    """Accuracy on the test images of the classes that each model was trained on (the published protocol); else NaN."""
-    if task.source_test is None:
+    """Accuracy on the test images of the classes that each model was trained on (the published protocol); else NaN.
+
+    NaN, too, where what the models were trained for says nothing of classes.
+    """
+    if task.source_test is None or not task.objective.classifies:
         return np.full(len(masks), np.nan, np.float32)
-    logits = apply_in_batches(ensemble, trained.variables, task.source_test.images).logits
+    output = apply_in_batches(ensemble, trained.variables, task.source_test.images)
+    own = trained.variables.params.get(OWN)
+    logits = task.objective.class_logits(output, own, task.source_test.class_names)
     labels = np.asarray(task.source_test.labels)
     right = np.asarray(logits.argmax(axis=-1)) == labels
     kept = _kept_classes(task, masks)[:, labels]

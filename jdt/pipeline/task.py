@@ -16,7 +16,7 @@ from jdt.devices import BYTES_A_GIB, host_memory, memory_limit
 from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.plant import Planted
-from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
+from jdt.train import SUPERVISED, Ensemble, Objective, Plan, Pool, Precision, Recipe
 from jdt.transfer import FixedFeature, FullNetwork, Tuning, ViewBanks, tuned_ensemble
 from jdt.types import Int
 
@@ -85,6 +85,7 @@ class TargetData:
             labels=np.concatenate([part.labels for part in parts]),
             fingerprint=config.fingerprint([part.fingerprint for part in parts]),
             version_of=None,
+            tokens=None,
         )
 
     def seen_by(self, recipe: Recipe) -> Dataset:
@@ -224,6 +225,7 @@ class Task:
       planted: Truth that was planted in the source, and where.
       tuners: How heads, and small networks under them, are tuned on frozen features, by name of the mode. The store
         then keeps singular values of the features that these heads read, for targets that ask for them.
+      objective: What the source models are trained for.
     """
 
     source: Dataset
@@ -247,6 +249,7 @@ class Task:
     start: Variables | None = None
     planted: tuple[Planted, ...] = ()
     tuners: Mapping[str, Tuning] = dataclasses.field(default_factory=dict)
+    objective: Objective = SUPERVISED
 
     def __post_init__(self) -> None:
         for mode in self.modes:
@@ -278,7 +281,7 @@ class Task:
             target.require_no_overlap(self.allow_overlap)
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         _check_cuts(self.recipe, self.source, self.network)
-        self.recipe.require_weights_for(self.source.name, len(self.source.class_names))
+        self.objective.check(self.recipe, self.source)
         for target, mode in itertools.product(self.targets, self.modes):
             tuned = self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
             if tuned is not None:
@@ -311,6 +314,7 @@ class Task:
             smallest_subset=self.design.smallest_subset(sizes),
             precision=self.precision,
             num_devices=self.num_devices,
+            objective=self.objective,
         )
 
     def settings(self, target: TargetData, mode: str) -> FixedFeature | FullNetwork | Tuning:

@@ -170,7 +170,7 @@ def plan_trial(task: Task, choice: Choice, seconds: float) -> Trial:
         num_models=(1 + MOST_ROUNDS) * num_models,
         block_size=num_models,
         recipe=_cut_recipe(task.recipe, ensemble, max(steps, least)),
-        source_test=None if task.source_test is None else _some(task.source_test, images),
+        source_test=_some(task.source_test, images) if task.source_test and task.objective.classifies else None,
         targets=tuple(cut.values()),
     )
     return Trial(task, small, tuning, batch_seconds, len(waves) / num_waves / block, compile_seconds)

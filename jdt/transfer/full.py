@@ -14,6 +14,7 @@ from jdt.data import Dataset, as_shown
 from jdt.keys import key_for
 from jdt.models import Variables
 from jdt.train import (
+    SUPERVISED,
     Ensemble,
     Pool,
     Recipe,
@@ -93,7 +94,7 @@ def transfer_full(
     tuned = tuned_ensemble(ensemble, training, settings)
     own_seed = int(jax.random.bits(key_for(seed, "transfer", zlib.crc32(target.encode())), dtype=jnp.uint32) >> 1)
     fresh = initial_variables(tuned, own_seed, randomness_ids)
-    params: Mapping = {**variables.params, "head": fresh.params["head"]}
+    params: Mapping = {**ensemble.of_network(variables).params, "head": fresh.params["head"]}
     data = Pool(training, len(training)) if tuned.recipe.is_cut else source_data(training)
     everything = np.ones((len(randomness_ids), len(training)), bool)
     start = Variables(params, variables.state)
@@ -120,6 +121,7 @@ def _accuracy(ensemble: Ensemble, variables: Variables, data: Dataset) -> Float[
 def tuned_ensemble(ensemble: Ensemble, training: Dataset, settings: FullNetwork | FixedFeature) -> Ensemble:
     """What the models of a block share while they are trained on a target.
 
+    Training on a target is supervised whatever the source models were trained for, and has no parameters of theirs.
     A target that is smaller than a batch makes the batch as small: see `Ensemble.batch_size`.
 
     Args:
@@ -139,4 +141,5 @@ def tuned_ensemble(ensemble: Ensemble, training: Dataset, settings: FullNetwork 
         smallest_subset=len(training),
         trainable="head" if isinstance(settings, FixedFeature) else "all",
         statistics=settings.bn,
+        objective=SUPERVISED,
     )
