@@ -40,6 +40,7 @@ from jdt.train import (
 from jdt.transfer import (
     FixedFeature,
     FrozenFeatures,
+    FullNetwork,
     TunedTransfer,
     Tuning,
     transfer_fixed,
@@ -284,8 +285,10 @@ def _uses(task: Transfers) -> dict[str, int]:
     found: collections.Counter[str] = collections.Counter()
     for target, mode in itertools.product(task.targets, task.modes):
         settings = settings_of(task, target, mode)
-        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.solver == "convex"):
+        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.reads_features):
             found.update((target.train.fingerprint, target.all_tests.fingerprint))
+        elif isinstance(settings, FullNetwork) and settings.start == "probe":
+            found[target.train.fingerprint] += 1
     return found
 
 
@@ -294,7 +297,7 @@ def _banks(task: Transfers, target: TargetData) -> dict[str, Dataset]:
     made: dict[tuple[Any, ...], Dataset | None] = {}
     found = {}
     for mode, tuner in task.tuners.items():
-        if mode in task.modes:
+        if mode in task.modes and isinstance(tuner, Tuning):
             key = (tuner.reads_views, tuner.num_views, tuner.flip, tuner.crop)
             if key not in made:
                 made[key] = task.banks.of(target.train, tuner)
@@ -322,11 +325,14 @@ def _baseline(task: Transfers, ensemble: Ensemble) -> dict[str, dict[str, list[f
         return {}
     ids = np.arange(task.baseline_models)
     untrained = _initial(task, ensemble, ids)
-    found = {}
+    features_of, found = FrozenFeatures(ensemble, untrained, _uses(task)), {}
     for target in task.targets:
         banks = _banks(task, target)
+        features_of.expect(bank.fingerprint for bank in banks.values())
         for mode in task.modes:
-            columns, _ = _transfer(task, ensemble, untrained, target, mode, ids, bank=banks.get(mode))
+            columns, _ = _transfer(
+                task, ensemble, untrained, target, mode, ids, features_of=features_of, bank=banks.get(mode)
+            )
             found[f"{target.name}/{mode}"] = columns[target.name]["accuracy"].tolist()
     return {"random_accuracy": found}
 
@@ -345,25 +351,26 @@ def _transfer(
 ) -> tuple[dict[str, dict[str, np.ndarray]], Bool[np.ndarray, " models"]]:
     """Columns of one target in one mode, by the names of its test split and views; which models it left finite.
 
-    `measured` are the images that the accuracy in training is of, where a recipe trains; all of them when None.
+    `measured` are the images that the accuracy in training is of, where a recipe trains; all of them when None. Of a
+    target of which each model is given its own images, it is of these.
     """
     sound, settings = np.ones(len(randomness_ids), bool), settings_of(task, target, mode)
-    tests = target.all_tests
-    if isinstance(settings, FixedFeature) and settings.solver == "convex":
-        transferred = transfer_fixed(ensemble, variables, target.train, tests, settings, features_of)
-        columns: dict[str, Any] = {"gradient_norm": transferred.gradient_norm}
+    tests, rows = target.all_tests, target.rows(task.design.seed, randomness_ids)
+    if isinstance(settings, FixedFeature) and settings.reads_features:
+        transferred = transfer_fixed(ensemble, variables, target.train, tests, settings, features_of, rows)
+        columns: dict[str, Any] = {"gradient_norm": transferred.gradient_norm} if settings.solver == "convex" else {}
     elif isinstance(settings, Tuning):
         transferred = transfer_tuned(
             ensemble, variables, target.train, tests, settings,
             target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed, features_of=features_of,
-            bank=bank,
+            bank=bank, rows=rows,
         )  # fmt: skip
         sound, columns = np.asarray(transferred.finite), {"loss": transferred.loss}
     else:
         transferred = transfer_full(
             ensemble, variables, target.seen_by(settings.recipe), tests, settings,
             target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed,
-            measured=target.train if measured is None else measured,
+            measured=target.train if measured is None else measured, rows=rows, features_of=features_of,
         )  # fmt: skip
         sound, columns = transferred.finite, {"loss": transferred.loss}
     columns[store.TRAIN_ACCURACY] = transferred.train_accuracy
