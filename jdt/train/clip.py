@@ -21,7 +21,7 @@ from jdt import checks
 from jdt.data import Dataset, filled, require_templates, texts, tokenize
 from jdt.data.augment import normalise
 from jdt.models import ModelOutput, TextTransformer
-from jdt.train.objectives import OWN, Forward
+from jdt.train.loss import Forward
 from jdt.train.recipe import Recipe
 from jdt.train.source import SourceData, batch_images
 from jdt.types import AnyArray, Array, Float, Int, PRNGKey
@@ -65,7 +65,7 @@ class CLIP:
     templates: tuple[str, ...] = texts.TEMPLATES
 
     method: ClassVar[str] = "clip"
-    top: ClassVar[str] = OWN
+    top: ClassVar[str] = "objective"
     classifies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -7,23 +7,20 @@ saved source models leave them out.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from jdt import config
 from jdt.data.augment import normalise
 from jdt.data.base import Dataset
 from jdt.models import ModelOutput, Variables
-from jdt.train.loss import cross_entropy
+from jdt.train.clip import CLIP
+from jdt.train.loss import Forward, cross_entropy
 from jdt.train.recipe import Recipe
 from jdt.train.source import SourceData, batch_images
 from jdt.types import Array, Float, Int, PRNGKey
 
 OWN = "objective"
 """Where an objective keeps parameters of its own: `variables.params["objective"]`."""
-
-Forward = Callable[[Array], tuple[ModelOutput, Any]]
-"""The network in training on float32 images `[batch, height, width, channels]`: outputs, and the changed state."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +93,7 @@ class Supervised:
         return output.logits
 
 
-Objective = Supervised
+Objective = Supervised | CLIP
 """Any of the objectives."""
 
 SUPERVISED = Supervised()

@@ -18,7 +18,7 @@ from jdt.data import Dataset, require_templates
 from jdt.keys import key_for
 from jdt.models import Variables
 from jdt.train import CLIP, OWN, Ensemble, class_vectors, vector_logits
-from jdt.transfer.fixed import FrozenFeatures
+from jdt.transfer.fixed import FrozenFeatures, chosen_features
 from jdt.types import Array, Float, Int
 
 
@@ -178,6 +178,7 @@ def transfer_zero_shot(
     test: Dataset,
     settings: ZeroShot,
     features_of: FrozenFeatures | None = None,
+    rows: Int[np.ndarray, "models chosen"] | None = None,
 ) -> ZeroShotTransferred:
     """Tell the classes of a target apart by their names under the text tower of every model of a block.
 
@@ -188,6 +189,7 @@ def transfer_zero_shot(
       test: Target test split, with the same classes.
       settings: Templates, or the control.
       features_of: Features of these models that are there already.
+      rows: Training images of each model that its training accuracy is of; all of them when None.
 
     Raises:
       UserError: If the models have no text tower, two classes have the same text, or the splits call their labels
@@ -197,5 +199,6 @@ def transfer_zero_shot(
     if settings.permuted is not None:
         head = head.permuted(settings.permuted)
     features_of = features_of or FrozenFeatures(ensemble, variables)
-    right = head.logits(features_of.of(train), train.class_names).argmax(axis=-1) == jnp.asarray(train.labels)
+    features, labels = chosen_features(features_of.of(train), train, rows)
+    right = head.logits(features, train.class_names).argmax(axis=-1) == jnp.asarray(labels)
     return ZeroShotTransferred(head.logits(features_of.of(test), test.class_names), right.mean(axis=-1))

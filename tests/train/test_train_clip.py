@@ -14,7 +14,7 @@ from jdt.data import texts
 from jdt.train import clip
 
 SMALL = train.CLIP(embedding=8, text_width=16, text_layers=1, text_heads=2, max_bytes=12, templates=("{}", "a {}"))
-OWN = SMALL.init(jax.random.key(3), 12)
+OWN = jax.jit(SMALL.init, static_argnums=1)(jax.random.key(3), 12)
 NAMES = ("cat", "dog", "ox")
 
 
@@ -40,16 +40,17 @@ def test_the_loss_is_that_of_an_independent_computation(count, temperature):
 
 
 def test_a_text_ends_where_it_ends():
+    of_texts = jax.jit(SMALL.of_texts)
     tokens = data.tokenize(["cat", "a cat"], 9)
-    vectors = np.asarray(SMALL.of_texts(OWN, jnp.asarray(tokens)))
-    longer = np.asarray(SMALL.of_texts(OWN, jnp.asarray(data.tokenize(["cat", "a cat"], 14))))
+    vectors = np.asarray(of_texts(OWN, tokens))
+    longer = np.asarray(of_texts(OWN, data.tokenize(["cat", "a cat"], 14)))
     np.testing.assert_allclose(longer, vectors, atol=1e-6)
     behind = tokens.copy()
     behind[0, 5:] = texts.FIRST_BYTE + 99
-    np.testing.assert_array_equal(np.asarray(SMALL.of_texts(OWN, jnp.asarray(behind))), vectors)
+    np.testing.assert_array_equal(np.asarray(of_texts(OWN, behind)), vectors)
     before = tokens.copy()
     before[:, 1] += 1
-    assert (np.abs(np.asarray(SMALL.of_texts(OWN, jnp.asarray(before))) - vectors).max(axis=1) > 1e-3).all()
+    assert (np.abs(np.asarray(of_texts(OWN, before)) - vectors).max(axis=1) > 1e-3).all()
 
 
 def test_the_temperature_is_clamped_and_comes_back():
@@ -64,7 +65,9 @@ def test_the_temperature_is_clamped_and_comes_back():
 def test_a_class_stands_for_its_name_in_every_template():
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), OWN)
     found = np.asarray(train.class_vectors(SMALL, stacked, NAMES))
-    every = [np.asarray(SMALL.of_texts(OWN, data.tokenize([t.replace("{}", n) for n in NAMES], 14))) for t in ("{}", "a {}")]
+    every = [
+        np.asarray(SMALL.of_texts(OWN, data.tokenize([t.replace("{}", n) for n in NAMES], 14))) for t in ("{}", "a {}")
+    ]
     mean = np.mean(every, axis=0)
     expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
     np.testing.assert_allclose(found, np.stack([expected, expected]), atol=1e-6)
@@ -97,16 +100,100 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train: bool):
-        x = nn.Dense(24, name="dense")(images.reshape(len(images), -1))
+        x = nn.Dense(16, name="dense")(images.reshape(len(images), -1))
         features = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x))
         return nn.Dense(self.num_classes, name="head")(features), features
 
 
-RECIPE = train.Recipe(epochs=8, batch_size=32, learning_rate=0.5, warmup_epochs=1)
-DIGITS = "zero one two three four five six seven eight nine".split()  # noqa: SIM905
+DIGITS = tuple("zero one two three four five six seven eight nine".split())  # noqa: SIM905
+RECIPE = train.Recipe(epochs=40, batch_size=25, learning_rate=0.01, warmup_epochs=1, algorithm="adamw")
+
+
+class InterruptedTrainingError(Exception):
+    """Stands for whatever ends a process."""
 
 
 @pytest.fixture(scope="module")
 def digits():
     splits = [data.load("jdt_digits", split) for split in ("train", "test")]
-    return [dataclasses.replace(split, class_names=tuple(DIGITS)) for split in splits]
+    training, test = [dataclasses.replace(split, class_names=DIGITS) for split in splits]
+    return data.with_captions(training, templates=("{}",)), test
+
+
+@pytest.fixture(scope="module")
+def fit(digits):
+    """Train models by their ids; two of them go together, in calls of 40 steps."""
+    plan = dataclasses.replace(train.PLANS["vmapped"], steps_per_call=40, width=2)
+    objective = dataclasses.replace(SMALL, templates=("{}",))
+    count = len(digits[0])
+    ensemble = train.Ensemble(
+        models.Network(Net(10)), RECIPE, plan, digits[0].image_shape, float(count), count, objective=objective
+    )
+
+    def fit(*ids, **options):
+        source = train.source_data(digits[0])
+        return ensemble, train.train(
+            ensemble, source, np.ones((len(ids), count), bool), np.array(ids), seed=3, **options
+        )
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def trained(fit):
+    return fit(0, 1)
+
+
+def test_classes_are_told_apart_by_their_names_and_the_networks_head_is_as_it_was(trained, digits):
+    ensemble, found = trained
+    assert found.finite.all()
+    output = train.apply_in_batches(ensemble, found.variables, digits[1].images)
+    logits = np.asarray(ensemble.objective.class_logits(output, found.variables.params["objective"], DIGITS))
+    right = (logits.argmax(axis=-1) == digits[1].labels).mean(axis=1)
+    chance = 0.1
+    assert (right > chance + 5 * np.sqrt(chance * (1 - chance) / len(digits[1]))).all()
+    fresh = train.initial_variables(ensemble, 3, np.arange(2))
+    np.testing.assert_array_equal(found.variables.params["head"]["kernel"], fresh.params["head"]["kernel"])
+
+
+def assert_same(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_is_the_same_beside_any_other_and_after_an_interruption(trained, fit, tmp_path):
+    _, found = trained
+    _, other = fit(1, 7)
+    assert_same(
+        jax.tree.map(lambda leaf: leaf[1], found.variables), jax.tree.map(lambda leaf: leaf[0], other.variables)
+    )
+    checkpoints = train.Checkpoints(tmp_path / "unfinished", "study", 0.0)
+
+    def stop(done, total):
+        checkpoints.wait()
+        if done >= 80:
+            raise InterruptedTrainingError
+
+    with pytest.raises(InterruptedTrainingError):
+        fit(0, 1, checkpoints=checkpoints, progress=stop)
+    seen = []
+    _, again = fit(
+        0, 1,
+        checkpoints=train.Checkpoints(tmp_path / "unfinished", "study", 0.0),
+        progress=lambda done, _: seen.append(done),
+    )  # fmt: skip
+    assert seen[0] > 0
+    assert_same(found.variables, again.variables)
+
+
+@pytest.mark.parametrize(
+    ("change", "recipe", "message"),
+    [
+        ({"tokens": None}, RECIPE, "CLIP learns from captions, but jdt_digits.* has none"),
+        ({"tokens": np.ones((100, 30), np.int32)}, RECIPE, "have up to 28 bytes, but CLIP reads 12"),
+        ({}, dataclasses.replace(RECIPE, label_smoothing=0.1), "smooths labels"),
+    ],
+)
+def test_sources_and_recipes_that_do_not_fit_are_refused(digits, change, recipe, message):
+    with pytest.raises(UserError, match=message):
+        SMALL.check(recipe, dataclasses.replace(digits[0], **change))
