@@ -33,6 +33,7 @@ from jdt.train.planning import memory_needed as memory_needed
 from jdt.train.planning import time_plan as time_plan
 from jdt.train.pool import Pool as Pool
 from jdt.train.recipe import Recipe as Recipe
+from jdt.train.simclr import SimCLR as SimCLR
 from jdt.train.source import SourceData as SourceData
 from jdt.train.source import batch_images as batch_images
 from jdt.train.source import source_data as source_data

@@ -16,6 +16,7 @@ from jdt.models import ModelOutput, Variables
 from jdt.train.clip import CLIP
 from jdt.train.loss import Forward, cross_entropy
 from jdt.train.recipe import Recipe
+from jdt.train.simclr import SimCLR
 from jdt.train.source import SourceData, batch_images
 from jdt.types import Array, Float, Int, PRNGKey
 
@@ -93,7 +94,7 @@ class Supervised:
         return output.logits
 
 
-Objective = Supervised | CLIP
+Objective = Supervised | SimCLR | CLIP
 """Any of the objectives."""
 
 SUPERVISED = Supervised()
