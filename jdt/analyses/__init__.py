@@ -73,6 +73,8 @@ from jdt.analyses.label_noise import precision_at as precision_at
 from jdt.analyses.linear_theory import kept_after as kept_after
 from jdt.analyses.linear_theory import kept_part as kept_part
 from jdt.analyses.linear_theory import least_change as least_change
+from jdt.analyses.published_probe import ProbeAccuracies as ProbeAccuracies
+from jdt.analyses.published_probe import published_probe as published_probe
 from jdt.analyses.rates import Counted as Counted
 from jdt.analyses.rates import Gap as Gap
 from jdt.analyses.rates import Rate as Rate

@@ -264,6 +264,7 @@ def transferred(
     ensemble, randomness_ids, arrays = task.ensemble, task.design.randomness_id(model_ids), dict(columns)
     features_of = FrozenFeatures(ensemble, variables, _uses(task))
     for target in task.targets:
+        target.require_no_overlap(task.allow_overlap)  # Found once; nothing is transferred to a split that was seen.
         banks = _banks(task, target)
         features_of.expect(bank.fingerprint for bank in banks.values())
         for mode in task.modes:
