@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jdt.data.regrouping import regrouped as regrouped
     from jdt.data.shifts import SHIFTS as SHIFTS
     from jdt.data.shifts import Shift as Shift
+    from jdt.data.shifts import greyed as greyed
     from jdt.data.shifts import parse_shift as parse_shift
     from jdt.data.shifts import shift_images as shift_images
     from jdt.data.shifts import shifted as shifted
@@ -88,6 +89,7 @@ _HOMES = {
     "regrouped": "jdt.data.regrouping",
     "SHIFTS": "jdt.data.shifts",
     "Shift": "jdt.data.shifts",
+    "greyed": "jdt.data.shifts",
     "parse_shift": "jdt.data.shifts",
     "shift_images": "jdt.data.shifts",
     "shifted": "jdt.data.shifts",
@@ -132,6 +134,7 @@ __all__ = [
     "filled",
     "fingerprint_arrays",
     "from_arrays",
+    "greyed",
     "load",
     "matched",
     "normalise",

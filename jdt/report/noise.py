@@ -11,7 +11,7 @@ from jdt.report import plots
 from jdt.report.blocks import Block, Section, Strip, StripGroup, Strips, Text
 from jdt.report.content import Figure
 from jdt.report.figures import Picture, plate, safe_stem
-from jdt.report.noise_content import VERDICTS, Noise, NoiseScatter
+from jdt.report.noise_content import Noise, NoiseScatter
 from jdt.report.noise_pictures import (
     ABLATION,
     ACCURACY,
@@ -24,11 +24,9 @@ from jdt.report.noise_pictures import (
     SPECTRA,
     noise_pictures,
 )
-from jdt.report.noise_plots import NOT_MEASURED
 from jdt.report.noise_tables import (
     accuracy_table,
     auroc_words,
-    bar_table,
     effect_table,
     example_table,
     noise_tables,
@@ -37,11 +35,12 @@ from jdt.report.noise_tables import (
     tuning_table,
     unit_table,
 )
-from jdt.report.noise_words import exploratory_words, noise_summary, spectrum_words
+from jdt.report.noise_words import spectrum_words
 from jdt.report.page import add_section
 from jdt.report.parts import figure_table, figure_tiles
+from jdt.report.requirements import VERDICTS, bar_summary, bar_table, exploratory_words
 from jdt.report.thumbnails import embedded
-from jdt.report.words import clean
+from jdt.report.words import NOT_MEASURED, clean
 from jdt.store.files import Place
 
 ORDER = 220
@@ -83,7 +82,7 @@ def add_noise(
             plates.setdefault(drawn.part, []).append(made)
     title = clean(found.title)
     section = Section(name, ORDER, title, tuple(_blocks(found, name, plates)), page_title=title,
-                      summary=tuple(noise_summary(found.bars)), warnings=tuple(warnings))  # fmt: skip
+                      summary=tuple(bar_summary(found.bars)), warnings=tuple(warnings))  # fmt: skip
     return add_section(run, section, pictures=pictures, tables=noise_tables(found, name))
 
 

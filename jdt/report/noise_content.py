@@ -13,35 +13,13 @@ import numpy as np
 from jdt.report.content import DIFFERENCE as DIFFERENCE
 from jdt.report.content import SHARE as SHARE
 from jdt.report.content import Figure
+from jdt.report.requirements import Requirement as NoiseBar
 from jdt.types import Float, UInt8
 
 ID, OOD = "ID", "OOD"
-REACHED, MISSED, EXPLORATORY, NOT_RUN = "reached", "missed", "exploratory", "not run"
-VERDICTS = (REACHED, MISSED, EXPLORATORY, NOT_RUN)
 NATS = "nats"
 LINEAR, MLP = "linear", "mlp"
 """Tuners that others are compared with."""
-
-
-@dataclasses.dataclass(frozen=True)
-class NoiseBar:
-    """One requirement, fixed before the run, and whether it was met.
-
-    Attributes:
-      name: E.g. "C3".
-      asked: What was asked, in words with the threshold.
-      found: What was found, in words with figures; may be empty where it was not run.
-      verdict: One of `VERDICTS`; "exploratory" for what is reported whatever it is.
-      figure: The figure that the verdict rests on; None where it is none, or several.
-      headline: Whether the head of the page says it.
-    """
-
-    name: str
-    asked: str
-    found: str
-    verdict: str
-    figure: Figure | None = None
-    headline: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
@@ -13,13 +12,7 @@ from jdt.report.content import SHARE, Figure
 from jdt.report.figures import Picture, picture
 from jdt.report.noise_content import ID, OOD, Noise, NoiseAblation, NoiseScatter, NoiseSuspects
 from jdt.report.noise_plots import (
-    MOST_PANELS,
-    NOT_MEASURED,
     RHO,
-    Axis,
-    Panel,
-    correlation_words,
-    draw_panels,
     draw_roc,
     draw_scatters,
     draw_spectra,
@@ -32,22 +25,22 @@ from jdt.report.noise_plots import (
 from jdt.report.noise_words import (
     LSVR_WORDS,
     SVE_WORDS,
-    figure_words,
     in_order,
     role_words,
     stage_words,
     tuner_words,
 )
-from jdt.report.parts import ends, seeds_words
+from jdt.report.panels import Axis, Panel, draw_panels, panel_chunks
+from jdt.report.parts import correlation_words, ends, seeds_words
 from jdt.report.plots import LineLook
-from jdt.report.words import NBSP, capital, clean, decimal, percent, shorten
+from jdt.report.requirements import figure_words
+from jdt.report.words import NBSP, NOT_MEASURED, capital, clean, decimal, percent, shorten
 
 ACCURACY, EFFECT, SPECTRA, SCATTERS, ABLATION, FRACTIONS, ROBUSTNESS, ROC, RETRAINING = (
     "accuracy", "effect", "spectra", "scatters", "ablation", "fractions", "robustness", "roc", "retraining"
 )  # fmt: skip
 """Parts of the section that have figures."""
 _NOISE = "wrong labels in the source (%)"
-_Entry = TypeVar("_Entry")
 _SOME = 6  # Panels that alternative texts describe.
 
 
@@ -92,12 +85,6 @@ def _tuners(found: Noise) -> list[str]:
     return list(dict.fromkeys([*names, *(one.tuner for one in found.spectra)]))
 
 
-def _chunks(entries: Sequence[_Entry]) -> Iterator[tuple[str, Sequence[_Entry]]]:
-    """Entries of one figure each, with what its title ends in."""
-    for start in range(0, len(entries), MOST_PANELS):
-        yield ", continued" if start else "", entries[start : start + MOST_PANELS]
-
-
 def _accuracies(found: Noise, looks: _Looks) -> Iterator[Drawn]:
     rates = tuple(100 * rate for rate in found.rates)
     means = [one for one in found.sets if one.is_mean]
@@ -107,7 +94,7 @@ def _accuracies(found: Noise, looks: _Looks) -> Iterator[Drawn]:
         (others, "Accuracy against noise, every set of test images"),
     ):
         panels = [Panel(f"{clean(one.name)} ({one.role})", rates, one.accuracy) for one in sets]
-        for more, some in _chunks(panels):
+        for more, some in panel_chunks(panels):
             drawn = _panels(
                 some, Axis(_NOISE, "accuracy (%)", 100.0), looks, "Accuracy against the share of wrong labels"
             )
@@ -118,7 +105,7 @@ def _accuracies(found: Noise, looks: _Looks) -> Iterator[Drawn]:
         Panel(f"{clean(one.name)} ({one.role})", rates[1:], {tuner: f[1:] for tuner, f in one.effect.items()})
         for one in with_effect
     ]
-    for more, some in _chunks(panels) if len(rates) > 1 else ():
+    for more, some in panel_chunks(panels) if len(rates) > 1 else ():
         what = f"Accuracy minus that at {lowest} noise, paired by seed"
         drawn = _panels(some, Axis(_NOISE, "change of accuracy (pp)", 100.0, True), looks, what)
         yield Drawn(EFFECT, "What noise changes" + more, drawn, "accuracy")
@@ -147,13 +134,13 @@ def _spectra(found: Noise, looks: _Looks) -> Iterator[Drawn]:
                 for key in sets
                 for name, role in (key,)
             ]
-            for more, some in _chunks(panels):
+            for more, some in panel_chunks(panels):
                 what = f"{measure} against the share of wrong labels, features centred by {center}"
                 drawn = _panels(some, Axis(_NOISE, y_label), dataclasses.replace(looks, names=names), what)
                 drawn = dataclasses.replace(drawn, caption=f"{drawn.caption} {words}.")
                 yield Drawn(SPECTRA, f"{measure} against noise, centred by {center}{more}", drawn, "spectra")
         curved = [one for one in these if one.curve is not None]
-        for more, some in _chunks(curved):
+        for more, some in panel_chunks(curved):
             titles = [names[one.tuner].partition(" (frozen")[0] for one in some]
             drawing = draw_spectra(some, titles, found.rates, looks.rates)
             alt = (
@@ -205,7 +192,7 @@ def _scatters(part: str, scatters: Sequence[NoiseScatter], looks: _Looks) -> Ite
     kinds = dict.fromkeys((one.x_label, one.y_label, one.x_unit, one.y_unit) for one in scatters)
     for kind in kinds:
         these = [one for one in scatters if (one.x_label, one.y_label, one.x_unit, one.y_unit) == kind]
-        for more, some in _chunks(these):
+        for more, some in panel_chunks(these):
             there = {float(rate) for one in some for rate in one.rate}
             shown = {rate: look for rate, look in looks.rates.items() if rate in there}
             what = f"{capital(clean(kind[1]))} against {clean(kind[0])}"
@@ -266,7 +253,7 @@ def _fractions(found: Noise, looks: _Looks) -> Iterator[Drawn]:
         Panel(f"{clean(one.name)}, {rate_words(one.rate)}", tuple(100 * x for x in one.fractions), one.accuracy)
         for one in found.fractions
     ]
-    for more, some in _chunks(panels):
+    for more, some in panel_chunks(panels):
         axis = Axis("training images of the target (%)", "accuracy (%)", 100.0)
         what = "Accuracy against the share of the target's training images"
         yield Drawn(FRACTIONS, "Fewer target images" + more, _panels(some, axis, looks, what), "fractions")

@@ -1,4 +1,4 @@
-"""The tables of noisy pre-training: requirements, accuracies, tuners, spectra, suspects, and the CSV files."""
+"""The tables of noisy pre-training: accuracies, tuners, spectra, suspects, and the CSV files."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,10 +10,8 @@ from jdt.report.content import Figure
 from jdt.report.noise_content import (
     ID,
     LINEAR,
-    MISSED,
     MLP,
     OOD,
-    REACHED,
     Noise,
     NoiseBar,
     NoiseScatter,
@@ -21,40 +19,15 @@ from jdt.report.noise_content import (
     NoiseSuspects,
     NoiseTuning,
 )
-from jdt.report.noise_plots import NOT_MEASURED, correlation_words, rate_percent, rate_words
-from jdt.report.noise_words import figure_words, in_order, spectrum_words, stage_words, tuner_words, verdict_words
-from jdt.report.parts import between, difference_cell, ends
+from jdt.report.noise_plots import rate_percent, rate_words
+from jdt.report.noise_words import in_order, spectrum_words, stage_words, tuner_words
+from jdt.report.parts import between, correlation_words, difference_cell, ends
 from jdt.report.thumbnails import embedded
-from jdt.report.words import ABSENT, NBSP, clean, decimal, figure_number, percent
+from jdt.report.words import ABSENT, NBSP, NOT_MEASURED, clean, decimal, figure_number, percent
 
 OPEN_ROWS, MOST_UNITS, MOST_EXAMPLES = 24, 40, 24
 """Rows of a table that are shown without a click; units and examples that the page shows, while CSV files have all."""
 _FIGURE = ("value", "low", "high", "n")
-
-
-def bar_table(bars: Sequence[NoiseBar], link: str) -> Table:
-    """Requirements with what was found."""
-    rows = tuple(
-        (
-            Cell(clean(bar.name)),
-            Cell(
-                verdict_words(bar.verdict), tone={REACHED: "helps", MISSED: "harms"}.get(bar.verdict, ""), strong=True
-            ),
-            Cell(clean(bar.asked)),
-            Cell(figure_words(bar.figure) if bar.figure else "", clean(bar.found) if bar.found else ""),
-        )
-        for bar in bars
-    )
-    columns = (
-        Column("requirement"), Column("verdict"), Column("what was asked", key=False),
-        Column("what was found", key=False),
-    )  # fmt: skip
-    note = (
-        "Thresholds were fixed before the run. “Exploratory” is reported whatever it is and decides nothing; “not run” "
-        f"was left out of this study, or cannot be judged in it. Intervals are 95{NBSP}%."
-    )
-    return Table("Requirements and what was found", columns, (Rows(rows),), "What was asked and what was found", note,
-                 (link,))  # fmt: skip
 
 
 def accuracy_table(sets: Sequence[NoiseSet], rates: Sequence[float], link: str) -> Table:

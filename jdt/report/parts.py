@@ -11,6 +11,7 @@ from jdt.report.summary import with_interval
 from jdt.report.words import (
     ABSENT,
     NBSP,
+    NOT_MEASURED,
     UNKNOWN,
     Scale,
     clean,
@@ -107,6 +108,13 @@ def ends(figure: Figure) -> tuple[float, float, float]:
     """Value, low and high of a figure, NaN where it has none."""
     known = (math.nan if x is None else float(x) for x in (figure.value, figure.low, figure.high))
     return next(known), next(known), next(known)
+
+
+def correlation_words(figure: Figure) -> str:
+    """A figure between -1 and 1 with two digits and its interval, e.g. "0.83 (0.61 to 0.93)"."""
+    value, low, high = ends(figure)
+    interval = f" ({decimal(low, 2)} to {decimal(high, 2)})" if math.isfinite(low) and math.isfinite(high) else ""
+    return f"{decimal(value, 2)}{interval}" if math.isfinite(value) else NOT_MEASURED
 
 
 def seeds_words(figures: Iterable[Figure]) -> str:

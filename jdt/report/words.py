@@ -10,6 +10,8 @@ from jdt.types import Float
 
 UNKNOWN = "unknown"
 
+NOT_MEASURED = "not measured"
+
 ABSENT = "\N{EN DASH}"  # Of an estimator that gives no such number.
 
 MINUS = "\N{MINUS SIGN}"

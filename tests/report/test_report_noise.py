@@ -15,7 +15,7 @@ from report_examples import figure, poisoned, read
 from jdt.checks import UserError
 from jdt.report import Noise, NoiseBar, add_noise
 from jdt.report.noise_plots import rate_looks, tuner_looks
-from jdt.report.noise_words import bar_sentence, figure_words
+from jdt.report.requirements import bar_sentence, figure_words
 from jdt.report.sections import load_section, save_section
 
 
