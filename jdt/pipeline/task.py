@@ -17,11 +17,22 @@ from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.plant import Planted
 from jdt.train import SUPERVISED, Ensemble, Objective, Plan, Pool, Precision, Recipe
-from jdt.transfer import Draw, FixedFeature, FullNetwork, Tuning, ViewBanks, drawn_rows, tuned_ensemble
+from jdt.transfer import (
+    Draw,
+    FixedFeature,
+    FullNetwork,
+    Tuning,
+    ViewBanks,
+    ZeroShot,
+    drawn_rows,
+    require_aligned,
+    require_text_tower,
+    tuned_ensemble,
+)
 from jdt.transfer.subsets import require_shots
 from jdt.types import Int, Int32
 
-ModeSettings = Tuning | FixedFeature | FullNetwork
+ModeSettings = Tuning | FixedFeature | FullNetwork | ZeroShot
 """How models are transferred in one mode."""
 
 VALIDATION = "validation"
@@ -265,6 +276,8 @@ def fit_of(settings: ModeSettings) -> store.Fit:
     """How a mode with these settings gets its heads, as the store calls it."""
     if isinstance(settings, FixedFeature) and settings.reads_features:
         return "convex" if settings.solver == "convex" else "closed"
+    if isinstance(settings, ZeroShot):
+        return "closed"
     return "tuned" if isinstance(settings, Tuning) else "trained"
 
 
@@ -368,6 +381,11 @@ class Task:
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         _check_cuts(self.recipe, self.source, self.network)
         self.objective.check(self.recipe, self.source)
+        if self.source_test is not None:  # Its labels are looked up under the source's classes.
+            require_aligned(self.source.class_names, self.source_test.class_names)
+        for target, mode in itertools.product(self.targets, self.modes):
+            if isinstance(self.settings(target, mode), ZeroShot):
+                require_text_tower(self.objective, mode)
         for target, mode in itertools.product(self.targets, self.modes):
             tuned = self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
             if tuned is not None:
@@ -410,7 +428,7 @@ class Task:
     def tuning(self, target: TargetData, mode: str) -> Ensemble | None:
         """What models share that are trained on a target in one mode; None where nothing reads images anew."""
         settings = self.settings(target, mode)
-        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.reads_features):
+        if isinstance(settings, Tuning | ZeroShot) or (isinstance(settings, FixedFeature) and settings.reads_features):
             return None
         return tuned_ensemble(self.ensemble, target.train, settings, target.num_examples)
 
