@@ -364,8 +364,8 @@ def control(measured: Measured) -> Verdict:
     """Trained on shuffled labels, every source is at chance at every number of shots.
 
     After a shuffle some label is a class's most frequent one by chance, which a head learns: a lottery over classes,
-    the same for all models that share the shuffle. So errors are over classes. The furthest of many means is compared with
-    what so many keep within in 99 of 100 studies, however they depend on one another.
+    the same for all models that share the shuffle. So errors are over classes. The furthest of many means is compared
+    with what so many keep within in 99 of 100 studies, however they depend on one another.
     """
     name = "models that learn shuffled labels are at chance"
     if not measured.shuffled:
