@@ -3,7 +3,8 @@
 Counterfactual curves; which images a source unit drives although they are labelled otherwise, which unit is to blame
 for a failure, which source images leak into a target image or mislead it; perceptual similarity of images; what a
 pattern on test images does to predictions, and whether groups are treated alike (arXiv 2207.02842); spectra of features
-(arXiv 2309.17002).
+(arXiv 2309.17002); how much the choice of pre-training data matters, and how much of one equals another
+(arXiv 2302.13602).
 
 >>> import numpy as np
 >>> images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -73,6 +74,41 @@ from jdt.analyses.label_noise import precision_at as precision_at
 from jdt.analyses.linear_theory import kept_after as kept_after
 from jdt.analyses.linear_theory import kept_part as kept_part
 from jdt.analyses.linear_theory import least_change as least_change
+from jdt.analyses.pretraining import NullBand as NullBand
+from jdt.analyses.pretraining import Selection as Selection
+from jdt.analyses.pretraining import error_reduction as error_reduction
+from jdt.analyses.pretraining import fade as fade
+from jdt.analyses.pretraining import fade_gap as fade_gap
+from jdt.analyses.pretraining import gain_over_scratch as gain_over_scratch
+from jdt.analyses.pretraining import null_band as null_band
+from jdt.analyses.pretraining import pairwise_difference as pairwise_difference
+from jdt.analyses.pretraining import rank_stability as rank_stability
+from jdt.analyses.pretraining import relative_spread as relative_spread
+from jdt.analyses.pretraining import select as select
+from jdt.analyses.pretraining import spread as spread
+from jdt.analyses.pretraining_choice import Components as Components
+from jdt.analyses.pretraining_choice import Ranking as Ranking
+from jdt.analyses.pretraining_choice import Surer as Surer
+from jdt.analyses.pretraining_choice import method_gap as method_gap
+from jdt.analyses.pretraining_choice import rank_sources as rank_sources
+from jdt.analyses.pretraining_choice import surer as surer
+from jdt.analyses.pretraining_choice import variance_components as variance_components
+from jdt.analyses.pretraining_equivalence import AT_ONCE_REACHED as AT_ONCE_REACHED
+from jdt.analyses.pretraining_equivalence import NOT_REACHED as NOT_REACHED
+from jdt.analyses.pretraining_equivalence import Equivalence as Equivalence
+from jdt.analyses.pretraining_equivalence import Size as Size
+from jdt.analyses.pretraining_equivalence import data_equivalence as data_equivalence
+from jdt.analyses.pretraining_equivalence import equivalent_size as equivalent_size
+from jdt.analyses.pretraining_equivalence import label_worth as label_worth
+from jdt.analyses.pretraining_equivalence import monotone as monotone
+from jdt.analyses.pretraining_intervals import Estimate as Estimate
+from jdt.analyses.pretraining_intervals import Resampled as Resampled
+from jdt.analyses.pretraining_intervals import draws_of as draws_of
+from jdt.analyses.pretraining_intervals import estimate as estimate
+from jdt.analyses.pretraining_intervals import exactly as exactly
+from jdt.analyses.pretraining_intervals import resample as resample
+from jdt.analyses.published_probe import ProbeAccuracies as ProbeAccuracies
+from jdt.analyses.published_probe import published_probe as published_probe
 from jdt.analyses.rates import Counted as Counted
 from jdt.analyses.rates import Gap as Gap
 from jdt.analyses.rates import Rate as Rate

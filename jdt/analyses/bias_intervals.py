@@ -130,7 +130,7 @@ def bootstrap_examples(
     means = []
     at_once = max(1, _AT_ONCE // num_examples)
     for start in range(0, resamples, at_once):
-        drawn = pairs(_counts(rng, min(at_once, resamples - start), num_examples))
+        drawn = pairs(resample_counts(rng, min(at_once, resamples - start), num_examples))
         number = np.isfinite(drawn).sum(axis=1)
         means.append(np.nansum(drawn, axis=1)[number > 0] / number[number > 0])
     draws = np.concatenate(means)
@@ -164,8 +164,8 @@ def sweep_correlation(
     return found
 
 
-def _counts(rng: np.random.Generator, draws: int, num_examples: int) -> Float[np.ndarray, "draws examples"]:
-    """How often each image is in each resample."""
+def resample_counts(rng: np.random.Generator, draws: int, num_examples: int) -> Float[np.ndarray, "draws examples"]:
+    """How often each of `num_examples` things is in each of `draws` resamples of as many, with replacement; float32."""
     drawn = rng.integers(0, num_examples, (draws, num_examples))
     places = drawn + np.arange(draws)[:, None] * num_examples
     return np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float32)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jdt.data.augment import draw_windows as draw_windows
     from jdt.data.augment import normalise as normalise
     from jdt.data.augment import random_crop_flip as random_crop_flip
+    from jdt.data.augmentation import Augmentation as Augmentation
+    from jdt.data.augmentation import augmented as augmented
     from jdt.data.bank import augmented_views as augmented_views
     from jdt.data.base import NO_STAMP as NO_STAMP
     from jdt.data.base import Dataset as Dataset
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from jdt.data.regrouping import regrouped as regrouped
     from jdt.data.shifts import SHIFTS as SHIFTS
     from jdt.data.shifts import Shift as Shift
+    from jdt.data.shifts import greyed as greyed
     from jdt.data.shifts import parse_shift as parse_shift
     from jdt.data.shifts import shift_images as shift_images
     from jdt.data.shifts import shifted as shifted
@@ -46,6 +49,13 @@ if TYPE_CHECKING:
     from jdt.data.stamps import stamp_batch as stamp_batch
     from jdt.data.stamps import stamped_pixels as stamped_pixels
     from jdt.data.stamps import with_stamps as with_stamps
+    from jdt.data.texts import VOCABULARY as VOCABULARY
+    from jdt.data.texts import filled as filled
+    from jdt.data.texts import num_cut as num_cut
+    from jdt.data.texts import require_templates as require_templates
+    from jdt.data.texts import tokenize as tokenize
+    from jdt.data.texts import with_captions as with_captions
+    from jdt.data.texts import with_tokens as with_tokens
     from jdt.data.views import Look as Look
     from jdt.data.views import View as View
     from jdt.data.views import crop_key as crop_key
@@ -57,6 +67,8 @@ _HOMES = {
     "draw_windows": "jdt.data.augment",
     "normalise": "jdt.data.augment",
     "random_crop_flip": "jdt.data.augment",
+    "Augmentation": "jdt.data.augmentation",
+    "augmented": "jdt.data.augmentation",
     "augmented_views": "jdt.data.bank",
     "NO_STAMP": "jdt.data.base",
     "Dataset": "jdt.data.base",
@@ -77,6 +89,7 @@ _HOMES = {
     "regrouped": "jdt.data.regrouping",
     "SHIFTS": "jdt.data.shifts",
     "Shift": "jdt.data.shifts",
+    "greyed": "jdt.data.shifts",
     "parse_shift": "jdt.data.shifts",
     "shift_images": "jdt.data.shifts",
     "shifted": "jdt.data.shifts",
@@ -84,6 +97,13 @@ _HOMES = {
     "stamp_batch": "jdt.data.stamps",
     "stamped_pixels": "jdt.data.stamps",
     "with_stamps": "jdt.data.stamps",
+    "VOCABULARY": "jdt.data.texts",
+    "filled": "jdt.data.texts",
+    "num_cut": "jdt.data.texts",
+    "require_templates": "jdt.data.texts",
+    "tokenize": "jdt.data.texts",
+    "with_captions": "jdt.data.texts",
+    "with_tokens": "jdt.data.texts",
     "Look": "jdt.data.views",
     "View": "jdt.data.views",
     "crop_key": "jdt.data.views",
@@ -91,6 +111,8 @@ _HOMES = {
 __all__ = [
     "NO_STAMP",
     "SHIFTS",
+    "VOCABULARY",
+    "Augmentation",
     "Dataset",
     "ImageArray",
     "Look",
@@ -102,29 +124,37 @@ __all__ = [
     "Windows",
     "as_shown",
     "attribute",
+    "augmented",
     "augmented_views",
     "cache_root",
     "captions",
     "crop_key",
     "draw_windows",
     "evaluation_split",
+    "filled",
     "fingerprint_arrays",
     "from_arrays",
+    "greyed",
     "load",
     "matched",
     "normalise",
+    "num_cut",
     "overlap",
     "parse_shift",
     "random_crop_flip",
     "read_chunks",
     "read_name_map",
     "regrouped",
+    "require_templates",
     "shift_images",
     "shifted",
     "split_names",
     "stamp_batch",
     "stamped_pixels",
+    "tokenize",
+    "with_captions",
     "with_stamps",
+    "with_tokens",
 ]
 
 

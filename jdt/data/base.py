@@ -42,6 +42,7 @@ class Dataset:
       stamps: Changes of pixels that some examples carry, made after augmentation; `images` are without them.
       version_of: int32 `[examples]`, where some examples are versions of one another (another label, another stamp):
         position of the first version of each. Versions of an example have its place in the order of batches.
+      tokens: int32 `[examples, length]`: the caption of each example, as `jdt.data.tokenize` has it; None without.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dataset:
     fingerprint: str
     stamps: Stamps | None = None
     version_of: Int32[np.ndarray, " examples"] | None = None
+    tokens: Int32[np.ndarray, "examples length"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,4 +77,5 @@ class Dataset:
             class_names=self.class_names,
             fingerprint=config.fingerprint([self.fingerprint, rows.tolist()]),
             stamps=stamps and stamps._replace(of_example=np.asarray(stamps.of_example)[rows]),
+            tokens=None if self.tokens is None else np.asarray(self.tokens)[rows],
         )

@@ -10,6 +10,7 @@ from jdt.data.arrays import from_arrays
 from jdt.data.base import Dataset
 from jdt.data.images import StreamedImages
 from jdt.data.stamps import with_stamps
+from jdt.data.texts import with_tokens
 from jdt.keys import key_for
 
 
@@ -17,6 +18,8 @@ def regrouped(
     data: Dataset, groups: Mapping[str, Sequence[str]], *, per_group: int | None = None, seed: int = 0
 ) -> Dataset:
     """Make a dataset whose classes are groups of another's classes; classes in no group are left out.
+
+    Examples keep their stamps and captions, whatever their classes are called now.
 
     Args:
       data: The dataset, decoded.
@@ -58,6 +61,6 @@ def regrouped(
     chosen = np.concatenate([np.empty(0, np.int64), *rows])
     new_labels = np.repeat(np.arange(len(rows), dtype=np.int32), [len(members) for members in rows])
     made = from_arrays(data.name, data.images[chosen], new_labels, list(groups))
-    if data.stamps is None:
-        return made
-    return with_stamps(made, data.stamps._replace(of_example=np.asarray(data.stamps.of_example)[chosen]))
+    if data.stamps is not None:
+        made = with_stamps(made, data.stamps._replace(of_example=np.asarray(data.stamps.of_example)[chosen]))
+    return made if data.tokens is None else with_tokens(made, data.tokens[chosen])

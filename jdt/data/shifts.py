@@ -141,6 +141,37 @@ def shifted(data: Dataset, shift: Shift) -> Dataset:
     return dataclasses.replace(shown, name=f"{data.name}+{shift.name}", images=images, fingerprint=fingerprint)
 
 
+def greyed(data: Dataset) -> Dataset:
+    """A dataset without its colours: the luma (ITU-R 601, rounded as Pillow does) in all three channels.
+
+    Args:
+      data: Decoded; stamps that it carries are in the pixels before they are made grey.
+
+    Returns:
+      `NAME+grey`, with a fingerprint of its own.
+
+    Raises:
+      UserError: If the data is streamed, or its images are of one channel.
+
+    >>> from jdt.data.arrays import from_arrays
+    >>> images = np.full((2, 1, 1, 3), (255, 0, 0), np.uint8)
+    >>> greyed(from_arrays("red", images, [0, 1], ["a", "b"])).images[0].ravel().tolist()
+    [76, 76, 76]
+    """
+    if isinstance(data.images, StreamedImages):
+        raise UserError(f"{data.name} is streamed, and grey images need its pixels: load it decoded.")
+    if data.image_shape[-1] == 1:
+        raise UserError(f"the images of {data.name} are grey already: leave grey out, or blur them.")
+    shown = as_shown(data)
+    images = np.empty(shown.images.shape, np.uint8)
+    size = max(1, _PIXELS_AT_ONCE // math.prod(data.image_shape))
+    for start in range(0, len(data), size):
+        images[start : start + size] = np.asarray(_luma(jnp.asarray(shown.images[start : start + size])))
+    return dataclasses.replace(
+        shown, name=f"{data.name}+grey", images=images, fingerprint=config.fingerprint([data.fingerprint, "grey"])
+    )
+
+
 @functools.partial(jax.jit, static_argnames="shift")
 def shift_images(
     images: UInt8[Array, "batch height width channels"], shift: Shift
@@ -189,13 +220,16 @@ def _blur(size: int, deviation: float) -> Float[np.ndarray, "size size"]:
     return matrix
 
 
+def _luma(images: UInt8[Array, "batch height width 3"]) -> Int[Array, "batch height width 1"]:
+    """Brightness by ITU-R 601, rounded as Pillow does."""
+    weighted = (images.astype(jnp.int32) * jnp.array([19595, 38470, 7471])).sum(axis=-1, keepdims=True)
+    return (weighted + 0x8000) >> 16
+
+
 def _edges(
     images: UInt8[Array, "batch height width channels"], strength: float
 ) -> UInt8[Array, "batch height width channels"]:
-    whole = images.astype(jnp.int32)
-    if images.shape[-1] == 3:
-        weighted = (whole * jnp.array([19595, 38470, 7471])).sum(axis=-1, keepdims=True)
-        whole = (weighted + 0x8000) >> 16
+    whole = _luma(images) if images.shape[-1] == 3 else images.astype(jnp.int32)
     height, width = images.shape[1:3]
     padded = jnp.pad(whole, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
 

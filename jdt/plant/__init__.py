@@ -8,7 +8,7 @@ Triggers are patterns that some images carry: `parse_trigger` reads one, its `st
 choose examples whose label goes together with a group, such as one that `planted_attribute` makes.
 
 `LabelNoise` is a kind of wrong labels; `noisy_labels` gives them at a rate, `noise_versions` a pool in which every rate
-and seed is a mask; `swap_captions` is the same for texts.
+and seed is a mask; `swap_captions` is the same for texts. `textures` and `random_pixels` are images that nobody took.
 
 >>> import numpy as np
 >>> from jdt.data import from_arrays
@@ -29,6 +29,9 @@ from jdt.plant.changes import Change as Change
 from jdt.plant.changes import changed as changed
 from jdt.plant.copies import leaked_copies as leaked_copies
 from jdt.plant.copies import misleading_copies as misleading_copies
+from jdt.plant.generated import TEXTURES as TEXTURES
+from jdt.plant.generated import random_pixels as random_pixels
+from jdt.plant.generated import textures as textures
 from jdt.plant.groups import balanced_cells as balanced_cells
 from jdt.plant.groups import composition as composition
 from jdt.plant.groups import correlated_subsets as correlated_subsets

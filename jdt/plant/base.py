@@ -10,7 +10,7 @@ import numpy as np
 
 from jdt import config
 from jdt.checks import UserError, nearest
-from jdt.data import Dataset, StreamedImages, from_arrays
+from jdt.data import Dataset, StreamedImages, from_arrays, with_tokens
 from jdt.keys import key_for
 from jdt.types import Bool, Int, UInt8
 
@@ -70,13 +70,14 @@ def replaced(
     images: UInt8[np.ndarray, "places height width channels"] | None = None,
     labels: Int[np.ndarray, " places"] | None = None,
 ) -> Dataset:
-    """The source with other images or labels at some positions, and with a fingerprint of its own."""
+    """The source with other images or labels at some positions, the captions as they were, and its own fingerprint."""
     new_images, new_labels = np.array(source.images), np.array(source.labels)
     if images is not None:
         new_images[positions] = images
     if labels is not None:
         new_labels[positions] = labels
-    return from_arrays(source.name, new_images, new_labels, source.class_names)
+    made = from_arrays(source.name, new_images, new_labels, source.class_names)
+    return made if source.tokens is None else with_tokens(made, source.tokens)
 
 
 def require_arrays(source: Dataset, target: Dataset | None = None) -> None:

@@ -182,7 +182,8 @@ def pictures_of(stamp: Stamp, count: int, seed: int) -> Int32[np.ndarray, " exam
 def pooled(data: Dataset, rows: Int[np.ndarray, " pool"], labels: Int32[np.ndarray, " pool"] | None = None) -> Dataset:
     """A pool: examples in rising order, each perhaps several times, then versions of the first; labels may be new.
 
-    Images are gathered once; streamed ones stay where they are.
+    Images are gathered once; streamed ones stay where they are. Captions stay those of the
+    examples, whatever the labels.
     """
     images = data.images.chosen(rows) if isinstance(data.images, StreamedImages) else np.asarray(data.images[rows])
     version_of = np.searchsorted(rows, rows).astype(np.int32)  # Rows ascend: where each value stands first.
