@@ -1,4 +1,4 @@
-"""Which of several candidate sources to take for a target: a ranking, what follows from it, and what surer would cost."""
+"""Which candidate source to take for a target: a ranking, what follows from it, and what being surer would cost."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -147,8 +147,8 @@ def recommendation(choice: Choice) -> str:
     level = choice.level_with_first
     if not level:
         return (
-            f"{take}, {points(lead.difference)} points (± {points(lead.margin)}) ahead of {second}, and the best of all "
-            f"in {choice.ranking.best[0]:.0%} of resamples"
+            f"{take}, {points(lead.difference)} points (± {points(lead.margin)}) ahead of {second}, and the best in "
+            f"{choice.ranking.best[0]:.0%} of resamples"
         )
     noise = choice.ranking.noise
     if choice.is_noise:
