@@ -128,7 +128,7 @@ def measure(study: Study) -> Measured:
 
 def _cells(study: Study, block: Block, run: jdt.store.Run, *, is_shuffled: bool) -> Iterator[Cell]:
     """Cells of one method; those of shuffled labels apart."""
-    rules = tuple(dict.fromkeys(one.rule for one in study.settings))
+    rules: tuple[Rule, ...] = tuple(dict.fromkeys(one.rule for one in study.settings))
     for target in study.targets:
         for shots in study.shots:
             names = [

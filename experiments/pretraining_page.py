@@ -283,11 +283,11 @@ def stability(study: Study, measured: Measured) -> tuple[jdt.report.PretrainingS
         estimate = jdt.analyses.estimate(
             lambda a, b: jdt.analyses.rank_stability(np.stack([a, b], axis=-2))[..., 0, 1], *parts, least=-1.0, most=1.0
         )
-        names = [f"{target}, {shots_name(k)}" for target, k in (first, second)]
-        text = f"Spearman correlation of sources: {names[0]} and {names[1]}"
+        one, other = (f"{target}, {shots_name(k)}" for target, k in (first, second))
+        text = f"Spearman correlation of sources: {one} and {other}"
         found.append(
             jdt.report.PretrainingStability(
-                *names, figure(estimate, "", cells[first].correct.shape[1], text), len(arms)
+                one, other, figure(estimate, "", cells[first].correct.shape[1], text), len(arms)
             )
         )
     return tuple(found)
@@ -303,8 +303,10 @@ def zero_shot(config: Config, study: Study, measured: Measured) -> tuple[jdt.rep
                 continue
             whose = f"classes of {near}" if one.target == OWN else one.target
             text = f"zero-shot accuracy on {whose}, {arm}"
-            shares = [_mean(values[row], text) for values in (one.aligned, one.permuted)]
-            found.append(jdt.report.PretrainingZeroShot(arm, whose, "zero-shot", one.classes, *shares, 1 / one.classes))
+            aligned, permuted = (_mean(values[row], text) for values in (one.aligned, one.permuted))
+            found.append(
+                jdt.report.PretrainingZeroShot(arm, whose, "zero-shot", one.classes, aligned, permuted, 1 / one.classes)
+            )
     return tuple(found)
 
 

@@ -22,7 +22,6 @@ import numpy as np
 import jdt
 from experiments.pretraining_source_specs import COPIES, Base, Change, SourceSpec, chosen_names, ordered
 from experiments.pretraining_source_specs import parse_sources as parse_sources
-from jdt.types import Bool, Int
 
 GROUPS_FLAG = "--source-sets"
 """The flag behind which the file of `groups:` is, for messages."""
@@ -65,11 +64,11 @@ class Sources:
 
     specs: tuple[SourceSpec, ...]
     pool: jdt.data.Dataset
-    rows: Bool[np.ndarray, "sources seeds pool"]
+    rows: np.ndarray
     equal_size: int | None
     images: tuple[int, ...]
     classes: tuple[int, ...]
-    flipped: Int[np.ndarray, "sources seeds"]
+    flipped: np.ndarray
     useful: tuple[int, ...]
     cuts: tuple[Cut, ...]
     notes: tuple[str, ...]
@@ -292,7 +291,8 @@ def _equal_sizes(
     source_size: int | None,
 ) -> tuple[int, dict[str, int]]:
     """The equal size, and the size of every source, all of which can be had."""
-    possible = {name: int(count / factors[name]) for name, count in there.items() if count is not None}
+    # A smaller source is a part of one of the equal size, which there must be enough images for.
+    possible = {name: int(count / max(1, factors[name])) for name, count in there.items() if count is not None}
     if source_size is None and not possible:
         raise jdt.UserError("all sources are drawn, as many images as you like: pass --source-size N.")
     size = source_size or min(possible.values())
@@ -513,8 +513,8 @@ def _copies(found: _Sequence, share: Fraction, limit: int) -> _Sequence:
 
 def _pooled(
     shelves: _Shelves, parts: Sequence[Sequence[_Sequence]], data: jdt.data.Dataset
-) -> tuple[jdt.data.Dataset, Bool[np.ndarray, "sources seeds pool"]]:
-    """Everything that any source and seed holds, once, and who holds what."""
+) -> tuple[jdt.data.Dataset, np.ndarray]:
+    """Everything that any source and seed holds, once, and who holds what: bool `[sources, seeds, pool]`."""
     flat = [part for of_source in parts for part in of_source]
     images, which = np.unique(np.concatenate([part.image for part in flat]), return_inverse=True)
     looks, labels = np.concatenate([part.look for part in flat]), np.concatenate([part.label for part in flat])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jdt.data.augment import draw_windows as draw_windows
     from jdt.data.augment import normalise as normalise
     from jdt.data.augment import random_crop_flip as random_crop_flip
+    from jdt.data.augmentation import Augmentation as Augmentation
+    from jdt.data.augmentation import augmented as augmented
     from jdt.data.bank import augmented_views as augmented_views
     from jdt.data.base import NO_STAMP as NO_STAMP
     from jdt.data.base import Dataset as Dataset
@@ -65,6 +67,8 @@ _HOMES = {
     "draw_windows": "jdt.data.augment",
     "normalise": "jdt.data.augment",
     "random_crop_flip": "jdt.data.augment",
+    "Augmentation": "jdt.data.augmentation",
+    "augmented": "jdt.data.augmentation",
     "augmented_views": "jdt.data.bank",
     "NO_STAMP": "jdt.data.base",
     "Dataset": "jdt.data.base",
@@ -108,6 +112,7 @@ __all__ = [
     "NO_STAMP",
     "SHIFTS",
     "VOCABULARY",
+    "Augmentation",
     "Dataset",
     "ImageArray",
     "Look",
@@ -119,6 +124,7 @@ __all__ = [
     "Windows",
     "as_shown",
     "attribute",
+    "augmented",
     "augmented_views",
     "cache_root",
     "captions",

@@ -18,7 +18,7 @@ from jdt.keys import key_for
 from jdt.types import Array, Bool, Float, Int, PRNGKey, UInt8
 
 _TRIES = 10  # As torchvision: after so many crops that do not fit, the centre is taken.
-_DRAWS = 2 * _TRIES + 3
+NUM_DRAWS = 2 * _TRIES + 3
 _RATIO = (3 / 4, 4 / 3)
 _PIXELS_AT_ONCE = 1 << 22  # Keeps what a batch needs on the device to some hundreds of MB.
 
@@ -103,15 +103,15 @@ def _cut_views(
     height, width = images.shape[1:3]
 
     def one(image: UInt8[Array, "height width channels"], position: Array) -> UInt8[Array, "height width channels"]:
-        draws = jax.random.uniform(jax.random.fold_in(key, position), (_DRAWS,))
-        top, left, down, across = _box(draws[1:], height, width, scale)
+        draws = jax.random.uniform(jax.random.fold_in(key, position), (NUM_DRAWS,))
+        top, left, down, across = crop_box(draws[1:], height, width, scale)
         is_flipped = (draws[0] < 0.5) & flip
         return _resampled(image, top, left, down, across, is_flipped)
 
     return jax.vmap(one)(images, positions)
 
 
-def _box(
+def crop_box(
     draws: Float[Array, " draws"], height: int, width: int, scale: tuple[float, float]
 ) -> tuple[Int[Array, ""], Int[Array, ""], Int[Array, ""], Int[Array, ""]]:
     """Top, left, height and width of a crop, whole pixels: the first of ten draws that fits, else the centre."""
@@ -144,8 +144,8 @@ def _resampled(
 ) -> UInt8[Array, "height width channels"]:
     """A box of an image at the image's own size, bilinear; a box is never larger, so nothing needs smoothing."""
     height, width, _ = image.shape
-    rows, of_row = _places(top, down, height)
-    columns, of_column = _places(left, across, width)
+    rows, of_row = crop_places(top, down, height)
+    columns, of_column = crop_places(left, across, width)
     columns = jnp.where(is_flipped, columns[:, ::-1], columns)
     of_column = jnp.where(is_flipped, of_column[::-1], of_column)[:, None]
     pixels = image.astype(jnp.float32)
@@ -155,7 +155,7 @@ def _resampled(
     return jnp.floor(before + of_column * (after - before) + 0.5).astype(jnp.uint8)
 
 
-def _places(start: Array, length: Array, size: int) -> tuple[Int[Array, "2 size"], Array]:
+def crop_places(start: Array, length: Array, size: int) -> tuple[Int[Array, "2 size"], Array]:
     """Which two pixels each new pixel lies between, and how near it is to the second; centres at half pixels."""
     place = jnp.clip((jnp.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
     lower = jnp.floor(place).astype(int)

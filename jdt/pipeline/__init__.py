@@ -47,8 +47,10 @@ from jdt.pipeline.stopping import verdict as verdict
 from jdt.pipeline.suspecting import copies as copies
 from jdt.pipeline.suspecting import suspects as suspects
 from jdt.pipeline.task import Mode as Mode
+from jdt.pipeline.task import ModeSettings as ModeSettings
 from jdt.pipeline.task import TargetData as TargetData
 from jdt.pipeline.task import Task as Task
 from jdt.pipeline.task import pool_size as pool_size
 from jdt.pipeline.task import view_name as view_name
+from jdt.pipeline.variants import drawn as drawn
 from jdt.pipeline.variants import variants as variants

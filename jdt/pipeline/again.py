@@ -19,9 +19,9 @@ from jdt.masks import Design
 from jdt.models import Network, Variables, check_width, load_variables, variables_digest
 from jdt.pipeline.blocks import transferred
 from jdt.pipeline.source_models import block_variables, described_source_model
-from jdt.pipeline.task import Mode, TargetData, stored_targets
+from jdt.pipeline.task import Mode, ModeSettings, TargetData, stored_fits, stored_targets
 from jdt.train import PLANS, Ensemble, Recipe
-from jdt.transfer import FixedFeature, FullNetwork, Tuning, ViewBanks
+from jdt.transfer import FixedFeature, FullNetwork, ViewBanks
 
 _WIDEST = 1 << 12
 
@@ -85,7 +85,7 @@ class AddedTarget:
             check_width(self.ensemble.network.with_classes(count), self.ensemble.image_shape, count)
 
     @property
-    def tuners(self) -> Mapping[str, Tuning]:
+    def tuners(self) -> Mapping[str, ModeSettings]:
         """None: a target that is added later is transferred to as it is, or as a whole."""
         return {}
 
@@ -116,6 +116,7 @@ class AddedTarget:
             "head": to_plain(self.head),
             "full": to_plain(self.full) if "full" in self.modes else None,
             "fingerprints": {data.name: data.fingerprint for data in datasets},
+            **({} if self.target.draw is None else {"draw": to_plain(self.target.draw)}),
         }
 
     def schema(self) -> store.Schema:
@@ -129,6 +130,7 @@ class AddedTarget:
             targets=stored_targets((self.target,)),
             train_accuracy=True,
             sgd_head=self.head.solver == "sgd",
+            fits=stored_fits(self),
         )
 
     def open(self, provenance: Mapping[str, Any]) -> store.RunWriter:

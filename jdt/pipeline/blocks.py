@@ -25,6 +25,7 @@ from jdt.pipeline.saving import SavedModels, require_savable
 from jdt.pipeline.task import TargetData, Task, Transfers, settings_of
 from jdt.sharding import SHARED, place
 from jdt.train import (
+    OWN,
     Checkpoints,
     Ensemble,
     Pool,
@@ -39,6 +40,7 @@ from jdt.train import (
 from jdt.transfer import (
     FixedFeature,
     FrozenFeatures,
+    FullNetwork,
     TunedTransfer,
     Tuning,
     transfer_fixed,
@@ -108,7 +110,7 @@ def train_missing_blocks(
         tell = None if progress is None else _telling(progress, done + len(earlier.models), len(model_ids))
         checkpoints = keep.of_block(block, model_ids)
         trained, record = _train_block(task, source, model_ids, checkpoints, tell)
-        saved = SavedModels(writer.path, block, model_ids, trained.variables) if save_models else None
+        saved = _saved(task, writer, block, model_ids, trained) if save_models else None
         try:
             arrays, more = _outputs_of_block(task, block, model_ids, spectra_of, trained)
         finally:
@@ -130,6 +132,13 @@ def train_missing_blocks(
             checkpoints.discard()
     keep.tidy()
     return marked
+
+
+def _saved(
+    task: Task, writer: store.RunWriter, block: int, model_ids: Int[np.ndarray, " models"], trained: Trained
+) -> SavedModels:
+    """Begin to keep the source models of a block, without what belongs to their objective."""
+    return SavedModels(writer.path, block, model_ids, task.ensemble.of_network(trained.variables))
 
 
 class _Unfinished:
@@ -276,8 +285,10 @@ def _uses(task: Transfers) -> dict[str, int]:
     found: collections.Counter[str] = collections.Counter()
     for target, mode in itertools.product(task.targets, task.modes):
         settings = settings_of(task, target, mode)
-        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.solver == "convex"):
+        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.reads_features):
             found.update((target.train.fingerprint, target.all_tests.fingerprint))
+        elif isinstance(settings, FullNetwork) and settings.start == "probe":
+            found[target.train.fingerprint] += 1
     return found
 
 
@@ -286,7 +297,7 @@ def _banks(task: Transfers, target: TargetData) -> dict[str, Dataset]:
     made: dict[tuple[Any, ...], Dataset | None] = {}
     found = {}
     for mode, tuner in task.tuners.items():
-        if mode in task.modes:
+        if mode in task.modes and isinstance(tuner, Tuning):
             key = (tuner.reads_views, tuner.num_views, tuner.flip, tuner.crop)
             if key not in made:
                 made[key] = task.banks.of(target.train, tuner)
@@ -301,7 +312,8 @@ def _initial(task: Transfers, ensemble: Ensemble, randomness_ids: Int[np.ndarray
     if task.start is None:
         return fresh
     given = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(randomness_ids), *leaf.shape)), task.start)
-    return Variables({**given.params, "head": fresh.params["head"]}, given.state)
+    tops = {name: fresh.params[name] for name in ("head", ensemble.objective.top)}
+    return Variables({**given.params, **tops}, given.state)
 
 
 def _baseline(task: Transfers, ensemble: Ensemble) -> dict[str, dict[str, list[float]]]:
@@ -313,11 +325,14 @@ def _baseline(task: Transfers, ensemble: Ensemble) -> dict[str, dict[str, list[f
         return {}
     ids = np.arange(task.baseline_models)
     untrained = _initial(task, ensemble, ids)
-    found = {}
+    features_of, found = FrozenFeatures(ensemble, untrained, _uses(task)), {}
     for target in task.targets:
         banks = _banks(task, target)
+        features_of.expect(bank.fingerprint for bank in banks.values())
         for mode in task.modes:
-            columns, _ = _transfer(task, ensemble, untrained, target, mode, ids, bank=banks.get(mode))
+            columns, _ = _transfer(
+                task, ensemble, untrained, target, mode, ids, features_of=features_of, bank=banks.get(mode)
+            )
             found[f"{target.name}/{mode}"] = columns[target.name]["accuracy"].tolist()
     return {"random_accuracy": found}
 
@@ -336,25 +351,26 @@ def _transfer(
 ) -> tuple[dict[str, dict[str, np.ndarray]], Bool[np.ndarray, " models"]]:
     """Columns of one target in one mode, by the names of its test split and views; which models it left finite.
 
-    `measured` are the images that the accuracy in training is of, where a recipe trains; all of them when None.
+    `measured` are the images that the accuracy in training is of, where a recipe trains; all of them when None. Of a
+    target of which each model is given its own images, it is of these.
     """
     sound, settings = np.ones(len(randomness_ids), bool), settings_of(task, target, mode)
-    tests = target.all_tests
-    if isinstance(settings, FixedFeature) and settings.solver == "convex":
-        transferred = transfer_fixed(ensemble, variables, target.train, tests, settings, features_of)
-        columns: dict[str, Any] = {"gradient_norm": transferred.gradient_norm}
+    tests, rows = target.all_tests, target.rows(task.design.seed, randomness_ids)
+    if isinstance(settings, FixedFeature) and settings.reads_features:
+        transferred = transfer_fixed(ensemble, variables, target.train, tests, settings, features_of, rows)
+        columns: dict[str, Any] = {"gradient_norm": transferred.gradient_norm} if settings.solver == "convex" else {}
     elif isinstance(settings, Tuning):
         transferred = transfer_tuned(
             ensemble, variables, target.train, tests, settings,
             target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed, features_of=features_of,
-            bank=bank,
+            bank=bank, rows=rows,
         )  # fmt: skip
         sound, columns = np.asarray(transferred.finite), {"loss": transferred.loss}
     else:
         transferred = transfer_full(
             ensemble, variables, target.seen_by(settings.recipe), tests, settings,
             target=target.root_name, randomness_ids=randomness_ids, seed=task.design.seed,
-            measured=target.train if measured is None else measured,
+            measured=target.train if measured is None else measured, rows=rows, features_of=features_of,
         )  # fmt: skip
         sound, columns = transferred.finite, {"loss": transferred.loss}
     columns[store.TRAIN_ACCURACY] = transferred.train_accuracy
@@ -385,10 +401,15 @@ def _spectra(
 def _source_accuracy(
     task: Task, ensemble: Ensemble, trained: Trained, masks: Bool[np.ndarray, "models units"]
 ) -> Float[np.ndarray, " models"]:
-    """Accuracy on the test images of the classes that each model was trained on (the published protocol); else NaN."""
-    if task.source_test is None:
+    """Accuracy on the test images of the classes that each model was trained on (the published protocol); else NaN.
+
+    NaN, too, where what the models were trained for says nothing of classes.
+    """
+    if task.source_test is None or not task.objective.classifies:
         return np.full(len(masks), np.nan, np.float32)
-    logits = apply_in_batches(ensemble, trained.variables, task.source_test.images).logits
+    output = apply_in_batches(ensemble, trained.variables, task.source_test.images)
+    own = trained.variables.params.get(OWN)
+    logits = task.objective.class_logits(output, own, task.source_test.class_names)
     labels = np.asarray(task.source_test.labels)
     right = np.asarray(logits.argmax(axis=-1)) == labels
     kept = _kept_classes(task, masks)[:, labels]

@@ -137,9 +137,10 @@ def _memory(task: Task) -> Mapping[str, int]:
         images = len(largest.train) + len(largest.all_tests)
         memory["features"] = source + inference_memory_needed(ensemble, images)
         memory["heads"] = source + head_memory_needed(
-            ensemble, largest.train, largest.all_tests, largest.head or task.head
+            ensemble, largest.train, largest.all_tests, largest.head or task.head, largest.num_examples
         )
-    for mode, stage in (("fixed", "training heads"), ("full", "fine-tuning")):
+    named = [(mode, f"training {mode}") for mode in task.tuners]
+    for mode, stage in (("fixed", "training heads"), ("full", "fine-tuning"), *named):
         tuned = task.tuning(largest, mode) if mode in task.modes else None
         if tuned is not None:
             memory[stage] = source + memory_needed(tuned, len(largest.train))

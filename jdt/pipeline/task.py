@@ -16,9 +16,13 @@ from jdt.devices import BYTES_A_GIB, host_memory, memory_limit
 from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.plant import Planted
-from jdt.train import Ensemble, Plan, Pool, Precision, Recipe
-from jdt.transfer import FixedFeature, FullNetwork, Tuning, ViewBanks, tuned_ensemble
-from jdt.types import Int
+from jdt.train import SUPERVISED, Ensemble, Objective, Plan, Pool, Precision, Recipe
+from jdt.transfer import Draw, FixedFeature, FullNetwork, Tuning, ViewBanks, drawn_rows, tuned_ensemble
+from jdt.transfer.subsets import require_shots
+from jdt.types import Int, Int32
+
+ModeSettings = Tuning | FixedFeature | FullNetwork
+"""How models are transferred in one mode."""
 
 Mode = Literal["fixed", "full"]
 """The modes of transfer that every task knows; the names of its tuners are modes, too."""
@@ -40,6 +44,8 @@ class TargetData:
         and the store has them as a target `NAME+VIEW`.
       spectra: Whether the store keeps singular values of the features that tuned heads read, on the test split and its
         views: they cost a decomposition for every model and tuner.
+      draw: Which few of the training images each model is given, its own ones; all of them when None.
+      own: Settings of named modes for this target, by mode; as the task says where there are none.
     """
 
     name: str
@@ -51,6 +57,8 @@ class TargetData:
     streamed: Dataset | None = None
     views: tuple[tuple[str, Dataset], ...] = ()
     spectra: bool = True
+    draw: Draw | None = None
+    own: Mapping[str, ModeSettings] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
@@ -64,6 +72,26 @@ class TargetData:
                     f"view {view!r} of target {self.name!r} has other classes or images of another shape than its test "
                     "split: one head reads both."
                 )
+        if self.draw is not None:
+            names = self.train.class_names
+            try:
+                require_shots(np.asarray(self.train.labels), len(names), self.draw.shots, names)
+            except checks.UserError as error:
+                raise checks.UserError(f"target {self.name!r}: {error}") from error
+
+    @property
+    def num_examples(self) -> int:
+        """Training images that each model is given."""
+        return len(self.train) if self.draw is None else self.draw.shots * len(self.train.class_names)
+
+    def rows(self, seed: int, randomness_ids: Int[np.ndarray, " models"]) -> Int32[np.ndarray, "models chosen"] | None:
+        """Training images of each model; None where each is given all."""
+        if self.draw is None:
+            return None
+        return drawn_rows(
+            np.asarray(self.train.labels), len(self.train.class_names), self.draw.shots,
+            seed=seed, randomness_ids=randomness_ids, number=self.draw.number, class_names=self.train.class_names,
+        )  # fmt: skip
 
     @property
     def tests(self) -> dict[str, Dataset]:
@@ -85,6 +113,7 @@ class TargetData:
             labels=np.concatenate([part.labels for part in parts]),
             fingerprint=config.fingerprint([part.fingerprint for part in parts]),
             version_of=None,
+            tokens=None,
         )
 
     def seen_by(self, recipe: Recipe) -> Dataset:
@@ -163,8 +192,8 @@ class Transfers(Protocol):
         ...
 
     @property
-    def tuners(self) -> Mapping[str, Tuning]:
-        """How heads, and small networks under them, are tuned on frozen features, by name of the mode."""
+    def tuners(self) -> Mapping[str, ModeSettings]:
+        """Named modes beside `fixed` and `full`, with their settings."""
         ...
 
     @property
@@ -189,11 +218,26 @@ def stored_targets(targets: Sequence[TargetData]) -> dict[str, store.Target]:
     return {name: store.Target(np.asarray(data.labels), data.class_names) for name, data in tests.items()}
 
 
-def settings_of(task: Transfers, target: TargetData, mode: str) -> FixedFeature | FullNetwork | Tuning:
+def settings_of(task: Transfers, target: TargetData, mode: str) -> ModeSettings:
     """How models are transferred to a target in one mode: its own way, or the task's."""
     if mode in task.tuners:
-        return task.tuners[mode]
+        return target.own.get(mode, task.tuners[mode])
     return (target.full or task.full) if mode == "full" else (target.head or task.head)
+
+
+def fit_of(settings: ModeSettings) -> store.Fit:
+    """How a mode with these settings gets its heads, as the store calls it."""
+    if isinstance(settings, FixedFeature) and settings.reads_features:
+        return "convex" if settings.solver == "convex" else "closed"
+    return "tuned" if isinstance(settings, Tuning) else "trained"
+
+
+def stored_fits(task: Transfers) -> dict[str, store.Fit]:
+    """How modes get their heads, of those where their name does not say so: see `jdt.store.Schema.fits`."""
+    fits: dict[str, store.Fit] = {mode: fit_of(task.tuners[mode]) for mode in task.modes if mode in task.tuners}
+    if "fixed" in task.modes and task.head.solver == "prototype":
+        fits["fixed"] = "closed"
+    return {mode: fit for mode, fit in fits.items() if fit != "tuned"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,8 +266,10 @@ class Task:
       start: Variables of one model that every source model starts from, under a head of its own; None to start at
         random.
       planted: Truth that was planted in the source, and where.
-      tuners: How heads, and small networks under them, are tuned on frozen features, by name of the mode. The store
-        then keeps singular values of the features that these heads read, for targets that ask for them.
+      tuners: Named modes with their settings: heads, and small networks under them, that are tuned on frozen features,
+        and any further way of fixed features or whole networks, such as `LP@0.1` and `LP@10`. Of tuned heads the
+        store keeps singular values of the features that they read, for targets that ask for them.
+      objective: What the source models are trained for.
     """
 
     source: Dataset
@@ -246,7 +292,8 @@ class Task:
     baseline_models: int = 4
     start: Variables | None = None
     planted: tuple[Planted, ...] = ()
-    tuners: Mapping[str, Tuning] = dataclasses.field(default_factory=dict)
+    tuners: Mapping[str, ModeSettings] = dataclasses.field(default_factory=dict)
+    objective: Objective = SUPERVISED
 
     def __post_init__(self) -> None:
         for mode in self.modes:
@@ -260,8 +307,14 @@ class Task:
                 f"block-size is {self.block_size}, which is odd, but antithetic pairs are trained together: "
                 f"use {self.block_size + 1}."
             )
-        for head in (self.head, *(target.head for target in self.targets if target.head)):
-            head.check()
+        named = [s for one in (self.tuners, *(t.own for t in self.targets)) for s in one.values()]
+        heads = (self.head, *(target.head for target in self.targets if target.head), *named)
+        for head in heads:
+            if isinstance(head, FixedFeature):
+                head.check()
+        for target, mode in itertools.product(self.targets, self.tuners):
+            if fit_of(self.settings(target, mode)) != fit_of(self.tuners[mode]):
+                raise checks.UserError(f"mode {mode!r} of target {target.name!r} is of another kind than the task's.")
         solvers = {(target.head or self.head).solver for target in self.targets}
         if solvers - {self.head.solver}:
             raise checks.UserError("heads of some targets have another solver than the task's: pass one for all.")
@@ -278,7 +331,7 @@ class Task:
             target.require_no_overlap(self.allow_overlap)
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         _check_cuts(self.recipe, self.source, self.network)
-        self.recipe.require_weights_for(self.source.name, len(self.source.class_names))
+        self.objective.check(self.recipe, self.source)
         for target, mode in itertools.product(self.targets, self.modes):
             tuned = self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
             if tuned is not None:
@@ -311,18 +364,19 @@ class Task:
             smallest_subset=self.design.smallest_subset(sizes),
             precision=self.precision,
             num_devices=self.num_devices,
+            objective=self.objective,
         )
 
-    def settings(self, target: TargetData, mode: str) -> FixedFeature | FullNetwork | Tuning:
+    def settings(self, target: TargetData, mode: str) -> ModeSettings:
         """How models are transferred to a target in one mode."""
         return settings_of(self, target, mode)
 
     def tuning(self, target: TargetData, mode: str) -> Ensemble | None:
         """What models share that are trained on a target in one mode; None where nothing reads images anew."""
         settings = self.settings(target, mode)
-        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.solver == "convex"):
+        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.reads_features):
             return None
-        return tuned_ensemble(self.ensemble, target.train, settings)
+        return tuned_ensemble(self.ensemble, target.train, settings, target.num_examples)
 
     @property
     def pool(self) -> Pool | None:
@@ -341,11 +395,17 @@ class Task:
             targets=stored_targets(self.targets),
             train_accuracy=True,
             sgd_head=self.head.solver == "sgd",
-            spectrum=self._num_features if self.tuners else 0,
+            spectrum=self._num_features if self._has_tuned else 0,
             spectrum_of=tuple(name for target in self.targets if target.spectra for name in target.tests)
-            if self.tuners
+            if self._has_tuned
             else None,
+            fits=stored_fits(self),
         )
+
+    @property
+    def _has_tuned(self) -> bool:
+        """Whether heads are tuned on frozen features, which the store keeps spectra of."""
+        return any(isinstance(settings, Tuning) for settings in self.tuners.values())
 
     @property
     def _num_features(self) -> int:

@@ -160,7 +160,8 @@ def plan_trial(task: Task, choice: Choice, seconds: float) -> Trial:
         if tuned is None or isinstance(settings, Tuning):
             continue
         recipe = _cut_recipe(settings.recipe, tuned, steps * ensemble.batch_size / tuned.batch_size)
-        own = {"full" if mode == "full" else "head": dataclasses.replace(settings, recipe=recipe)}
+        shorter = dataclasses.replace(settings, recipe=recipe)
+        own = {"own": {mode: shorter}} if mode in task.tuners else {"full" if mode == "full" else "head": shorter}
         tuning[target.name, mode] = dataclasses.replace(cut[target.name], train=target.train, **own)
     least = 0 if task.pool is None else math.ceil(
         2 * ensemble.recipe.steps_per_epoch(ensemble.mean_subset_size) / task.pool.chunks_a_pass
@@ -170,7 +171,7 @@ def plan_trial(task: Task, choice: Choice, seconds: float) -> Trial:
         num_models=(1 + MOST_ROUNDS) * num_models,
         block_size=num_models,
         recipe=_cut_recipe(task.recipe, ensemble, max(steps, least)),
-        source_test=None if task.source_test is None else _some(task.source_test, images),
+        source_test=_some(task.source_test, images) if task.source_test and task.objective.classifies else None,
         targets=tuple(cut.values()),
     )
     return Trial(task, small, tuning, batch_seconds, len(waves) / num_waves / block, compile_seconds)
@@ -199,6 +200,7 @@ def _some(data: Dataset, count: float) -> Dataset:
 def _cut_target(target: TargetData, images: float) -> TargetData:
     share = min(1.0, images / _images(target))
     train, test = (_some(part, share * len(part)) for part in (target.train, target.test))
+    train = train if target.draw is None else target.train  # Classes must keep what is drawn of them.
     views = tuple((view, _some(part, share * len(part))) for view, part in target.views)
     return dataclasses.replace(target, train=train, test=test, views=views)
 

@@ -8,7 +8,7 @@ import numpy as np
 from jdt import checks
 from jdt.data import StreamedImages
 from jdt.pipeline.task import TargetData
-from jdt.transfer import FixedFeature, FullNetwork, few_shot, target_fraction
+from jdt.transfer import Draw, FixedFeature, FullNetwork, few_shot, target_fraction
 from jdt.types import Int
 
 
@@ -59,6 +59,29 @@ def variants(
     return tuple(_decayed(one, decay, head, full, modes) for one in sized for decay in weight_decays)
 
 
+def drawn(target: TargetData, shots: Sequence[int], draws: int = 1) -> tuple[TargetData, ...]:
+    """Make variants of a target in which every model is given a few training images of its own.
+
+    `NAME@5shot.0` is the first draw of five images of each class. Test split and views are the target's, whole, however
+    few the shots are: the published code thinned some test splits with the training splits (arXiv 2302.13602, section
+    5 of its specification). Which images a model is given follows from its randomness id, so that models of different
+    sources that share one are given the same.
+
+    Args:
+      target: The whole target.
+      shots: Training images of each class.
+      draws: Draws of each.
+
+    Raises:
+      UserError: If a class has too few images, or there are no shots or draws.
+    """
+    checks.require_at_least("draws", draws, 1)
+    every = [Draw(k, number) for k in shots for number in range(draws)]
+    return tuple(
+        dataclasses.replace(target, name=f"{target.name}{draw.suffix}", whole=target, draw=draw) for draw in every
+    )
+
+
 def _smaller(target: TargetData, rows: Int[np.ndarray, " chosen"], suffix: str) -> TargetData:
     training = target.train.part(rows, f"{target.train.name}@{suffix}")
     streamed = None
@@ -77,7 +100,7 @@ def _decayed(
             f"a weight decay is {decay}, but it must be positive"
             + (": without one a convex head may have no optimum." if decay == 0 else ".")
         )
-    penalty = 1 / (len(target.train) * decay) if convex else head.inverse_penalty
+    penalty = 1 / (target.num_examples * decay) if convex else head.inverse_penalty
     return dataclasses.replace(
         target,
         name=f"{target.name}@wd{decay:g}",

@@ -55,7 +55,7 @@ def textures(count: int, image_shape: tuple[int, int, int], *, seed: int, num_cl
     if not 2 <= num_classes <= len(TEXTURES):
         raise checks.UserError(f"there are {num_classes} classes of textures, but must be 2 to {len(TEXTURES)}.")
     checks.require_at_least("number of textures", count, 2)
-    keys = np.asarray(_keys(key_for(seed, "texture"), jnp.arange(count)))
+    keys = np.asarray(_keys(key_for(seed, "texture"), jnp.arange(_filled(count))))[:count]
     images = np.empty((count, *image_shape), np.uint8)
     for index, key in enumerate(keys):
         images[index] = _texture(TEXTURES[index % num_classes], np.random.default_rng(key), image_shape)
@@ -83,10 +83,11 @@ def random_pixels(count: int, image_shape: tuple[int, int, int], *, seed: int, n
     """
     checks.require_at_least("number of classes of random pixels", num_classes, 2)
     checks.require_at_least("number of images of random pixels", count, 2)
-    images, index = np.empty((count, *image_shape), np.uint8), np.arange(count)
-    root = key_for(seed, "pixels")
+    images, root = np.empty((count, *image_shape), np.uint8), key_for(seed, "pixels")
     for start in range(0, count, _AT_ONCE):
-        images[start : start + _AT_ONCE] = _bytes(root, index[start : start + _AT_ONCE], image_shape)
+        size = min(count - start, _AT_ONCE)
+        made = _random_bytes(root, start + jnp.arange(_filled(size)), image_shape)
+        images[start : start + size] = np.asarray(made)[:size]
     return _dataset("pixels", images, [f"pixels {number}" for number in range(num_classes)], seed)
 
 
@@ -99,16 +100,15 @@ def _dataset(
     return Dataset(name, images, labels, tuple(class_names), mark)
 
 
+def _filled(count: int) -> int:
+    """The next power of two, so that few programs serve all counts."""
+    return 1 << (count - 1).bit_length()
+
+
 @jax.jit
 def _keys(root: PRNGKey, index: Int[Array, " images"]) -> Array:
     """The words of the key of every image, which start its generator."""
     return jax.vmap(lambda i: jax.random.key_data(jax.random.fold_in(root, i)))(index)
-
-
-def _bytes(
-    root: PRNGKey, index: Int[np.ndarray, " images"], image_shape: tuple[int, int, int]
-) -> UInt8[np.ndarray, "images height width channels"]:
-    return np.asarray(_random_bytes(root, jnp.asarray(index), image_shape))
 
 
 @functools.partial(jax.jit, static_argnames="shape")

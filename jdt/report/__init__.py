@@ -5,7 +5,7 @@ the page of the influences is drawn from `Content`, what other studies of the ru
 
     path = jdt.report.write_report(pathlib.Path("runs/demo/report.html"), content)
     jdt.report.write_figures(path.parent / "figures", content)   # write_report has done this already
-    jdt.report.add_counterfactual("runs/demo", curves)   # likewise add_bias, add_noise, add_cases: the page has all
+    jdt.report.add_counterfactual("runs/demo", curves)   # likewise add_bias, add_noise, add_pretraining, ...
     rich.print(jdt.report.findings_table(content.targets[0]))
 """
 
@@ -54,6 +54,7 @@ from jdt.report.page import write_report as write_report
 from jdt.report.plots import KIND_COLOURS as KIND_COLOURS
 from jdt.report.plots import drawing as drawing
 from jdt.report.plots import png_bytes as png_bytes
+from jdt.report.pretraining import add_pretraining as add_pretraining
 from jdt.report.pretraining_content import Pretraining as Pretraining
 from jdt.report.pretraining_content import PretrainingAccuracy as PretrainingAccuracy
 from jdt.report.pretraining_content import PretrainingGain as PretrainingGain
@@ -67,6 +68,8 @@ from jdt.report.pretraining_content import PretrainingSource as PretrainingSourc
 from jdt.report.pretraining_content import PretrainingSpread as PretrainingSpread
 from jdt.report.pretraining_content import PretrainingStability as PretrainingStability
 from jdt.report.pretraining_content import PretrainingZeroShot as PretrainingZeroShot
+from jdt.report.pretraining_terminal import ranking_table as ranking_table
+from jdt.report.pretraining_terminal import shots_table as shots_table
 from jdt.report.requirements import Requirement as Requirement
 from jdt.report.summary import evidence_words as evidence_words
 from jdt.report.suspects import add_suspects as add_suspects

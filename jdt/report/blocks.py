@@ -225,8 +225,8 @@ class Section:
 
     Attributes:
       name: Of its file, `sections/NAME.json`: letters, digits, `-` and `_`.
-      order: Sections stand in this order: influences from 100, bias 200, noise 220, counterfactuals 300, cases 400,
-        suspects 500, from 900 on what explains them.
+      order: Sections stand in this order: influences from 100, bias 200, noise 220, pre-training data 240,
+        counterfactuals 300, cases 400, suspects 500, from 900 on what explains them.
       title: Of the section and of its entry in the contents.
       blocks: What is in it.
       subtitle: Small print after the title.

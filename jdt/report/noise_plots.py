@@ -3,9 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
@@ -14,6 +12,7 @@ from jdt.report.content import SHARE
 from jdt.report.noise_content import LINEAR, MLP, NoiseRanking, NoiseScatter, NoiseSpectrum
 from jdt.report.panels import (
     STYLES,
+    graded_looks,
     legend_above,
     line_handle,
     panel_grid,
@@ -56,9 +55,7 @@ def tuner_looks(tuners: Iterable[str]) -> dict[str, LineLook]:
 
 def rate_looks(rates: Iterable[float]) -> dict[float, LineLook]:
     """One look a noise rate: dark for none, lighter with more, and a marker and style of its own."""
-    known = sorted({*rates})
-    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.86, max(len(known), 2)))
-    return {rate: (to_hex(shades[i]), "os^Dv*PX<>"[i % 10], STYLES[i % len(STYLES)]) for i, rate in enumerate(known)}
+    return graded_looks(sorted({*rates}))
 
 
 def series_looks(names: Sequence[str]) -> dict[str, BarLook]:

@@ -25,6 +25,7 @@ _ABOUT = "transfer influences", "Which parts of the source data make each target
 _ABOUT_ALONE = {
     200: ("bias transfer", "Does a bias of the source data come along to the target?"),
     220: ("noisy pre-training", "What does label noise in the source data do to transfer, and what repairs it?"),
+    240: ("pre-training data", "Which pre-training data and method are best for a target, and how many images?"),
 }
 """By orders of sections, where a page has no other ones."""
 _EXPLAINS = 900

@@ -1,12 +1,14 @@
 """Small multiples: panels of lines with intervals, and what drawings with several panels share."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -22,6 +24,7 @@ STYLES = ("-", "--", "-.", ":")
 """Of lines, the plain one first."""
 _MOST_TICKS = 7
 _Entry = TypeVar("_Entry")
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,6 +56,13 @@ class Axis:
     y_label: str
     y_factor: float = 1.0
     is_change: bool = False
+
+
+def graded_looks(keys: Iterable[_Key]) -> dict[_Key, LineLook]:
+    """One look a key in a rising order: dark for the first, lighter with each, and a marker and style of its own."""
+    known = list(dict.fromkeys(keys))
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.86, max(len(known), 2)))
+    return {key: (to_hex(shades[i]), "os^Dv*PX<>"[i % 10], STYLES[i % len(STYLES)]) for i, key in enumerate(known)}
 
 
 def draw_panels(
@@ -94,11 +104,16 @@ def panel_chunks(entries: Sequence[_Entry], most: int = MOST_PANELS) -> Iterator
         yield ", continued" if start else "", entries[start : start + most]
 
 
-def panel_grid(count: int) -> tuple[Drawing, list[Axes], bool]:
+def panel_grid(count: int, most_across: int = 3) -> tuple[Drawing, list[Axes], bool]:
     """A figure with so many panels, and whether they are wide; unused places stay empty."""
-    across = 1 if count == 1 else 2 if count in (2, 4) else 3
+    across = 1 if count == 1 else 2 if count in (2, 4) else most_across
     down = -(-count // across)
-    size = {1: (6.4, 3.7), 2: (7.4, 0.75 + 2.75 * down), 3: (7.6, 0.75 + 2.25 * down)}[across]
+    # One panel of a figure that is made for two across is narrower: its letters are larger on a phone.
+    size = {
+        1: (6.4, 3.7) if most_across > 2 else (5.2, 3.4),
+        2: (7.4, 0.75 + 2.75 * down),
+        3: (7.6, 0.75 + 2.25 * down),
+    }[across]
     figure = Drawing(figsize=size, layout="constrained")
     grid = figure.subplots(down, across, squeeze=False).ravel().tolist()
     for axes in grid[count:]:

@@ -39,6 +39,7 @@ from jdt.store.schema import ACCURACY as ACCURACY
 from jdt.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from jdt.store.schema import SPECTRA as SPECTRA
 from jdt.store.schema import TRAIN_ACCURACY as TRAIN_ACCURACY
+from jdt.store.schema import Fit as Fit
 from jdt.store.schema import Schema as Schema
 from jdt.store.schema import Target as Target
 from jdt.store.schema import safe_name as safe_name

@@ -393,7 +393,10 @@ def layout_of(description: Mapping[str, Any], root: Place) -> Layout:
         if not all(isinstance(text, str) for text in (*digests, *modes, *(outputs or ()), *(spectrum_of or ()))):
             raise TypeError("names and digests must be strings")
         outputs, spectrum_of = (None if one is None else tuple(one) for one in named)
-        added |= {"spectrum": spectrum, "spectrum_of": spectrum_of}
+        fits = description.get("fits", {})
+        if not isinstance(fits, dict) or not all(isinstance(text, str) for item in fits.items() for text in item):
+            raise TypeError("how modes get their heads must be names by mode")
+        added |= {"spectrum": spectrum, "spectrum_of": spectrum_of, "fits": fits}
         return Layout(counts[0], counts[1], counts[2], examples, modes, outputs, **added)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{root}/run.json is damaged: its schema cannot be read ({error}).") from error

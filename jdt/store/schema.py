@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jdt.checks import UserError, require_at_least
+from jdt.checks import UserError, require_at_least, require_known
 from jdt.config import fingerprint
 from jdt.store.strings import array_metadata, group_bytes, int32_files, metadata_bytes, string_files
 from jdt.types import Int32
@@ -31,6 +31,9 @@ ACCURACY, TRAIN_ACCURACY = "accuracy", "train_accuracy"
 SPECTRA: dict[Literal["column", "row"], str] = {"column": "singular_values", "row": "singular_values_row"}
 """Columns of singular values of the features that a tuned head reads on test images, by how these are centred."""
 _UNTUNED = ("fixed", "full")  # Modes without spectra.
+Fit = Literal["convex", "trained", "closed", "tuned"]
+"""How a mode gets its heads: as the optimum of a convex problem, by training networks or heads step by step, in closed
+form, or by tuning on frozen features."""
 _SCALARS = {ACCURACY, TRAIN_ACCURACY, "gradient_norm", "loss"}  # One number a model, not one an example.
 _RESERVED = {"zarr.json", "label", "class_name", "c"}
 CODECS = (
@@ -57,6 +60,8 @@ def safe_name(name: str) -> str:
 
 CONVERGENCE = {"fixed": "gradient_norm"}
 """The scalar that tells how far a transfer got, by mode: a convex head's gradient; elsewhere the training `loss`."""
+_CONVERGENCE_OF: dict[Fit, tuple[str, ...]] = {"convex": ("gradient_norm",), "trained": ("loss",), "closed": ()}
+"""The same by how a mode gets its heads, for modes of `Layout.fits`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +116,8 @@ class Layout:
     `train_accuracy` is false for runs from before that was recorded. With `sgd_head` the heads of fixed features were
     trained step by step, and what tells how far they got is their training loss. `spectrum` is how many singular
     values the features have that heads read in modes other than fixed and full; 0 where they are not kept.
-    `spectrum_of` are the targets that they are kept of; None means all.
+    `spectrum_of` are the targets that they are kept of; None means all. `fits` says how modes get their heads of which
+    that is not so: `fixed` has convex heads (but see `sgd_head`), `full` is trained, all others are tuned.
     """
 
     num_models: int
@@ -124,23 +130,29 @@ class Layout:
     sgd_head: bool = False
     spectrum: int = 0
     spectrum_of: tuple[str, ...] | None = None
+    fits: Mapping[str, Fit] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_at_least("num_models", self.num_models, 1)
+        for mode, fit in self.fits.items():
+            if mode not in self.modes:
+                raise UserError(f"it is said how mode {mode!r} gets its heads, but there is no such mode: name modes.")
+            require_known(f"fit of mode {mode}", fit, tuple(_CONVERGENCE_OF))
         if self.num_models > MAX_MODELS:
             raise UserError(f"num_models is {self.num_models}, but a run holds at most {MAX_MODELS:,}: ask for fewer.")
         require_at_least("block_size", self.block_size, 1)
         if self.block_size > MAX_MODELS:
             raise UserError(f"block_size is {self.block_size}, but a run holds at most {MAX_MODELS:,}: ask for fewer.")
         for mode in self.modes:
-            if safe_name(mode) != mode:
+            # In paths an @ becomes _, as in names of targets; two modes that lead to one path are refused below.
+            if safe_name(mode) != mode.replace("@", "_"):
                 raise UserError(f"mode {mode!r} cannot name a folder: call it for example {safe_name(mode)!r}.")
         for name in self.outputs or ():
             if safe_name(name) != name or name in _SCALARS - {ACCURACY}:
                 raise UserError(f"output {name!r} cannot name an array of [models, examples]: choose another name.")
         if self.outputs is not None and not self.example_outputs:
             raise UserError("a run must hold at least one output of every example, such as margin: name one.")
-        if self.outputs is not None and (self.train_accuracy or self.sgd_head or self.spectrum):
+        if self.outputs is not None and (self.train_accuracy or self.sgd_head or self.spectrum or self.fits):
             raise UserError("a run made elsewhere holds its outputs and nothing about training: ask for none of it.")
         if unknown := sorted(set(self.spectrum_of or ()) - set(self.num_examples)):
             raise UserError(f"singular values are to be kept of {unknown[0]!r}, which is no target: name targets.")
@@ -208,15 +220,19 @@ class Layout:
                     columns.append(column(name + output, dtype, ("example", size), path + output))
                 for scalar in self._scalars(mode):
                     columns.append(column(name + scalar, "float32", None, path + scalar))
-                for values in SPECTRA.values() if target in with_spectra and mode not in _UNTUNED else ():
+                for values in SPECTRA.values() if target in with_spectra and self._is_tuned(mode) else ():
                     columns.append(column(name + values, "float64", ("feature", self.spectrum), path + values))
         return {item.name: item for item in columns}
 
     def _scalars(self, mode: str) -> tuple[str, ...]:
         if self.outputs is None:
-            convergence = "loss" if self.sgd_head else CONVERGENCE.get(mode, "loss")
-            return (ACCURACY, *((TRAIN_ACCURACY,) if self.train_accuracy else ()), convergence)
+            usual = "loss" if self.sgd_head else CONVERGENCE.get(mode, "loss")
+            convergence = _CONVERGENCE_OF[self.fits[mode]] if mode in self.fits else (usual,)
+            return (ACCURACY, *((TRAIN_ACCURACY,) if self.train_accuracy else ()), *convergence)
         return tuple(name for name in self.outputs if name == ACCURACY)
+
+    def _is_tuned(self, mode: str) -> bool:
+        return mode not in _UNTUNED and mode not in self.fits
 
     def bytes_per_block(self) -> int:
         """Size of one full block before compression, for messages about disk space."""
@@ -268,6 +284,7 @@ class Schema:
       spectrum: How many singular values are kept of the features that heads read, in modes other than fixed and full.
       spectrum_of: The targets that they are kept of; None for all, which a run from before this could be asked goes on
         with.
+      fits: How modes get their heads, of those where their name does not say so: see `Layout`.
     """
 
     num_models: int
@@ -280,6 +297,7 @@ class Schema:
     sgd_head: bool = False
     spectrum: int = 0
     spectrum_of: tuple[str, ...] | None = None
+    fits: Mapping[str, Fit] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.spectrum_of is not None and set(self.spectrum_of) >= set(self.targets):
@@ -294,7 +312,7 @@ class Schema:
         examples = {name: len(target.labels) for name, target in self.targets.items()}
         return Layout(
             self.num_models, self.block_size, len(self.unit_names), examples, self.modes, self.outputs,
-            self.train_accuracy, self.sgd_head, self.spectrum, self.spectrum_of,
+            self.train_accuracy, self.sgd_head, self.spectrum, self.spectrum_of, self.fits,
         )  # fmt: skip
 
     def columns(self) -> dict[str, Column]:
@@ -327,6 +345,7 @@ class Schema:
             **{name: True for name in ("train_accuracy", "sgd_head") if getattr(self, name)},
             **({"spectrum": self.spectrum} if self.spectrum else {}),
             **({} if self.spectrum_of is None else {"spectrum_of": list(self.spectrum_of)}),
+            **({"fits": dict(self.fits)} if self.fits else {}),
         }
 
     def static_files(self) -> dict[str, bytes]:

@@ -20,11 +20,9 @@ import optax
 from jax.sharding import PartitionSpec
 
 from jdt import checks, config
-from jdt.data.augment import normalise, random_crop_flip
-from jdt.data.base import NO_STAMP, Dataset, Stamps
+from jdt.data.augment import normalise
 from jdt.data.chunks import Request, read_chunks
 from jdt.data.images import ImageArray
-from jdt.data.stamps import stamp_batch
 from jdt.data.views import Look, crop_key
 from jdt.keys import key_for
 from jdt.models import ModelOutput, Network, Variables
@@ -32,10 +30,11 @@ from jdt.sharding import MODELS, SHARED, each_device, in_waves, place, run_in_wa
 from jdt.train.batches import batch_indices, passes_touched
 from jdt.train.checkpoint import Checkpoints, WaveCheckpoints
 from jdt.train.layout import batch_last
-from jdt.train.loss import cross_entropy
+from jdt.train.objectives import OWN, SUPERVISED, Objective, described, of_network
 from jdt.train.plan import Plan
 from jdt.train.pool import Pool, Stretch
 from jdt.train.recipe import Recipe
+from jdt.train.source import SourceData, chunk
 from jdt.types import Array, Bool, Float, Int, UInt8
 
 Progress = Callable[[int, int], None]
@@ -48,24 +47,6 @@ Statistics = Literal["adapt", "frozen"]
 """Whether training uses the statistics of its batches, and moves the stored ones, or leaves them as they are."""
 
 _STEPS_OF_MODELS = PartitionSpec(None, "models")
-
-
-class SourceData(NamedTuple):
-    """A source dataset on the device: images uint8 `[examples, height, width, channels]`, labels int32 `[examples]`.
-
-    `stamps` and `version_of` are those of `jdt.data.Dataset`, None where it has none.
-    """
-
-    images: UInt8[Array, "examples height width channels"]
-    labels: Int[Array, " examples"]
-    stamps: Stamps | None = None
-    version_of: Int[Array, " examples"] | None = None
-
-
-def source_data(data: Dataset) -> SourceData:
-    """A dataset as training reads it, still on the host."""
-    arrays: Any = (np.asarray(data.images), np.asarray(data.labels), data.stamps, data.version_of)
-    return SourceData(*arrays)
 
 
 class TrainState(NamedTuple):
@@ -91,6 +72,8 @@ class Ensemble:
       trainable: What training changes: `all` parameters, or the `head` alone.
       statistics: `adapt` trains in training mode; `frozen` in inference mode, where BatchNorm keeps its stored
         statistics and dropout is off.
+      objective: What training is for. One other than `Supervised` leaves the head as it was drawn, may keep parameters
+        of its own in `params["objective"]`, and where the `head` alone trains, trains these instead.
     """
 
     network: Network
@@ -103,6 +86,7 @@ class Ensemble:
     num_devices: int = 1
     trainable: Literal["all", "head"] = "all"
     statistics: Statistics = "adapt"
+    objective: Objective = SUPERVISED
 
     @property
     def batch_size(self) -> int:
@@ -137,8 +121,9 @@ class Ensemble:
         """Forward pass in training mode, in the precision and with the convolutions that were chosen.
 
         Parameters and images are cast on the way in, outputs and the changed state (BatchNorm's statistics) back to
-        the dtypes they came in.
+        the dtypes they came in. What belongs to the objective is left out.
         """
+        variables = self.of_network(variables)
         if self.precision == "float32":
             return self._rewritten(self._training_pass)(variables, images, key)
         half = jnp.dtype(self.precision)
@@ -153,15 +138,44 @@ class Ensemble:
 
     def apply(self, variables: Variables, images: Array) -> ModelOutput:
         """Forward pass in inference mode, always in float32: outputs never carry the rounding of a faster format."""
-        return self._rewritten(self.network.apply)(variables, images)
+        return self._rewritten(self.network.apply)(self.of_network(variables), images)
 
     def trained(self, params: Any) -> Any:
         """The part of the parameters that training changes."""
-        return params if self.trainable == "all" else params["head"]
+        top = self.objective.top
+        if self.trainable == "head":
+            return params[top]
+        return params if top == "head" else {name: part for name, part in params.items() if name != "head"}
 
     def with_trained(self, params: Any, part: Any) -> Any:
         """The parameters with that part in its place; the others are the same arrays."""
-        return part if self.trainable == "all" else {**params, "head": part}
+        top = self.objective.top
+        if self.trainable == "head":
+            return {**params, top: part}
+        return part if top == "head" else {**params, **part}
+
+    def init(self, seed: int | Array, randomness_id: int | Array) -> Variables:
+        """Draw the untrained variables of one model, those of the objective with them.
+
+        Raises:
+          UserError: If the objective has parameters of its own and the network a layer of that name.
+        """
+        variables = self.network.init(key_for(seed, "init", randomness_id), self.image_shape)
+        images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+        width = jax.eval_shape(self.network.apply, variables, images).features.shape[-1]
+        own = self.objective.init(key_for(seed, OWN, randomness_id), width)
+        if not own:
+            return variables
+        if OWN in variables.params:
+            raise checks.UserError(
+                f"model {self.network.name} has a layer named {OWN!r}, where {self.objective.method} keeps parameters "
+                "of its own: rename the layer."
+            )
+        return Variables({**variables.params, OWN: own}, variables.state)
+
+    def of_network(self, variables: Variables) -> Variables:
+        """Variables without what belongs to the objective, as transfer and saved models have them."""
+        return variables if self.objective.top == "head" else of_network(variables)
 
     def _training_pass(self, variables: Variables, images: Array, key: Array) -> tuple[ModelOutput, Any]:
         if self.statistics == "adapt":
@@ -408,6 +422,7 @@ def _settings(
         "jax": jax.__version__,
         **({} if ensemble.trainable == "all" else {"trainable": ensemble.trainable}),
         **({} if ensemble.statistics == "adapt" else {"statistics": ensemble.statistics}),
+        **({} if ensemble.objective == SUPERVISED else {"objective": described(ensemble.objective)}),
     }
 
 
@@ -449,7 +464,7 @@ def _parts(
                 )
             if missing:  # Else no copy: a chunk may be a good part of the host's memory.
                 images, labels = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, missing))
-            data = _chunk(source.dataset, stretch.rows, images, labels)
+            data = chunk(source.dataset, stretch.rows, images, labels)
             # Half of what is expected holds for nearly every draw, and so compiles once.
             smallest = ensemble.smallest_subset if size == whole else ensemble.smallest_subset * size // (2 * whole)
             if here.sum(axis=1).min() < smallest:
@@ -462,18 +477,6 @@ def _parts(
                 stretch.num_steps,
                 (stretch.number << 16) + (stretch.part << 12),  # More passes than anyone makes over one chunk.
             )
-
-
-def _chunk(dataset: Dataset, rows: np.ndarray, images: np.ndarray, labels: np.ndarray) -> SourceData:
-    """A chunk of a pool, padded behind its rows, with what its examples carry."""
-    stamps, version_of, padding = dataset.stamps, dataset.version_of, (0, len(labels) - len(rows))
-    if stamps is not None:
-        carried = np.pad(np.asarray(stamps.of_example)[rows], padding, constant_values=NO_STAMP)
-        stamps = stamps._replace(of_example=carried)
-    if version_of is not None:  # The first version of each that is here.
-        _, first, which = np.unique(version_of[rows], return_index=True, return_inverse=True)
-        version_of = np.concatenate([first[which], np.arange(len(rows), len(labels))]).astype(np.int32)
-    return SourceData(images, labels, stamps, version_of)  # pyright: ignore[reportArgumentType]
 
 
 def _request(recipe: Recipe, seed: int, stretch: Stretch) -> Request:
@@ -527,7 +530,7 @@ def _initial_states(
     ensemble: Ensemble, seed: Array, randomness_ids: Int[Array, " models"]
 ) -> tuple[Variables, optax.OptState]:
     def on_device(seed: Array, ids: Array) -> tuple[Variables, optax.OptState]:
-        variables = jax.vmap(lambda i: ensemble.network.init(key_for(seed, "init", i), ensemble.image_shape))(ids)
+        variables = jax.vmap(lambda i: ensemble.init(seed, i))(ids)
         return variables, jax.vmap(ensemble.optimizer.init)(ensemble.trained(variables.params))
 
     return each_device(on_device, ensemble.num_devices, (SHARED, MODELS), MODELS)(seed, randomness_ids)
@@ -612,31 +615,24 @@ def _train_step(
     batch: Int[Array, " batch"],
     randomness_id: Array,
 ) -> tuple[TrainState, Float[Array, ""]]:
-    recipe = ensemble.recipe
-    images = batch_images(recipe, source, key_for(seed, "augment", randomness_id, number), batch)
-    images = normalise(images, recipe.mean, recipe.std)
-    labels, variables = source.labels[batch], state.variables
+    recipe, objective, variables = ensemble.recipe, ensemble.objective, state.variables
+    inputs = objective.inputs(recipe, source, key_for(seed, "augment", randomness_id, number), batch)
     dropout_key = key_for(seed, "dropout", randomness_id, number)
 
     part = ensemble.trained(variables.params)
 
     def loss_of(part: Any) -> tuple[Float[Array, ""], Any]:
         params = ensemble.with_trained(variables.params, part)
-        output, changed = ensemble.train_apply(Variables(params, variables.state), images, dropout_key)
-        return cross_entropy(output.logits, labels, recipe.label_smoothing, recipe.class_weights), changed
+
+        def forward(images: Array) -> tuple[ModelOutput, Any]:
+            return ensemble.train_apply(Variables(params, variables.state), images, dropout_key)
+
+        return objective.loss(forward, params.get(OWN), inputs, recipe)
 
     (loss, changed), gradient = jax.value_and_grad(loss_of, has_aux=True)(part)
     updates, optimizer = ensemble.optimizer.update(gradient, state.optimizer, part)
     params = ensemble.with_trained(variables.params, optax.apply_updates(part, updates))
     return TrainState(Variables(params, {**variables.state, **changed}), optimizer), loss
-
-
-def batch_images(
-    recipe: Recipe, source: SourceData, key: Array, batch: Int[Array, " batch"]
-) -> UInt8[Array, "batch height width channels"]:
-    """Images of a training batch as the model sees them but for the scale of pixels: augmented, then stamped."""
-    images = random_crop_flip(key, source.images[batch], pad=recipe.crop_pad, flip=recipe.flip)
-    return images if source.stamps is None else stamp_batch(images, source.stamps, batch)
 
 
 @functools.partial(jax.jit, static_argnames="ensemble")

@@ -1,10 +1,17 @@
 """Training losses."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from jdt.models import ModelOutput
 from jdt.types import Array, Float, Int
+
+Forward = Callable[[Array], tuple[ModelOutput, Any]]
+"""The network in training on float32 images `[batch, height, width, channels]`: outputs, and the changed state."""
 
 
 def cross_entropy(

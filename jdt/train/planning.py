@@ -26,9 +26,11 @@ from jdt import checks, config
 from jdt.devices import BYTES_A_GIB, cache_root, memory_limit, program_memory
 from jdt.sharding import MODELS, SHARED, models_mesh, place
 from jdt.train import engine
-from jdt.train.engine import Ensemble, SourceData, TrainState
+from jdt.train.engine import Ensemble, TrainState
 from jdt.train.layout import uncovered
+from jdt.train.objectives import SUPERVISED, described
 from jdt.train.plan import CANDIDATES, PLANS, Plan
+from jdt.train.source import SourceData
 
 BUDGET_SECONDS = 12.0
 """No further candidate is tried that would not be done in this time; the first always is, since most runs need it."""
@@ -206,7 +208,9 @@ def _lowered(ensemble: Ensemble, num_examples: int) -> Any:
     states = jax.eval_shape(lambda i: TrainState(*engine._initial_states(ensemble, zero, i)), ids)
     images: Any = jax.ShapeDtypeStruct((num_examples, *ensemble.training_shape), jnp.uint8)
     labels: Any = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
-    source = SourceData(images, labels)
+    length = ensemble.objective.token_length
+    tokens: Any = jax.ShapeDtypeStruct((num_examples, length), jnp.int32) if length else None
+    source = SourceData(images, labels, tokens=tokens)
     indices = jax.ShapeDtypeStruct((size, models, ensemble.batch_size), jnp.int32)
     return engine._run_steps.lower(
         ensemble, shaped(states, MODELS), shaped(source, SHARED), shaped(indices, PartitionSpec(None, "models")),
@@ -288,7 +292,10 @@ class _Sample:
         self._ensemble = ensemble
         draw = np.random.default_rng(0)
         images = draw.integers(0, 256, (num_examples, *ensemble.training_shape), np.uint8)
-        source = SourceData(images, np.zeros(num_examples, np.int32))  # pyright: ignore[reportArgumentType]
+        length = ensemble.objective.token_length
+        tokens: Any = draw.integers(0, 256, (num_examples, length)).astype(np.int32) if length else None
+        labels: Any = np.zeros(num_examples, np.int32)
+        source = SourceData(images, labels, tokens=tokens)  # pyright: ignore[reportArgumentType]
         self._source = place(source, ensemble.num_devices, SHARED)
         models, size = _wave_size(ensemble), _steps_a_call(ensemble)
         self._ids = place(np.arange(models, dtype=np.int32), ensemble.num_devices, MODELS)
@@ -326,6 +333,7 @@ def _key(ensemble: Ensemble, plans: Sequence[Plan], num_examples: int, limit: in
             "recipe": config.to_plain(ensemble.recipe),
             "shapes": [*ensemble.image_shape, ensemble.batch_size, num_examples],
             "precision": ensemble.precision,
+            **({} if ensemble.objective == SUPERVISED else {"objective": described(ensemble.objective)}),
             "plans": [config.to_plain(plan) for plan in plans],
         }
     )

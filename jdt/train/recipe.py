@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import jax
 import optax
 
 from jdt import checks, config
 from jdt.data.views import View
 
+Algorithm = Literal["sgd", "adamw"]
 Decay = Literal["linear", "cosine", "step"]
 
 
@@ -28,7 +30,9 @@ class Recipe:
       decay_epochs: Length of a step of the `step` decay, in epochs.
       momentum: Of SGD.
       nesterov: Whether the momentum looks ahead.
-      weight_decay: L2 coefficient on every parameter, added to the gradient.
+      weight_decay: With `sgd` an L2 coefficient on every parameter, added to the gradient. With `adamw` decoupled from
+        the gradient, and on kernels alone: parameters with more than one axis, so no bias, no scale of a normalisation,
+        no temperature.
       label_smoothing: Share of the target probability spread over all classes.
       crop_pad: Zero padding, in pixels, from which a random crop is taken; 0 turns cropping off.
       flip: Whether images are mirrored at random, left to right.
@@ -42,6 +46,15 @@ class Recipe:
       drop_last: Whether an epoch has whole batches only, as the papers count; otherwise a last part of one counts as
         that part of a step.
       class_weights: Weight of each class in the training loss, whose mean is over weights; none weighs all alike.
+      algorithm: `sgd` with momentum, or `adamw` (Loshchilov and Hutter 2019, arXiv 1711.05101), which has `betas` and
+        `epsilon` instead of `momentum` and `nesterov`.
+      betas: Decay of AdamW's averages of the gradient and of its square.
+      epsilon: Added to AdamW's root of the mean square.
+      clip_norm: Largest norm of a model's whole gradient, which is scaled down to it; None for no limit.
+      warmup_steps: Length of the rise in steps, in the place of `warmup_epochs`; 0 for that. Step s of it has
+        (s + 1) / `warmup_steps` of the peak, as the published code of arXiv 2302.13602 has it.
+      warmup_cap: Most of all steps that `warmup_steps` may take. From 1 on the rise is never adapted, which is that
+        code's behaviour: short training ends before the peak.
     """
 
     epochs: float = 8.0
@@ -63,6 +76,12 @@ class Recipe:
     resolution: tuple[tuple[float, int], ...] = dataclasses.field(default=(), metadata=config.LATER)
     drop_last: bool = dataclasses.field(default=False, metadata=config.LATER)
     class_weights: tuple[float, ...] = dataclasses.field(default=(), metadata=config.LATER)
+    algorithm: Algorithm = dataclasses.field(default="sgd", metadata=config.LATER)
+    betas: tuple[float, float] = dataclasses.field(default=(0.9, 0.999), metadata=config.LATER)
+    epsilon: float = dataclasses.field(default=1e-8, metadata=config.LATER)
+    clip_norm: float | None = dataclasses.field(default=None, metadata=config.LATER)
+    warmup_steps: int = dataclasses.field(default=0, metadata=config.LATER)
+    warmup_cap: float = dataclasses.field(default=0.1, metadata=config.LATER)
 
     def __post_init__(self) -> None:
         checks.require_known("decay", self.decay, get_args(Decay))
@@ -75,6 +94,7 @@ class Recipe:
             raise checks.UserError(
                 f"learning-rate is {self.learning_rate} and std is {self.std}, but both must be positive."
             )
+        self._check_optimizer()
         if self.class_weights and not min(self.class_weights) > 0:
             raise checks.UserError(f"class-weights are {self.class_weights}, but all of them must be positive.")
         if self.class_weights and self.label_smoothing:
@@ -86,6 +106,22 @@ class Recipe:
             raise checks.UserError(
                 f"resolution is {self.resolution}, but must be pairs of a first epoch and a side in pixels, the epochs "
                 "rising from 0: for example 0 160 12 192."
+            )
+
+    def _check_optimizer(self) -> None:
+        checks.require_known("algorithm", self.algorithm, get_args(Algorithm))
+        checks.require_at_least("warmup-steps", self.warmup_steps, 0)
+        if not all(0 <= beta < 1 for beta in self.betas) or not self.epsilon > 0:
+            raise checks.UserError(
+                f"betas are {self.betas} and epsilon is {self.epsilon}, but betas must be from 0 to below 1 and "
+                "epsilon positive: for example 0.9 0.999 and 1e-8."
+            )
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise checks.UserError(f"clip-norm is {self.clip_norm}, but must be positive: leave it out for no limit.")
+        if not self.warmup_cap > 0:
+            raise checks.UserError(
+                f"warmup-cap is {self.warmup_cap}, but must be positive: 0.1 lets the rise take a tenth of all steps, "
+                "1 leaves warmup-steps as they are."
             )
 
     def require_weights_for(self, name: str, num_classes: int) -> None:
@@ -135,11 +171,20 @@ class Recipe:
         return max(1, round(self.epochs * self.steps_per_epoch(mean_subset_size)))
 
     def schedule(self, mean_subset_size: float) -> optax.Schedule:
-        """Learning rate by step: 0 at step 0, the peak after `warmup_epochs`, then the decay."""
+        """Learning rate by step: 0 at step 0, the peak after `warmup_epochs`, then the decay.
+
+        With `warmup_steps` it rises from the first step's share instead, and where they are not capped, perhaps to the
+        end.
+        """
         per_epoch = self.steps_per_epoch(mean_subset_size)
         total = self.num_steps(mean_subset_size)
-        rise = min(round(self.warmup_epochs * per_epoch), total - 1)
-        fall = total - rise
+        if self.warmup_steps == 0:
+            rise = min(round(self.warmup_epochs * per_epoch), total - 1)
+        elif self.warmup_cap >= 1:
+            rise = self.warmup_steps
+        else:
+            rise = min(self.warmup_steps, math.floor(self.warmup_cap * total))
+        fall = max(1, total - rise)
         match self.decay:
             case "linear":
                 after = optax.linear_schedule(self.learning_rate, 0.0, fall)
@@ -151,11 +196,31 @@ class Recipe:
                 )
         if rise == 0:
             return after
-        return optax.join_schedules([optax.linear_schedule(0.0, self.learning_rate, rise), after], [rise])
+        first = self.learning_rate / rise if self.warmup_steps else 0.0
+        length = rise - 1 if self.warmup_steps else rise
+        before = optax.linear_schedule(first, self.learning_rate, length) if length else optax.constant_schedule(first)
+        return optax.join_schedules([before, after], [rise])
 
     def optimizer(self, mean_subset_size: float) -> optax.GradientTransformation:
-        """SGD with momentum; the decay term joins the gradient before the momentum (the papers' form)."""
-        return optax.chain(
-            optax.add_decayed_weights(self.weight_decay),
-            optax.sgd(self.schedule(mean_subset_size), momentum=self.momentum, nesterov=self.nesterov),
-        )
+        """What turns a model's gradient into its step, by `algorithm`.
+
+        With SGD the decay term joins the gradient before the momentum (the papers' form). A limit on the gradient's
+        norm comes before everything else.
+        """
+        schedule = self.schedule(mean_subset_size)
+        if self.algorithm == "adamw":
+            of_algorithm = [
+                optax.adamw(schedule, *self.betas, self.epsilon, weight_decay=self.weight_decay, mask=_kernels)
+            ]
+        else:
+            of_algorithm = [
+                optax.add_decayed_weights(self.weight_decay),
+                optax.sgd(schedule, momentum=self.momentum, nesterov=self.nesterov),
+            ]
+        limit = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
+        return optax.chain(*limit, *of_algorithm)
+
+
+def _kernels(params: Any) -> Any:
+    """Which parameters of one model decoupled decay is for."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

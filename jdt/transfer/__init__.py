@@ -22,6 +22,9 @@ from jdt.transfer.nmtune import checked_features as checked_features
 from jdt.transfer.nmtune import checked_labels as checked_labels
 from jdt.transfer.nmtune import checked_views as checked_views
 from jdt.transfer.nmtune import nmtune as nmtune
+from jdt.transfer.prototype import prototype_head as prototype_head
+from jdt.transfer.subsets import Draw as Draw
+from jdt.transfer.subsets import drawn_rows as drawn_rows
 from jdt.transfer.subsets import few_shot as few_shot
 from jdt.transfer.subsets import target_fraction as target_fraction
 from jdt.transfer.tuning import Tuning as Tuning

@@ -3,7 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jdt.data import Dataset, as_shown
 from jdt.keys import key_for
 from jdt.models import Variables
 from jdt.train import (
+    SUPERVISED,
     Ensemble,
     Pool,
     Recipe,
@@ -23,8 +24,11 @@ from jdt.train import (
     source_data,
     train,
 )
-from jdt.transfer.fixed import TUNING, FixedFeature
+from jdt.transfer.fixed import TUNING, FixedFeature, FrozenFeatures
+from jdt.transfer.probe import probe_params
 from jdt.types import Bool, Float, Int
+
+HeadStart = Literal["random", "probe"]
 
 _MEASURED_AT_ONCE = 8000  # Training images whose outputs are on a device together.
 
@@ -37,13 +41,24 @@ class FullNetwork:
       recipe: Of training on the target. Pixels are scaled as in source training, whatever it says.
       bn: `adapt` trains in training mode: BatchNorm's statistics move to the target; `frozen` keeps those of the source
         model and trains in inference mode, without dropout.
+      start: How heads start: at `random`, or as the `probe`, the head that is fitted on the frozen features of the same
+        training images (LP-FT; arXiv 2302.13602, section 3.2 of its specification).
+      probe: How that head is fitted.
     """
 
     recipe: Recipe = dataclasses.field(default_factory=lambda: TUNING)
     bn: Statistics = dataclasses.field(default="adapt", metadata=config.LATER)
+    start: HeadStart = dataclasses.field(default="random", metadata=config.LATER)
+    probe: FixedFeature = dataclasses.field(default_factory=FixedFeature, metadata=config.LATER)
 
     def __post_init__(self) -> None:
         checks.require_known("full bn", self.bn, get_args(Statistics))
+        checks.require_known("full start", self.start, get_args(HeadStart))
+        if self.probe.solver != "convex":
+            raise checks.UserError(
+                f"full probe solver is {self.probe.solver}, but networks start from a convex head: leave it out."
+            )
+        self.probe.check()
 
 
 class FineTuned(NamedTuple):
@@ -73,70 +88,105 @@ def transfer_full(
     randomness_ids: Int[np.ndarray, " models"],
     seed: int,
     measured: Dataset | None = None,
+    rows: Int[np.ndarray, "models chosen"] | None = None,
+    features_of: FrozenFeatures | None = None,
 ) -> FineTuned:
     """Train every model of a block on a target by a recipe (arXiv 2207.05739, appendix; its `src/trainer.py`).
 
-    Each network keeps everything but its head, which starts anew with the target's classes. Then all parameters train,
-    or with the settings of fixed features the head alone, whatever their solver.
+    Each network keeps everything but its head, which starts anew with the target's classes, or as the head that was
+    fitted on its frozen features (`FullNetwork.start`). Then all parameters train, or with the settings of fixed
+    features the head alone, whatever their solver.
 
     Args:
       ensemble: What the source models share.
       variables: Of the source models, stacked on a leading models axis.
-      training: Target training split; every model sees all of it. Streamed where the recipe cuts images.
+      training: Target training split; every model sees all of it, or its own `rows`. Streamed where the recipe cuts
+        images.
       test: Target test split, with the same classes.
       settings: How to train.
       target: The target's name, which its randomness derives from.
       randomness_ids: `[models]` ids from which heads, batches and augmentation derive.
       seed: Root seed of the study.
-      measured: What the training accuracy is measured on; the training split when None.
+      measured: What the training accuracy is measured on; the training split when None. With `rows` these very images
+        are taken from it.
+      rows: Training images of each model, as `jdt.transfer.drawn_rows` has them; all of them when None.
+      features_of: Features of these models that are there already, for a start from a fitted head; asked for
+        `measured`.
+
+    Raises:
+      UserError: If the recipe weighs another number of classes, or a network's head cannot start from a fitted one.
     """
-    tuned = tuned_ensemble(ensemble, training, settings)
+    shown = training if measured is None else measured
+    tuned = tuned_ensemble(ensemble, training, settings, None if rows is None else rows.shape[1])
     own_seed = int(jax.random.bits(key_for(seed, "transfer", zlib.crc32(target.encode())), dtype=jnp.uint32) >> 1)
-    fresh = initial_variables(tuned, own_seed, randomness_ids)
-    params: Mapping = {**variables.params, "head": fresh.params["head"]}
+    if isinstance(settings, FullNetwork) and settings.start == "probe":
+        features_of = features_of or FrozenFeatures(ensemble, variables)
+        head = probe_params(tuned, variables, features_of.of(shown), shown, settings.probe, rows)
+    else:
+        head = initial_variables(tuned, own_seed, randomness_ids).params["head"]
+    params: Mapping = {**ensemble.of_network(variables).params, "head": head}
     data = Pool(training, len(training)) if tuned.recipe.is_cut else source_data(training)
-    everything = np.ones((len(randomness_ids), len(training)), bool)
+    members = np.ones((len(randomness_ids), len(training)), bool)
+    if rows is not None:
+        members[:] = False
+        np.put_along_axis(members, rows, True, axis=1)
     start = Variables(params, variables.state)
-    trained = train(tuned, data, everything, randomness_ids, seed=own_seed, start=start)
+    trained = train(tuned, data, members, randomness_ids, seed=own_seed, start=start)
     return FineTuned(
         apply_in_batches(tuned, trained.variables, as_shown(test).images).logits,
         trained.loss,
         trained.finite,
-        _accuracy(tuned, trained.variables, as_shown(training if measured is None else measured)),
+        _accuracy(tuned, trained.variables, as_shown(shown), rows),
     )
 
 
-def _accuracy(ensemble: Ensemble, variables: Variables, data: Dataset) -> Float[np.ndarray, " models"]:
-    """Share of right predictions; no more than some outputs are on the device, which has no room to spare for them."""
+def _accuracy(
+    ensemble: Ensemble, variables: Variables, data: Dataset, rows: Int[np.ndarray, "models chosen"] | None
+) -> Float[np.ndarray, " models"]:
+    """Share of right predictions; no more than some outputs are on the device, which has no room to spare for them.
+
+    With `rows` it is that on each model's own images.
+    """
+    if rows is not None:  # Nothing is computed for images that no model of the block was trained on.
+        seen, rows = np.unique(rows, return_inverse=True)
+        data, rows = data.part(seen), rows.reshape(len(jax.tree.leaves(variables)[0]), -1)
     labels, right = np.asarray(data.labels), []
     for start in range(0, len(data), _MEASURED_AT_ONCE):
         part = slice(start, start + _MEASURED_AT_ONCE)
         right.append(
             np.asarray(apply_in_batches(ensemble, variables, data.images[part]).logits.argmax(-1)) == labels[part]
         )
-    return np.concatenate(right, axis=1).mean(axis=1).astype(np.float32)
+    found = np.concatenate(right, axis=1)
+    own = found if rows is None else np.take_along_axis(found, rows, axis=1)
+    return own.mean(axis=1).astype(np.float32)
 
 
-def tuned_ensemble(ensemble: Ensemble, training: Dataset, settings: FullNetwork | FixedFeature) -> Ensemble:
+def tuned_ensemble(
+    ensemble: Ensemble, training: Dataset, settings: FullNetwork | FixedFeature, num_examples: int | None = None
+) -> Ensemble:
     """What the models of a block share while they are trained on a target.
 
+    Training on a target is supervised whatever the source models were trained for, and has no parameters of theirs.
     A target that is smaller than a batch makes the batch as small: see `Ensemble.batch_size`.
 
     Args:
       ensemble: What the source models share.
       training: Target training split.
       settings: How to train: whole networks, or with the settings of fixed features their heads.
+      num_examples: Training images of each model; the whole split when None.
 
     Raises:
       UserError: If the recipe weighs another number of classes.
     """
     settings.recipe.require_weights_for(training.name, len(training.class_names))
+    count = len(training) if num_examples is None else num_examples
     return dataclasses.replace(
         ensemble,
         network=ensemble.network.with_classes(len(training.class_names)),
         recipe=dataclasses.replace(settings.recipe, mean=ensemble.recipe.mean, std=ensemble.recipe.std),
-        mean_subset_size=float(len(training)),
-        smallest_subset=len(training),
+        mean_subset_size=float(count),
+        smallest_subset=count,
         trainable="head" if isinstance(settings, FixedFeature) else "all",
         statistics=settings.bn,
+        objective=SUPERVISED,
     )

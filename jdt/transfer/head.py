@@ -40,6 +40,7 @@ def fit_head(
     inverse_penalty: float = 1.0,
     tolerance: float = 1e-6,
     max_iterations: int = 300,
+    intercept: bool = True,
 ) -> Head:
     r"""Fit a multinomial logistic head on frozen features.
 
@@ -55,12 +56,16 @@ def fit_head(
       inverse_penalty: C; larger is less regularised.
       tolerance: Stop when the gradient's largest entry is below it.
       max_iterations: Stop there in any case; `gradient_norm` tells how far it got.
+      intercept: Whether there is a bias; without one it is zero, and features are scaled by their root mean square
+        instead of being standardised.
 
     Returns:
       The head, mapped back to raw features.
     """
     count, width = features.shape
     mean, deviation = features.mean(axis=0), features.std(axis=0)
+    if not intercept:
+        mean, deviation = jnp.zeros_like(mean), jnp.sqrt(jnp.square(features).mean(axis=0))
     scale = jnp.where(deviation > 1e-6 * jnp.maximum(jnp.abs(mean), 1.0), deviation, 1.0)
     x = (features - mean) / scale
     decay = 1.0 / (count * inverse_penalty)
@@ -72,7 +77,7 @@ def fit_head(
 
     def objective(params: tuple[Array, Array]) -> Float[Array, ""]:
         weights, bias = params
-        logits = matmul(z, weights) + bias
+        logits = matmul(z, weights) + bias if intercept else matmul(z, weights)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         return loss + 0.5 * jnp.sum(weights * matmul(penalty, weights))
 

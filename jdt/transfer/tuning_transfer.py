@@ -4,13 +4,14 @@ import math
 import zlib
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jdt.data import Dataset, augmented_views
 from jdt.devices import host_memory
 from jdt.models import Variables
 from jdt.train import Ensemble
-from jdt.transfer.fixed import FrozenFeatures
+from jdt.transfer.fixed import FrozenFeatures, chosen_features
 from jdt.transfer.tuning import Tuning
 from jdt.transfer.tuning_loop import Sharing, apply_heads, tune_heads
 from jdt.types import AnyArray, Bool, Float, Int
@@ -47,6 +48,7 @@ def transfer_tuned(
     seed: int,
     features_of: FrozenFeatures | None = None,
     bank: Dataset | None = None,
+    rows: Int[np.ndarray, "models chosen"] | None = None,
 ) -> TunedTransfer:
     """Tune a head for every model of a block on its frozen features (arXiv 2309.17002).
 
@@ -62,17 +64,24 @@ def transfer_tuned(
       features_of: Features of these models that are there already. Asked for `train` and `test`, and for the bank
         where `settings.reads_views`.
       bank: What `view_bank` made of these settings, target and seed, where it is there already.
+      rows: Training images of each model, as `jdt.transfer.drawn_rows` has them: of as many of each class, class by
+        class. All of them when None.
     """
     features_of = features_of or FrozenFeatures(ensemble, variables)
-    features, test_features, views = features_of.of(train), features_of.of(test), None
+    features, labels = chosen_features(features_of.of(train), train, rows)
+    if (labels != labels[0]).any():
+        raise ValueError("models have other labels in the same places, but heads are tuned on the same for all.")
+    test_features, views = features_of.of(test), None
     bank = view_bank(train, settings, seed) if bank is None else bank
     if bank is not None and settings.reads_views:
         views = features_of.of(bank)
         views = views.reshape(len(views), settings.num_views, len(train), -1)
+        if rows is not None:
+            views = jnp.take_along_axis(jnp.asarray(views), jnp.asarray(rows)[:, None, :, None], axis=2)
     num_models = len(features)
     sharing = Sharing(ensemble.num_devices, ensemble.waves(num_models), ensemble.plan.layout == "vmapped")
     tuned = tune_heads(
-        features, np.asarray(train.labels), views, settings,
+        features, labels[0], views, settings,
         num_classes=len(train.class_names), seed=seed, target=zlib.crc32(target.encode()),
         randomness_ids=np.asarray(randomness_ids), sharing=sharing,
     )  # fmt: skip

@@ -50,8 +50,8 @@ def test_a_view_depends_on_seed_view_and_position_alone():
 
 
 def test_crops_are_drawn_as_the_reference_draws_them():
-    draws = np.random.default_rng(0).random((3000, bank._DRAWS - 1)).astype(np.float32)
-    boxes = jax.jit(jax.vmap(lambda draw: jnp.stack(bank._box(draw, 32, 24, (0.5, 1.0)))))(draws)
+    draws = np.random.default_rng(0).random((3000, bank.NUM_DRAWS - 1)).astype(np.float32)
+    boxes = jax.jit(jax.vmap(lambda draw: jnp.stack(bank.crop_box(draw, 32, 24, (0.5, 1.0)))))(draws)
     top, left, down, across = np.asarray(boxes).T
     assert (down <= 32).all()
     assert (across <= 24).all()

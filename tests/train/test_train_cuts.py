@@ -196,7 +196,7 @@ def test_a_pattern_of_one_size_goes_with_crops_and_not_with_a_changing_resolutio
     with pytest.raises(UserError, match=r"jpegs\+square carries a pattern of the size of its images, but the recipe's"):
         dataclasses.replace(make_task(source), source=stamped)
     ((images, labels),) = data.read_chunks(stamped, [(np.arange(9), data.Look(SIDE, RECIPE.view, 1))])
-    chunk = jax.tree.map(jnp.asarray, train.engine._chunk(stamped, np.arange(9), images, labels))
+    chunk = jax.tree.map(jnp.asarray, train.source.chunk(stamped, np.arange(9), images, labels))
     show = jax.jit(lambda chunk: train.batch_images(still.recipe, chunk, jax.random.key(0), jnp.arange(9)))
     seen = show(chunk)
     assert (np.asarray(seen)[:, :3, :3] == [255, 255, 0]).all()

@@ -59,3 +59,40 @@ def test_what_cannot_be_chosen_is_refused():
     for fraction in (0.0, 1.5, -1.0, float("nan")):
         with pytest.raises(UserError, match="target fraction is"):
             transfer.target_fraction(labels, fraction, seed=0)
+
+
+def draws(labels, k, seed, ids, number=0):
+    return transfer.drawn_rows(labels, CLASSES, k, seed=seed, randomness_ids=np.asarray(ids), number=number)
+
+
+@settings(max_examples=30, deadline=None)
+@given(labels=labels_of, seed=seeds, k=shots, more=shots, number=st.integers(0, 9), first=st.integers(0, 10**6))
+def test_draws_of_models_are_nested_by_class_and_their_own(labels, seed, k, more, number, first):
+    ids = np.array([first, 7, first])
+    found = {size: draws(labels, size, seed, ids, number) for size in sorted({k, more})}
+    for size, rows in found.items():
+        assert (rows.dtype, rows.shape) == (np.int32, (3, CLASSES * size))
+        assert (labels[rows] == np.repeat(np.arange(CLASSES), size)).all()
+        assert all(len(set(row)) == len(row) for row in rows.tolist())
+        np.testing.assert_array_equal(rows[0], rows[2])  # Equal ids are given equal images, whatever their place.
+        np.testing.assert_array_equal(draws(labels, size, seed, [0, 1, first], number)[2], rows[0])
+    assert all(set(few) <= set(many) for few, many in zip(found[min(k, more)], found[max(k, more)], strict=True))
+
+
+def test_other_models_seeds_and_numbers_draw_others_and_every_image_has_the_same_chance():
+    labels = np.tile(np.arange(CLASSES), 25)
+    base = draws(labels, 5, 0, [0, 1])
+    others = [base[1], draws(labels, 5, 1, [0])[0], draws(labels, 5, 0, [0], 1)[0]]
+    assert len({tuple(row) for row in (base[0], *others)}) == 4
+    times = np.bincount(draws(labels, 5, 3, np.arange(500)).ravel(), minlength=len(labels))
+    assert np.abs(times - 100).max() < 5 * np.sqrt(100 * 0.8)  # Binomial(500, 5 of 25).
+
+
+def test_a_draw_that_a_class_is_too_small_for_is_refused_by_name():
+    with pytest.raises(UserError, match=r"shots is 3, but class 'bee' has 2 training images.*at most 2"):
+        transfer.drawn_rows(
+            np.array([0, 0, 0, 1, 1]), 2, 3, seed=0, randomness_ids=np.arange(2), class_names=["ant", "bee"]
+        )
+    for wrong in ({"shots": 0}, {"shots": 1, "number": -1}):
+        with pytest.raises(UserError, match="must be at least"):
+            transfer.Draw(**wrong)
