@@ -33,7 +33,7 @@ def publish(config: Config, study: Study, measured: Measured, say: Callable[...,
     jdt.store.write_json(run / FILE, _plain(config, study, measured, verdicts, worth))
     figures = {name: dataclasses.asdict(one) for name, one in found.figures.items()}
     jdt.store.write_json(run / "summary.json", figures)
-    return jdt.report.add_pretraining(run, found, warnings=_warnings(measured))
+    return jdt.report.add_pretraining(run, found, warnings=warnings_of(measured))
 
 
 def content(
@@ -119,7 +119,8 @@ def _question(config: Config, study: Study) -> str:
     )
 
 
-def _warnings(measured: Measured) -> list[str]:
+def warnings_of(measured: Measured) -> list[str]:
+    """What the reader must know."""
     words = []
     if measured.lost:
         words.append(

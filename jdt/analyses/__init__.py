@@ -91,6 +91,7 @@ from jdt.analyses.pretraining_choice import Ranking as Ranking
 from jdt.analyses.pretraining_choice import Surer as Surer
 from jdt.analyses.pretraining_choice import method_gap as method_gap
 from jdt.analyses.pretraining_choice import rank_sources as rank_sources
+from jdt.analyses.pretraining_choice import seeds_beyond_noise as seeds_beyond_noise
 from jdt.analyses.pretraining_choice import surer as surer
 from jdt.analyses.pretraining_choice import variance_components as variance_components
 from jdt.analyses.pretraining_equivalence import AT_ONCE_REACHED as AT_ONCE_REACHED
