@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study bias noise test check lint doctests bench bench-solvers clean
+.PHONY: help setup demo study bias noise pretraining test check lint doctests bench bench-solvers clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -24,6 +24,9 @@ bias: $(INSTALLED) ## Does a pattern in the source survive on clean digits, whic
 
 noise: $(INSTALLED) ## What do wrong source labels cost on clean digits, what does NMTune repair, which are they: into runs/noise.
 	$(BIN)/python -m experiments.noisy_pretraining --out runs/noise
+
+pretraining: $(INSTALLED) ## Which source, method and size is worth what on clean digits, at few shots and many: into runs/pretraining.
+	$(BIN)/python -m experiments.pretraining_data --out runs/pretraining
 
 test: $(INSTALLED) ## Run all tests.
 	$(BIN)/python -m pytest tests -n auto --dist loadfile

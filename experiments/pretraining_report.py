@@ -25,8 +25,8 @@ def publish(config: Config, study: Study, measured: Measured, say: Callable[...,
     run = jdt.store.run_path(config.out)
     worth = equivalences(config, study, measured)
     verdicts = judge(config, study, measured, worth)
-    for target in study.targets:
-        say(table(study, measured, target))
+    for one in tables(study, measured):
+        say(one)
     for one in worth:
         say(one.words, markup=False)
     for one in verdicts:
@@ -93,22 +93,21 @@ def _figures(
     return {name: one for name, one in found.items() if np.isfinite(one.value)}
 
 
-def table(study: Study, measured: Measured, target: str) -> rich.table.Table:
-    """Accuracy of every source on one target, by method, rule and shots."""
-    found = rich.table.Table(title=f"accuracy on {target}: means over seeds and draws, settings chosen on validation")
-    for name in ("method", "transfer", "source"):
-        found.add_column(name)
-    for shots in study.shots:
-        found.add_column(shots_name(shots), justify="right")
-    groups: dict[tuple[str, str], dict[int | None, Cell]] = {}
+def tables(study: Study, measured: Measured) -> list[rich.table.Table]:
+    """Accuracy of every source by shots, a table for every target, method and rule."""
+    groups: dict[tuple[str, str, str], dict[int | None, Cell]] = {}
     for cell in measured.cells:
-        if cell.target == target:
-            groups.setdefault((cell.method, cell.rule), {})[cell.shots] = cell
-    for (method, rule), cells in groups.items():
-        found.add_section()
+        groups.setdefault((cell.target, cell.method, cell.rule), {})[cell.shots] = cell
+    found = []
+    for (target, method, rule), cells in groups.items():
+        one = rich.table.Table(title=f"{target}, {method}, {rule}: accuracy by shots; means over seeds and draws")
+        one.add_column("source")
+        for shots in study.shots:
+            one.add_column("all" if shots is None else str(shots), justify="right")
         for arm in next(iter(cells.values())).arms:
             values = [cells[k].accuracy(arm).mean() if k in cells else np.nan for k in study.shots]
-            found.add_row(method, rule, arm, *("" if np.isnan(value) else f"{value:.1%}" for value in values))
+            one.add_row(arm, *("" if np.isnan(value) else f"{value:.1%}" for value in values))
+        found.append(one)
     return found
 
 

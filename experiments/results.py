@@ -22,6 +22,7 @@ import jdt
 from experiments.bias_report import FILE as BIAS_FILE
 from experiments.noise_report import FILE as NOISE_FILE
 from experiments.planting import PLANTED_FILE
+from experiments.pretraining_report import FILE as PRETRAINING_FILE
 from experiments.verdicts import Verdict
 
 SHUFFLES = 20
@@ -88,6 +89,9 @@ def describe(run: jdt.store.Run, related: Sequence[Mapping[str, Sequence[str]]])
     if run.config.get("experiment") == "noisy_pretraining":
         yield from _noise(run)
         return
+    if run.config.get("experiment") == "pretraining_data":
+        yield from _pretraining(run)
+        return
     source, units = run.config.get("source", run.path.name), run.config.get("units", "units")
     yield f"## {source} ({units}) → {', '.join(run.layout.num_examples)}{_planted_words(run)}"
     yield from _how(run)
@@ -153,9 +157,7 @@ def _noise(run: jdt.store.Run) -> Iterator[str]:
     found: Mapping[str, Any] = json.loads((run.path / NOISE_FILE).read_text())
     yield f"## Noisy pre-training, {run.path.name}: {run.config.get('source')} → {', '.join(run.config['target'])}"
     yield from _how(run)
-    verdicts = [(one["name"], one["words"], Verdict(**one).result) for one in found["verdicts"]]
-    verdicts = [(*rest, "**missed**" if result == "MISSED" else result) for *rest, result in verdicts]
-    yield table(("requirement", "what was found, and the bar", "result"), verdicts)
+    yield _verdicts(found)
     modes = list(dict.fromkeys(one["mode"] for one in found["accuracies"]))
     rows = []
     for one in found["accuracies"]:
@@ -181,6 +183,54 @@ def _noise(run: jdt.store.Run) -> Iterator[str]:
         if lines:
             yield "The search for wrong labels, by models on random subsets of a noisy source:"
             yield table(("figure", "value (95 % interval)", "what it is"), lines)
+
+
+def _verdicts(found: Mapping[str, Any]) -> str:
+    """Requirements of a study, and whether they are met."""
+    verdicts = [(one["name"], one["words"], Verdict(**one).result) for one in found["verdicts"]]
+    verdicts = [(*rest, "**missed**" if result == "MISSED" else result) for *rest, result in verdicts]
+    return table(("requirement", "what was found, and the bar", "result"), verdicts)
+
+
+def _pretraining(run: jdt.store.Run) -> Iterator[str]:
+    """What a study of pre-training data found: verdicts, accuracies by shots, and what images are worth."""
+    if PRETRAINING_FILE not in jdt.store.names_in(run.path):
+        raise jdt.UserError(f"{run.path} has no {PRETRAINING_FILE} yet: finish it with experiments.pretraining_data.")
+    found: Mapping[str, Any] = json.loads((run.path / PRETRAINING_FILE).read_text())
+    yield f"## Pre-training data, {run.path.name}: {run.config.get('source')} → {', '.join(run.config['target'])}"
+    yield from _how(run)
+    for method in list(found["methods"])[1:]:
+        yield from list(_how(jdt.open_run(run.path / method)))[1:]
+    sources = ", ".join(f"{name} {count:,}" for name, count in found["sources"].items())
+    yield f"Images of the sources: {sources}. Few-shot draws of each seed: {found['draws']}."
+    yield _verdicts(found)
+    shots = sorted({one["shots"] for one in found["cells"]}, key=lambda k: (k is None, k))
+    rows: dict[tuple[str, str, str, str], dict[int | None, str]] = {}
+    for cell in found["cells"]:
+        for number, arm in enumerate(cell["arms"]):
+            chosen = cell["chosen"][number]
+            by_seed = [np.mean(draws) for draws in cell["test"][chosen][number]] if chosen >= 0 else []
+            key = (cell["target"], cell["method"], cell["rule"], arm)
+            rows.setdefault(key, {})[cell["shots"]] = _mean_of_seeds(by_seed, 100, ".1f")
+    yield f"Accuracy in per cent by shots, mean over {found['seeds']} seeds and their draws, and interval over seeds."
+    names = ["all" if k is None else f"{k}" for k in shots]
+    yield table(
+        ("target", "method", "transfer", "source", *names),
+        [(*key, *(cells.get(k, "") for k in shots)) for key, cells in rows.items()],
+    )
+    if found["equivalences"]:
+        yield "How many images of a family equal a reference:"
+        lines = []
+        for one in found["equivalences"]:
+            ends = [one.get(name) for name in ("size", "low", "high")]
+            size, low, high = (f"{end:,.0f}" if isinstance(end, float) else str(end or "unknown") for end in ends)
+            ratio = one.get("ratio")
+            lines.append((
+                one["family"], one["reference"], one["target"], "all" if one["shots"] is None else f"{one['shots']}",
+                f"{size} ({low} to {high})", f"{ratio:.2f}" if isinstance(ratio, float) else str(ratio),
+                "" if one["planted"] is None else f"{one['planted']:g}",
+            ))  # fmt: skip
+        yield table(("family", "reference", "target", "shots", "images (interval)", "for one", "planted"), lines)
 
 
 def _mean_of_seeds(values: Sequence[float | None], factor: float, form: str) -> str:

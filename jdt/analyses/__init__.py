@@ -107,6 +107,8 @@ from jdt.analyses.pretraining_intervals import draws_of as draws_of
 from jdt.analyses.pretraining_intervals import estimate as estimate
 from jdt.analyses.pretraining_intervals import exactly as exactly
 from jdt.analyses.pretraining_intervals import resample as resample
+from jdt.analyses.published_probe import ProbeAccuracies as ProbeAccuracies
+from jdt.analyses.published_probe import published_probe as published_probe
 from jdt.analyses.rates import Counted as Counted
 from jdt.analyses.rates import Gap as Gap
 from jdt.analyses.rates import Rate as Rate

@@ -7,6 +7,7 @@ difference; cells with other numbers of draws (all target examples: one) still s
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import jax
 import numpy as np
@@ -44,7 +45,7 @@ class Resampled:
       covers: What came out otherwise in them: "seeds" (with their draws) or "draws" (of the one seed), "examples".
     """
 
-    value: Float[np.ndarray, "*cells"]
+    value: Float[np.ndarray, "..."]
     draws: Float[np.ndarray, "resamples ..."]
     level: float
     covers: tuple[str, ...]
@@ -55,7 +56,7 @@ class Resampled:
         return Resampled(np.asarray(self.value[index]), self.draws[(slice(None), *index)], self.level, self.covers)
 
 
-def exactly(accuracy: Float[np.ndarray, "*cells"], level: float = 0.95) -> Resampled:
+def exactly(accuracy: Float[np.ndarray, "*cells"] | float, level: float = 0.95) -> Resampled:
     """Accuracies that come without predictions or repetitions: no figure made of them has an interval.
 
     >>> exactly(np.array([0.5, 0.25])).covers
@@ -69,6 +70,7 @@ def resample(
     correct: Bool[np.ndarray, "*cells seeds draws examples"],
     usable: Bool[np.ndarray, "*cells seeds draws"] | None = None,
     *,
+    over: Literal["both", "models", "examples"] = "both",
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -87,6 +89,7 @@ def resample(
       correct: bool `[*cells, seeds, draws, examples]`: whether each model is right, paired by seed, draw and example.
       usable: bool `[*cells, seeds, draws]`: models that did not diverge; all of them when None. A cell without one is
         NaN.
+      over: What varies: both, models alone (seeds or draws; the test images stay), or examples alone (models stay).
       resamples: How many.
       level: Coverage of the intervals to be.
       seed: Of the randomness: equal seeds give equal resamples for equal numbers of seeds and of examples.
@@ -127,15 +130,18 @@ def resample(
 
     once = np.ones((1, groups))
     value = value_of(means(np.ones((examples, 1), np.float32)), once)[:, 0]
-    stretch = _stretch(groups, level) if groups > 1 else 0.0
+    stretch = _stretch(groups, level) if groups > 1 and over != "examples" else 0.0
+    if not stretch and over == "models":
+        return exactly(value.reshape(cells), level)
     picks = resample_counts(_generator(seed, "bootstrap groups"), resamples, groups).astype(np.float64)
     found = []
     for rows, counts in _example_counts(seed, resamples, examples):
-        rates = means(counts.T)
+        rates = means(np.ones_like(counts.T) if over == "models" else counts.T)
         even = value_of(rates, np.broadcast_to(once, (len(counts), groups)))
         found.append(even + stretch * (value_of(rates, picks[rows]) - even) if stretch else even)
     drawn = np.concatenate(found, axis=1).T.reshape(resamples, *cells)
-    return Resampled(value.reshape(cells), drawn, level, (*([covers] if groups > 1 else []), "examples"))
+    varied = (*([covers] if stretch else []), *(["examples"] if over != "models" else []))
+    return Resampled(value.reshape(cells), drawn, level, varied)
 
 
 def estimate(
