@@ -367,9 +367,10 @@ def control(study: Study, measured: Measured) -> Verdict:
         counts = np.unique(np.asarray(labels), return_counts=True)[1]
         chance, images = float(np.mean(counts / len(labels))), len(labels)
         values = cell.accuracy(*cell.arms)[:, :, 0]  # [arms, seeds]
-        # A head that learnt nonsense is off by more than images allow, alike for all sources: their pooled deviation.
+        # Models of all seeds see the same test images, and with all of them the same shuffled labels: what these images
+        # do is no smaller for many seeds. To it comes the deviation between seeds, pooled over sources.
         within = np.nanvar(values, axis=1, ddof=1).mean() if values.shape[1] > 1 else 0.0
-        error = float(np.sqrt(chance * (1 - chance) / images / values.shape[1] + within / values.shape[1]))
+        error = float(np.sqrt(chance * (1 - chance) / images + within / values.shape[1]))
         for arm, mean in zip(cell.arms, values.mean(axis=1), strict=True):
             number += 1
             place = f"{cell.method}, {arm}, {cell.target}, {shots_name(cell.shots)}, {cell.rule}"

@@ -90,15 +90,13 @@ def published_probe(
     for x, y in given:
         if x.ndim != 2 or y.shape != x.shape[:1] or not len(y) or x.shape[1] != given[0][0].shape[1] or y.min() < 0:
             raise UserError(
-                f"features are {list(x.shape)} and labels {list(y.shape)}, but a probe needs [examples, features] and a "
-                "class of each, as many features in both splits, and an example in each."
+                f"features are {list(x.shape)} and labels {list(y.shape)}, but a probe needs [examples, features], as "
+                "many features in both splits, and a class of each example, from 0 on."
             )
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("shots", 1 if shots is None else shots)):
         require_at_least(name, value, 1)
     if thins_test and shots is None:
-        raise UserError(
-            "thins_test thins the test split to as many images of each class as there are shots: pass shots."
-        )
+        raise UserError("thins_test leaves as many test images of each class as there are shots: pass shots as well.")
     num_classes = 1 + int(max(y.max() for _, y in given))
     (x, y), tested = given
     if shots is not None:

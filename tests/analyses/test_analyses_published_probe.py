@@ -73,10 +73,10 @@ def test_the_published_warm_up_never_ends_in_a_few_steps():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"thins_test": True}, "pass shots"),
+        ({"thins_test": True}, "pass shots as well"),
         ({"shots": 13}, "shots is 13, but class 0 has 12 training images"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"test": (np.zeros((3, 2)), np.zeros(3, int))}, "as many features in both splits"),
+        ({"test": (np.zeros((3, WIDTH)), np.full(3, -1))}, "a class of each example, from 0 on"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, words):

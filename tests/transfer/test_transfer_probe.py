@@ -57,16 +57,18 @@ def test_without_learning_lp_ft_is_the_linear_probe_of_the_same_drawn_images(hea
     training, test = dots(0), dots(1)
     rows = transfer.drawn_rows(training.labels, CLASSES, 4, seed=0, randomness_ids=IDS)
     found, ensemble, variables = tuned(head, training, test, rows)
-    if head == "scaled":  # It has no bias: the probe is one without.
-        features = FrozenFeatures(ensemble, variables)
-        own = chosen_features(features.of(training), training, rows)
-        heads = fitted_heads(ensemble, *own, CLASSES, transfer.FixedFeature(), intercept=False)
-        assert (np.asarray(heads.gradient_norm) < 1e-5).all()
-        expected = jnp.einsum("mnd,mdc->mnc", features.of(test), heads.weights)
-    else:
+    if head == "own":
         probe = transfer.transfer_fixed(ensemble, variables, training, test, transfer.FixedFeature(), None, rows)
         expected = probe.logits
         np.testing.assert_array_equal(found.train_accuracy, probe.train_accuracy)
+    else:
+        features = FrozenFeatures(ensemble, variables)
+        own = chosen_features(features.of(training), training, rows)
+        on_target = transfer.tuned_ensemble(ensemble, training, transfer.FullNetwork(STILL, bn="frozen"), 12)
+        fitted = fitted_heads(on_target, *own, CLASSES, transfer.FixedFeature(), intercept=head != "scaled")
+        assert (np.asarray(fitted.gradient_norm) < 1e-5).all()
+        assert (np.asarray(fitted.bias) == 0).all() == (head == "scaled")  # Its network has no bias.
+        expected = jnp.einsum("mnd,mdc->mnc", features.of(test), fitted.weights) + fitted.bias[:, None]
     np.testing.assert_allclose(found.logits, expected, rtol=1e-4, atol=1e-4)
     assert np.asarray(expected).std() > 0.1
 
