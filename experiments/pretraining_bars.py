@@ -279,7 +279,7 @@ def planted(worth: Sequence[Worth]) -> list[Verdict]:
             within = ratio.is_measured and one.planted / WITHIN <= ratio.value <= one.planted * WITHIN
             passed = is_beyond if one.is_planted_beyond else bool(within)
             figures = {"ratio": ratio.text, "planted": one.planted, "beyond": is_beyond}
-        more = ", more than there are" if one.is_planted_beyond else f", found within a factor of {WITHIN:g}"
+        more = ", more than there are" if one.is_planted_beyond else f"; bar: within a factor of {WITHIN:g}"
         found.append(Verdict("D5, a planted equivalence is found", passed, one.words + more, figures=figures))
     return found
 
