@@ -43,7 +43,7 @@ def content(
     config: Config, study: Study, measured: Measured, verdicts: Sequence[Verdict], worth: Sequence[Worth]
 ) -> jdt.report.Pretraining:
     """All that the page has."""
-    shown = pretraining_page.sizes(study, measured, worth)
+    shown = pretraining_page.sizes(config, study, measured, worth)
     noisy = {name for name in study.sources.names if clean_of(study.sources, name) is not None}
     accuracies = pretraining_page.accuracies(measured)
     spreads = pretraining_page.spreads(study, measured)
