@@ -116,7 +116,7 @@ def sound(config: Config, study: Study, measured: Measured) -> Verdict:
     near, rule, method = near_of(config, study.compared), rule_of(study), study.blocks[0].method
     found, low = {}, []
     for target in study.targets:
-        cell = measured.cell(method, target, None, rule)
+        cell = measured.cell(method, target, config.at_shots, rule)
         if not cell.has(near, SCRATCH):
             return Verdict("the near source is worth something", None, "models diverged")
         gap = difference(mean_of(cell, near), mean_of(cell, SCRATCH))
@@ -125,7 +125,8 @@ def sound(config: Config, study: Study, measured: Measured) -> Verdict:
     say = "; ".join(f"{target}: {words(gap)}" for target, gap in found.items())
     passed = None if not np.isfinite(low).all() else min(low) > 0
     return Verdict(
-        "the near source is worth something", passed, f"with all images, over untrained models: {say}",
+        "the near source is worth something", passed,
+        f"at {shots_name(config.at_shots)}, over models that saw no source: {say}",
         figures={name: gap.value for name, gap in found.items()},
     )  # fmt: skip
 
