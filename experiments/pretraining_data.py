@@ -7,8 +7,8 @@ Question  Source models learn candidate sources of equal size, with labels, with
 Source    arXiv 2302.13602 (the role of pre-training data), sections 3 and 6 of its specification; its section 5 says
           what the published code gets wrong, which cannot happen here.
 Run       python -m experiments.pretraining_data --out runs/pretraining
-Your own  python -m experiments.pretraining_data --out runs/mine --data-dir ~/data --source imagenet_resized/32x32 \
-              --image-size 32 --source-classes groups.json --sources near=groups:animals far=groups:tools \
+Your own  python -m experiments.pretraining_data --preset own --out runs/mine --source imagenet_resized/32x32 \
+              --image-size 32 --source-sets groups.json --sources near=groups:animals far=groups:tools \
               half=near|size:0.5 noisy=near|noise:0.4 --far far --target cifar10 --shots 1 5 20 100
 Which one python -m experiments.choose_source --sources A=... B=... --target T --shots 5
 """
@@ -88,6 +88,11 @@ PAPER = Config(
 )  # fmt: skip
 PRESETS = {
     "demo": DEMO,
+    # Nothing that speaks of the digits' sources: for sources of one's own.
+    "own": Config(
+        out=pathlib.Path("runs/pretraining-own"),
+        recipe=jdt.train.Recipe(epochs=20, batch_size=128, learning_rate=0.1, crop_pad=1, flip=True, decay="cosine"),
+    ),
     "paper": PAPER,
     "smoke": dataclasses.replace(
         DEMO,
