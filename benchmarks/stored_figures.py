@@ -123,7 +123,7 @@ class Store:
 
     def of_target(self, target: str, mode: str, name: str) -> np.ndarray:
         """A column of one target in one mode, `[models, ...]`."""
-        return read_array(self._folder(target) / mode / name)
+        return read_array(self._folder(target) / re.sub(r"[^A-Za-z0-9_.\-:\[\]%+ ]", "_", mode) / name)
 
     @property
     def targets(self) -> list[str]:

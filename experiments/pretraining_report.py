@@ -10,12 +10,14 @@ import jdt
 from experiments import pretraining_page
 from experiments.pretraining_bars import judge
 from experiments.pretraining_measures import Cell, Measured, plain, rule_of, shots_name
-from experiments.pretraining_setup import Config, Study, clean_of, count_of
+from experiments.pretraining_setup import Config, Study, clean_of, count_of, near_of
 from experiments.pretraining_worth import Worth, equivalences
 from experiments.verdicts import Verdict
 
 FILE, CHOICE = "pretraining.json", "choice.json"
 """What a study found, and which source experiments.choose_source says to take."""
+SHOWN = ("accuracies", "spreads", "gaps", "gains", "stability", "zero_shot")
+"""Figures of the page that `pretraining.json` has as well."""
 
 
 def publish(config: Config, study: Study, measured: Measured, say: Callable[..., None]) -> jdt.store.Place:
@@ -30,7 +32,8 @@ def publish(config: Config, study: Study, measured: Measured, say: Callable[...,
     for one in verdicts:
         say(str(one), markup=False)
     found = content(config, study, measured, verdicts, worth)
-    jdt.store.write_json(run / FILE, _plain(config, study, measured, verdicts, worth))
+    shown = {name: [dataclasses.asdict(one) for one in getattr(found, name)] for name in SHOWN}
+    jdt.store.write_json(run / FILE, {**_plain(config, study, measured, verdicts, worth), "page": shown})
     figures = {name: dataclasses.asdict(one) for name, one in found.figures.items()}
     jdt.store.write_json(run / "summary.json", figures)
     return jdt.report.add_pretraining(run, found, warnings=warnings_of(measured))
@@ -40,7 +43,7 @@ def content(
     config: Config, study: Study, measured: Measured, verdicts: Sequence[Verdict], worth: Sequence[Worth]
 ) -> jdt.report.Pretraining:
     """All that the page has."""
-    shown = pretraining_page.sizes(study, measured, worth)
+    shown = pretraining_page.sizes(config, study, measured, worth)
     noisy = {name for name in study.sources.names if clean_of(study.sources, name) is not None}
     accuracies = pretraining_page.accuracies(measured)
     spreads = pretraining_page.spreads(study, measured)
@@ -158,6 +161,10 @@ def _plain(
         "seeds": config.seeds,
         "draws": config.draws,
         "nonce": config.nonce,
+        "asked": {
+            "near": near_of(config, study.compared), "far": list(config.far), "at_shots": config.at_shots,
+            "reference": config.reference_method or config.methods[0], "equivalents": list(config.equivalents),
+        },
         "methods": {block.method: list(block.arms) for block in study.blocks},
         "compared": list(study.compared),
         "twin": list(study.twin or ()),

@@ -77,7 +77,7 @@ class Config(influence_setup.Config):
     """Grid of FT and LP-FT: learning rates."""
     full: jdt.transfer.FullNetwork = dataclasses.field(
         default_factory=lambda: jdt.transfer.FullNetwork(
-            jdt.train.Recipe(epochs=30, batch_size=64, warmup_steps=500, decay="cosine", weight_decay=5e-4), bn="frozen"
+            jdt.train.Recipe(epochs=30, batch_size=64, warmup_steps=500, decay="cosine", weight_decay=5e-4)
         )
     )
     """How whole networks are fine-tuned; the learning rate is that of --rates."""
@@ -241,7 +241,7 @@ def load_study(config: Config) -> Study:
             modes[PERMUTED] = jdt.transfer.ZeroShot(config.clip.templates, permuted=config.seed)
         task = dataclasses.replace(
             base,
-            source=sources.pool,
+            source=_captioned(config, sources) if is_clip else sources.pool,
             source_test=source_test,
             units=units,
             targets=(
@@ -394,7 +394,7 @@ def default_of(field: "dataclasses.Field[object]") -> object:
 def _plain(config: Config) -> Config:
     """The flags of the task of the source as it is: a task needs a mode and a number of models to be made at all."""
     return dataclasses.replace(
-        config, shots=(), transfer=("fixed",), num_models=2, baseline_models=0, save_models=False,
+        config, shots=(), transfer=("fixed",), num_models=2, baseline_models=0, save_models=False, block_size=None,
         full=jdt.transfer.FullNetwork(),
     )  # fmt: skip
 
@@ -512,6 +512,26 @@ def _sources(config: Config, base: jdt.pipeline.Task) -> pretraining_sources.Sou
         specs, base.source, seeds=range(room_of(config, specs)),
         nonce=draw_seed(config), source_size=config.source_size, groups=config.source_sets, load=load,
     )  # fmt: skip
+
+
+def _captioned(config: Config, sources: pretraining_sources.Sources) -> jdt.data.Dataset:
+    """The pool with captions: of the source's text feature, and where there is none of the names of classes.
+
+    Raises:
+      UserError: If the feature is not there or no text, or a caption is empty.
+    """
+    pool = sources.pool
+    texts = None
+    if config.captions is not None:
+        given = jdt.data.captions(config.source, config.source_split, config.captions, data_dir=config.data_dir)
+        names = [config.clip.templates[0].replace("{}", name) for name in pool.class_names]
+        texts = [
+            given[place] if place >= 0 else names[label]
+            for place, label in zip(sources.places.tolist(), np.asarray(pool.labels).tolist(), strict=True)
+        ]
+    return jdt.data.with_captions(
+        pool, texts, templates=config.clip.templates, max_bytes=config.clip.max_bytes, seed=draw_seed(config)
+    )
 
 
 def _tested(test: jdt.data.Dataset | None, pool: jdt.data.Dataset) -> jdt.data.Dataset:

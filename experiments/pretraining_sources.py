@@ -51,6 +51,7 @@ class Sources:
       specs: What was asked for; sources are in this order everywhere.
       pool: Images of all sources and seeds, each in every rendering and under every label that any of them gives it;
         `version_of` says which are the same image. Classes are those of all sources, by name.
+      places: int `[pool]`: place of each image in the data that was passed, -1 of what comes from elsewhere.
       rows: bool `[sources, seeds, pool]`: who belongs to a source. Seeds differ in label noise, and in nothing else
         unless other selections were asked for.
       equal_size: The size that sources without `size` and `times` have; None where sizes were left as they are.
@@ -64,6 +65,7 @@ class Sources:
 
     specs: tuple[SourceSpec, ...]
     pool: jdt.data.Dataset
+    places: np.ndarray
     rows: np.ndarray
     equal_size: int | None
     images: tuple[int, ...]
@@ -190,7 +192,7 @@ def make_sources(
         size, sizes = None, _own_sizes(specs, there, starts, factors, source_size)
     drawn = [sequences(seed, sizes) for seed in seeds]
     parts = [[of_seed[spec.name].taken(np.arange(sizes[spec.name])) for of_seed in drawn] for spec in specs]
-    pool, rows = _pooled(shelves, parts, data)
+    pool, places, rows = _pooled(shelves, parts, data)
     classes = tuple(len(np.unique(of_source[0].label)) for of_source in parts)
     if min(classes) < 2:
         raise jdt.UserError(
@@ -206,6 +208,7 @@ def make_sources(
     return Sources(
         specs=tuple(specs),
         pool=pool,
+        places=places,
         rows=rows,
         equal_size=size,
         images=tuple(sizes[spec.name] for spec in specs),
@@ -513,8 +516,8 @@ def _copies(found: _Sequence, share: Fraction, limit: int) -> _Sequence:
 
 def _pooled(
     shelves: _Shelves, parts: Sequence[Sequence[_Sequence]], data: jdt.data.Dataset
-) -> tuple[jdt.data.Dataset, np.ndarray]:
-    """Everything that any source and seed holds, once, and who holds what: bool `[sources, seeds, pool]`."""
+) -> tuple[jdt.data.Dataset, np.ndarray, np.ndarray]:
+    """Everything that any source and seed holds, once; where it comes from; who holds it, `[sources, seeds, pool]`."""
     flat = [part for of_source in parts for part in of_source]
     images, which = np.unique(np.concatenate([part.image for part in flat]), return_inverse=True)
     looks, labels = np.concatenate([part.look for part in flat]), np.concatenate([part.label for part in flat])
@@ -550,7 +553,8 @@ def _pooled(
         fingerprint=jdt.config.fingerprint(["sources", marks, renderings, digests, list(class_names)]),
         version_of=np.searchsorted(image, image).astype(np.int32),
     )
-    return pool, rows.reshape(len(parts), -1, len(keys))
+    places = np.where(shelf == shelves.keys.index(_OWN), place, -1)
+    return pool, places, rows.reshape(len(parts), -1, len(keys))
 
 
 def _shelf(shelves: _Shelves, key: str, count: int, data: jdt.data.Dataset) -> jdt.data.Dataset:

@@ -12,6 +12,12 @@ pattern on test images does to predictions, and whether groups are treated alike
 [[2]]
 """
 
+from jdt.analyses.accuracy_log import AccuracyLog as AccuracyLog
+from jdt.analyses.accuracy_log import BestOfGrid as BestOfGrid
+from jdt.analyses.accuracy_log import LogColumns as LogColumns
+from jdt.analyses.accuracy_log import best_of_grid as best_of_grid
+from jdt.analyses.accuracy_log import cell_table as cell_table
+from jdt.analyses.accuracy_log import read_accuracy_log as read_accuracy_log
 from jdt.analyses.bias import accuracy_drop as accuracy_drop
 from jdt.analyses.bias import accuracy_parts as accuracy_parts
 from jdt.analyses.bias import attack_parts as attack_parts
@@ -108,6 +114,8 @@ from jdt.analyses.pretraining_intervals import draws_of as draws_of
 from jdt.analyses.pretraining_intervals import estimate as estimate
 from jdt.analyses.pretraining_intervals import exactly as exactly
 from jdt.analyses.pretraining_intervals import resample as resample
+from jdt.analyses.published_probe import ProbeAccuracies as ProbeAccuracies
+from jdt.analyses.published_probe import published_probe as published_probe
 from jdt.analyses.rates import Counted as Counted
 from jdt.analyses.rates import Gap as Gap
 from jdt.analyses.rates import Rate as Rate

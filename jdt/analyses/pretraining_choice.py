@@ -16,6 +16,7 @@ from jdt.analyses.pretraining_intervals import Estimate, Resampled, estimate, re
 from jdt.types import Bool, Float, Int
 
 _MOST = 10_000  # Seeds or draws: nobody has more.
+_NO_BAND = NullBand(float("nan"), float("nan"), float("nan"), 0, 0, "")
 
 
 def method_gap(
@@ -83,13 +84,13 @@ class Components:
         return self.example / self.examples
 
     def margin(self, seeds: int, draws: int, level: float = 0.95) -> float:
-        """Half the width of the interval of the mean, were there so many seeds and draws."""
+        """Half the width of the interval of the mean, were there so many seeds and draws; NaN where it is unknown."""
         quantile = 0.5 + level / 2
         groups = seeds if seeds > 1 else draws
         t = float(stats.t.ppf(quantile, groups - 1)) if groups > 1 else float("inf")
         models = self.model_variance(seeds, draws)
         z = float(stats.norm.ppf(quantile))
-        return float(np.sqrt((t**2 * models if models > 0 else 0.0) + z**2 * self.example_variance))
+        return float(np.sqrt((t**2 * models if models else 0.0) + z**2 * self.example_variance))  # t may be infinite.
 
 
 def variance_components(
@@ -190,7 +191,7 @@ def surer(
     z = float(stats.norm.ppf(0.5 + level / 2))
     floor = z * float(np.sqrt(parts.example_variance))
 
-    known = parts if np.isfinite(parts.seed) else dataclasses.replace(parts, seed=0.0)
+    known = dataclasses.replace(parts, seed=np.nan_to_num(parts.seed).item(), draw=np.nan_to_num(parts.draw).item())
     seeds = _least(lambda n: abs(found) > parts.margin(n, parts.draws, level), parts.seeds)
     can_draw = parts.draws > 1
     draws = _least(lambda n: abs(found) > known.margin(parts.seeds, n, level), parts.draws) if can_draw else None
@@ -238,7 +239,7 @@ class Ranking:
       names: Sources, the best first; those without a value last.
       order: int `[sources]`: their places in the order that was passed.
       accuracy: Of each, with its interval.
-      behind: Accuracy of the best minus that of each, with its interval: 0 for the best. The best was picked on the
+      behind: Accuracy of each minus that of the best, with its interval: 0 for the best. The best was picked on the
         same images, so that its lead looks a little larger than it is.
       best: float `[sources]`: share of the resamples in which each is the best, equals sharing it.
       noise: Whether the sources differ by more than equal ones would.
@@ -281,7 +282,7 @@ def rank_sources(
     >>> right = np.array([[[[True, False, False, False]]], [[[True, True, True, True]]]])
     >>> found = rank_sources(["far", "near"], right)
     >>> found.names, found.order.tolist(), found.behind[1].value
-    (('near', 'far'), [1, 0], 0.75)
+    (('near', 'far'), [1, 0], -0.75)
     """
     if len(correct) < 2 or len(names) != len(correct) or len(set(names)) < len(names):
         raise checks.UserError(
@@ -302,12 +303,12 @@ def rank_sources(
     gap = correct[first][seeds].astype(np.int8) - correct[second][seeds]
     rates = np.where(usable, correct.mean(axis=3), np.nan)
     return Ranking(
-        tuple(names[i] for i in order),
+        tuple(names[int(i)] for i in order),
         order,
         tuple(estimate(_itself, found[int(i)], least=0.0, most=1.0) for i in order),
-        tuple(estimate(np.subtract, top, found[int(i)]) for i in order),
+        tuple(estimate(np.subtract, found[int(i)], top) for i in order),
         shares.mean(axis=0)[order],
-        null_band(rates[np.isfinite(found.value)], level) if known > 1 else NullBand(*[float("nan")] * 3, ""),
+        null_band(rates[np.isfinite(found.value)], level) if known > 1 else _NO_BAND,
         surer(gap, level) if known > 1 and seeds.any() and gap.shape[2] > 1 else None,
         found.covers,
     )

@@ -120,7 +120,7 @@ def monotone(accuracy: Float[np.ndarray, "*rest sizes"]) -> Float[np.ndarray, "*
 def equivalent_size(
     sizes: Sequence[float] | np.ndarray,
     accuracy: Float[np.ndarray, "*rest sizes"],
-    reference: Float[np.ndarray, "*rest"],
+    reference: Float[np.ndarray, "*rest"] | float,
 ) -> Float[np.ndarray, "*rest"]:
     """Smallest size at which a source reaches an accuracy, by monotone interpolation, linear in ln(size).
 
@@ -136,7 +136,7 @@ def equivalent_size(
     Raises:
       UserError: If sizes are fewer than 2, do not ascend from above 0, or are not as many as accuracies.
 
-    >>> equivalent_size([100, 10_000], np.array([0.25, 0.75]), np.array(0.5)).round(6).item()
+    >>> equivalent_size([100, 10_000], np.array([0.25, 0.75]), 0.5).round(6).item()
     1000.0
     """
     size = np.asarray(sizes, np.float64)
@@ -178,7 +178,7 @@ def data_equivalence(
       UserError: As `equivalent_size`; if `reference_size` is not above 0, or resamples do not fit together.
 
     >>> from jdt.analyses.pretraining_intervals import exactly
-    >>> found = data_equivalence([1e6, 15e6], exactly(np.array([0.8, 0.84])), exactly(np.array(0.85)), 1.28e6)
+    >>> found = data_equivalence([1e6, 15e6], exactly(np.array([0.8, 0.84])), exactly(0.85), 1.28e6)
     >>> found.size.text, found.ratio.text, found.size_low.text
     ('> 15,000,000', '> 11.7', 'unknown')
     """
@@ -195,12 +195,14 @@ def data_equivalence(
         high = drawn[int(np.ceil((1 - tail) * (len(drawn) - 1)))]
         past, before = float((drawn == NOT_REACHED).mean()), float((drawn == AT_ONCE_REACHED).mean())
     return Equivalence(
-        *(Size(float(each), *ends) for each in (value, low, high)),
-        float(reference_size),
-        past,
-        before,
-        np.asarray(sizes, np.float64),
-        monotone(source.value),
+        size=Size(float(value), *ends),
+        size_low=Size(float(low), *ends),
+        size_high=Size(float(high), *ends),
+        reference_size=float(reference_size),
+        not_reached=past,
+        reached_at_once=before,
+        sizes=np.asarray(sizes, np.float64),
+        monotone=monotone(source.value),
     )
 
 

@@ -7,6 +7,7 @@ difference; cells with other numbers of draws (all target examples: one) still s
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import jax
 import numpy as np
@@ -44,7 +45,7 @@ class Resampled:
       covers: What came out otherwise in them: "seeds" (with their draws) or "draws" (of the one seed), "examples".
     """
 
-    value: Float[np.ndarray, "*cells"]
+    value: Float[np.ndarray, "..."]
     draws: Float[np.ndarray, "resamples ..."]
     level: float
     covers: tuple[str, ...]
@@ -55,7 +56,7 @@ class Resampled:
         return Resampled(np.asarray(self.value[index]), self.draws[(slice(None), *index)], self.level, self.covers)
 
 
-def exactly(accuracy: Float[np.ndarray, "*cells"], level: float = 0.95) -> Resampled:
+def exactly(accuracy: Float[np.ndarray, "*cells"] | float, level: float = 0.95) -> Resampled:
     """Accuracies that come without predictions or repetitions: no figure made of them has an interval.
 
     >>> exactly(np.array([0.5, 0.25])).covers
@@ -69,24 +70,26 @@ def resample(
     correct: Bool[np.ndarray, "*cells seeds draws examples"],
     usable: Bool[np.ndarray, "*cells seeds draws"] | None = None,
     *,
+    over: Literal["both", "models", "examples"] = "both",
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Resampled:
-    """Bootstrap over seeds, each with the draws within it, crossed with a bootstrap over test examples.
+    """Bootstrap over seeds, each with the draws within it, and over test examples.
 
     A seed is drawn whole. Its mean already differs from those of other seeds by the noise of its draws, so the
     variance of the mean, (S + D / draws) / seeds, is met by drawing seeds; drawing draws again within them would count
     D twice. With one seed its draws are drawn. Few seeds vary too little among themselves when drawn, by (seeds - 1) /
     seeds, and a normal quantile is too small for them: deviations by seeds are stretched by sqrt(seeds / (seeds - 1))
     t(seeds - 1) / z, so that the interval of a mean is as wide as its t interval; two seeds therefore give very wide
-    ones. Examples are many and are not stretched. Noise that belongs to a seed and an example together is counted in
-    both and errs on the wide side.
+    ones. Examples are many and are not stretched. The two deviations are added (a resample of both at once would count
+    noise that belongs to a model and an example together three times); that noise is in each and errs on the wide side.
 
     Args:
       correct: bool `[*cells, seeds, draws, examples]`: whether each model is right, paired by seed, draw and example.
       usable: bool `[*cells, seeds, draws]`: models that did not diverge; all of them when None. A cell without one is
         NaN.
+      over: What varies: both, models alone (seeds or draws; the test images stay), or examples alone (models stay).
       resamples: How many.
       level: Coverage of the intervals to be.
       seed: Of the randomness: equal seeds give equal resamples for equal numbers of seeds and of examples.
@@ -106,36 +109,31 @@ def resample(
             f"correct predictions are of {seeds} seeds, {draws} draws and {examples} examples, but at least one of "
             "each is needed: pass [..., seeds, draws, examples]."
         )
-    groups, covers = (seeds, "seeds") if seeds > 1 else (draws, "draws")
-    alive = np.ones((int(np.prod(cells)), seeds, draws), bool) if usable is None else usable.reshape(-1, seeds, draws)
-    right = correct.reshape(-1, examples).astype(np.float32)  # Sums of whole numbers below 2**24 are exact.
-    shape = (len(alive), seeds, draws)
-
-    def means(counts: Float[np.ndarray, "examples some"]) -> Float[np.ndarray, "cells groups some"]:
-        """Accuracy of each group (a seed with its draws, or a draw) on drawn images."""
-        rates = (right @ counts).reshape(*shape, -1).astype(np.float64) / examples
-        rates = np.where(alive[..., None], rates, 0.0)
-        rates, number = (rates.sum(axis=2), alive.sum(axis=2)) if seeds > 1 else (rates[:, 0], alive[:, 0])
-        return np.divide(rates, number[..., None], out=np.full(rates.shape, np.nan), where=number[..., None] > 0)
-
-    def value_of(rates: Float[np.ndarray, "cells groups some"], picked: Float[np.ndarray, "some groups"]) -> np.ndarray:
-        """Mean over groups as often as they were picked; NaN where only diverged ones were."""
-        there = np.isfinite(rates).astype(np.float64)
-        number = np.einsum("cgs,sg->cs", there, picked)
-        total = np.einsum("cgs,sg->cs", np.nan_to_num(rates), picked)
-        return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
-
-    once = np.ones((1, groups))
-    value = value_of(means(np.ones((examples, 1), np.float32)), once)[:, 0]
-    stretch = _stretch(groups, level) if groups > 1 else 0.0
-    picks = resample_counts(_generator(seed, "bootstrap groups"), resamples, groups).astype(np.float64)
-    found = []
-    for rows, counts in _example_counts(seed, resamples, examples):
-        rates = means(counts.T)
-        even = value_of(rates, np.broadcast_to(once, (len(counts), groups)))
-        found.append(even + stretch * (value_of(rates, picks[rows]) - even) if stretch else even)
-    drawn = np.concatenate(found, axis=1).T.reshape(resamples, *cells)
-    return Resampled(value.reshape(cells), drawn, level, (*([covers] if groups > 1 else []), "examples"))
+    groups, name = (seeds, "seeds") if seeds > 1 else (draws, "draws")
+    alive = np.ones((*cells, seeds, draws), bool) if usable is None else usable
+    rates = np.where(alive, correct.mean(axis=-1), np.nan).reshape(-1, seeds, draws)
+    # Each group counts alike, and each of its models that is there.
+    each = alive.reshape(rates.shape).astype(np.float64)
+    if seeds > 1:
+        each = each / np.maximum(each.sum(axis=2, keepdims=True), 1)
+    of_group = np.nansum(rates * each, axis=2) if seeds > 1 else np.nan_to_num(rates[:, 0])  # [cells, groups]
+    there = each.any(axis=2) if seeds > 1 else each[:, 0] > 0
+    value = _mean_of(of_group, there, np.ones((1, groups)))[0]
+    deviation = np.zeros((resamples, len(value)))
+    varied = []
+    if over != "examples" and groups > 1:
+        picks = resample_counts(_generator(seed, "bootstrap groups"), resamples, groups).astype(np.float64)
+        deviation += _stretch(groups, level) * (_mean_of(of_group, there, picks) - value)
+        varied.append(name)
+    if over != "models":
+        models = each.reshape(len(value), -1) / np.maximum(there.sum(axis=1, keepdims=True), 1)
+        right = correct.reshape(len(value), -1, examples)
+        by_example = np.stack([weights @ rows for weights, rows in zip(models, right, strict=True)])
+        for rows, counts in _example_counts(seed, resamples, examples):
+            deviation[rows] += counts @ (by_example.T / examples) - value
+        varied.append("examples")
+    drawn = (value + deviation).reshape(resamples, *cells)
+    return Resampled(value.reshape(cells), drawn if varied else drawn[:0], level, tuple(varied))
 
 
 def estimate(
@@ -188,6 +186,18 @@ def draws_of(statistic: Callable[..., np.ndarray], *accuracies: Resampled) -> Fl
             "together: resample all with the same number, level and seed."
         )
     return np.asarray(statistic(*(part.draws for part in accuracies)), np.float64)
+
+
+def _mean_of(
+    rates: Float[np.ndarray, "cells groups"],
+    there: Bool[np.ndarray, "cells groups"],
+    picked: Float[np.ndarray, "n groups"],
+) -> Float[np.ndarray, "n cells"]:
+    """Mean over groups as often as they were picked; NaN where only ones without a model were."""
+    number = picked @ there.T.astype(np.float64)
+    return np.divide(
+        picked @ np.where(there, rates, 0.0).T, number, out=np.full(number.shape, np.nan), where=number > 0
+    )
 
 
 def _stretch(groups: int, level: float) -> float:

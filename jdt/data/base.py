@@ -77,5 +77,5 @@ class Dataset:
             class_names=self.class_names,
             fingerprint=config.fingerprint([self.fingerprint, rows.tolist()]),
             stamps=stamps and stamps._replace(of_example=np.asarray(stamps.of_example)[rows]),
-            tokens=None if self.tokens is None else self.tokens[rows],
+            tokens=None if self.tokens is None else np.asarray(self.tokens)[rows],
         )

@@ -16,6 +16,7 @@ from jdt.models.resnet import ResNet9 as ResNet9
 from jdt.models.resnet import ResNet18 as ResNet18
 from jdt.models.resnet import ResNet50 as ResNet50
 from jdt.models.small_cnn import SmallCNN as SmallCNN
+from jdt.models.text import TextTransformer as TextTransformer
 from jdt.models.vit import VisionTransformer as VisionTransformer
 from jdt.models.wide_resnet import WideResNet as WideResNet
 from jdt.models.zoo import ZOO as ZOO

@@ -20,19 +20,23 @@ class Attention(nn.Module):
 
     Attributes:
       heads: Parts of the width, each with weights of its own.
+      causal: Whether a token asks only itself and those before it.
+      kernel_init: Initialisation of the dense layers.
     """
 
     heads: int
+    causal: bool = False
+    kernel_init: nn.initializers.Initializer = NARROW
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         """Return what the tokens learn from each other."""
         *shape, width = tokens.shape
         # One product for queries, keys and values.
-        joined = nn.Dense(3 * width, kernel_init=NARROW, name="query_key_value")(tokens)
+        joined = nn.Dense(3 * width, kernel_init=self.kernel_init, name="query_key_value")(tokens)
         queries, keys, values = jnp.unstack(joined.reshape(*shape, 3, self.heads, -1), axis=2)
-        mixed = jax.nn.dot_product_attention(queries, keys, values, implementation="xla")
-        return nn.Dense(width, kernel_init=NARROW, name="out")(mixed.reshape(tokens.shape))
+        mixed = jax.nn.dot_product_attention(queries, keys, values, is_causal=self.causal, implementation="xla")
+        return nn.Dense(width, kernel_init=self.kernel_init, name="out")(mixed.reshape(tokens.shape))
 
 
 class EncoderBlock(nn.Module):
@@ -41,18 +45,23 @@ class EncoderBlock(nn.Module):
     Attributes:
       heads: Of the attention.
       hidden: Width of the hidden layer.
+      causal: Whether a token learns only from itself and those before it.
+      kernel_init: Initialisation of the dense layers.
     """
 
     heads: int
     hidden: int
+    causal: bool = False
+    kernel_init: nn.initializers.Initializer = NARROW
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
         """Return the tokens after both steps."""
-        tokens = tokens + Attention(self.heads, name="attention")(NORM(name="norm1")(tokens))
-        inside = nn.Dense(self.hidden, kernel_init=NARROW, name="mlp1")(NORM(name="norm2")(tokens))
+        attention = Attention(self.heads, self.causal, self.kernel_init, name="attention")
+        tokens = tokens + attention(NORM(name="norm1")(tokens))
+        inside = nn.Dense(self.hidden, kernel_init=self.kernel_init, name="mlp1")(NORM(name="norm2")(tokens))
         inside = nn.gelu(inside, approximate=False)
-        return tokens + nn.Dense(tokens.shape[-1], kernel_init=NARROW, name="mlp2")(inside)
+        return tokens + nn.Dense(tokens.shape[-1], kernel_init=self.kernel_init, name="mlp2")(inside)
 
 
 class VisionTransformer(nn.Module):

@@ -46,6 +46,7 @@ from jdt.pipeline.stopping import UntilReliability as UntilReliability
 from jdt.pipeline.stopping import verdict as verdict
 from jdt.pipeline.suspecting import copies as copies
 from jdt.pipeline.suspecting import suspects as suspects
+from jdt.pipeline.task import VALIDATION as VALIDATION
 from jdt.pipeline.task import Mode as Mode
 from jdt.pipeline.task import ModeSettings as ModeSettings
 from jdt.pipeline.task import TargetData as TargetData

@@ -25,6 +25,7 @@ from jdt.pipeline.saving import SavedModels, require_savable
 from jdt.pipeline.task import TargetData, Task, Transfers, settings_of
 from jdt.sharding import SHARED, place
 from jdt.train import (
+    CLIP,
     OWN,
     Checkpoints,
     Ensemble,
@@ -43,9 +44,11 @@ from jdt.transfer import (
     FullNetwork,
     TunedTransfer,
     Tuning,
+    ZeroShot,
     transfer_fixed,
     transfer_full,
     transfer_tuned,
+    transfer_zero_shot,
 )
 from jdt.types import Bool, Float, Int
 
@@ -261,6 +264,7 @@ def transferred(
     ensemble, randomness_ids, arrays = task.ensemble, task.design.randomness_id(model_ids), dict(columns)
     features_of = FrozenFeatures(ensemble, variables, _uses(task))
     for target in task.targets:
+        target.require_no_overlap(task.allow_overlap)  # Found once; nothing is transferred to a split that was seen.
         banks = _banks(task, target)
         features_of.expect(bank.fingerprint for bank in banks.values())
         for mode in task.modes:
@@ -285,7 +289,7 @@ def _uses(task: Transfers) -> dict[str, int]:
     found: collections.Counter[str] = collections.Counter()
     for target, mode in itertools.product(task.targets, task.modes):
         settings = settings_of(task, target, mode)
-        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.reads_features):
+        if isinstance(settings, Tuning | ZeroShot) or (isinstance(settings, FixedFeature) and settings.reads_features):
             found.update((target.train.fingerprint, target.all_tests.fingerprint))
         elif isinstance(settings, FullNetwork) and settings.start == "probe":
             found[target.train.fingerprint] += 1
@@ -359,6 +363,11 @@ def _transfer(
     if isinstance(settings, FixedFeature) and settings.reads_features:
         transferred = transfer_fixed(ensemble, variables, target.train, tests, settings, features_of, rows)
         columns: dict[str, Any] = {"gradient_norm": transferred.gradient_norm} if settings.solver == "convex" else {}
+    elif isinstance(settings, ZeroShot):
+        transferred, columns = (
+            transfer_zero_shot(ensemble, variables, target.train, tests, settings, features_of, rows),
+            {},
+        )
     elif isinstance(settings, Tuning):
         transferred = transfer_tuned(
             ensemble, variables, target.train, tests, settings,
@@ -403,16 +412,19 @@ def _source_accuracy(
 ) -> Float[np.ndarray, " models"]:
     """Accuracy on the test images of the classes that each model was trained on (the published protocol); else NaN.
 
-    NaN, too, where what the models were trained for says nothing of classes.
+    NaN, too, where what the models were trained for says nothing of classes. Models of images and texts choose among
+    the names of their own classes: they have an opinion on any other name.
     """
     if task.source_test is None or not task.objective.classifies:
         return np.full(len(masks), np.nan, np.float32)
     output = apply_in_batches(ensemble, trained.variables, task.source_test.images)
     own = trained.variables.params.get(OWN)
     logits = task.objective.class_logits(output, own, task.source_test.class_names)
-    labels = np.asarray(task.source_test.labels)
+    labels, own_classes = np.asarray(task.source_test.labels), _kept_classes(task, masks)
+    if isinstance(task.objective, CLIP):
+        logits = jnp.where(own_classes[:, None, :], logits, -jnp.inf)
     right = np.asarray(logits.argmax(axis=-1)) == labels
-    kept = _kept_classes(task, masks)[:, labels]
+    kept = own_classes[:, labels]
     count = kept.sum(axis=1)
     return np.where(count > 0, np.sum(right & kept, axis=1) / np.maximum(count, 1), np.nan).astype(np.float32)
 

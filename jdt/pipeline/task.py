@@ -17,12 +17,26 @@ from jdt.masks import Design, Listed, Units, check_num_models
 from jdt.models import Network, Variables, check_contract, check_width
 from jdt.plant import Planted
 from jdt.train import SUPERVISED, Ensemble, Objective, Plan, Pool, Precision, Recipe
-from jdt.transfer import Draw, FixedFeature, FullNetwork, Tuning, ViewBanks, drawn_rows, tuned_ensemble
+from jdt.transfer import (
+    Draw,
+    FixedFeature,
+    FullNetwork,
+    Tuning,
+    ViewBanks,
+    ZeroShot,
+    drawn_rows,
+    require_aligned,
+    require_text_tower,
+    tuned_ensemble,
+)
 from jdt.transfer.subsets import require_shots
 from jdt.types import Int, Int32
 
-ModeSettings = Tuning | FixedFeature | FullNetwork
+ModeSettings = Tuning | FixedFeature | FullNetwork | ZeroShot
 """How models are transferred in one mode."""
+
+VALIDATION = "validation"
+"""Name of the view that settings are chosen on: it shares no image with the training and the test split."""
 
 Mode = Literal["fixed", "full"]
 """The modes of transfer that every task knows; the names of its tuners are modes, too."""
@@ -71,6 +85,13 @@ class TargetData:
                 raise checks.UserError(
                     f"view {view!r} of target {self.name!r} has other classes or images of another shape than its test "
                     "split: one head reads both."
+                )
+        if self.whole is None:  # Variants have images of every class that the whole target has.
+            tested = np.unique(np.concatenate([np.asarray(data.labels) for data in self.tests.values()]))
+            if (missing := np.setdiff1d(tested, np.asarray(self.train.labels))).size:
+                raise checks.UserError(
+                    f"target {self.name!r}: class {self.test.class_names[missing[0]]!r} has test images, but no "
+                    "training image, so that no model can learn it: take it out of the test split, or add images."
                 )
         if self.draw is not None:
             names = self.train.class_names
@@ -123,9 +144,25 @@ class TargetData:
     @functools.cached_property
     def overlap(self) -> Int[np.ndarray, "shared 2"]:
         """Positions of training and test images that are the same: see `jdt.data.overlap`. Found once."""
-        if self.whole is not None and not len(self.whole.overlap):
+        if self.whole is not None and (self._has_images_of_whole or not len(self.whole.overlap)):
             return self.whole.overlap  # Fewer images of a split share none either.
         return overlap(self.train.images, self.test.images)
+
+    @functools.cached_property
+    def validation_overlap(self) -> Mapping[str, Int[np.ndarray, "shared 2"]]:
+        """The same of the `training` and the `test` split with the view `validation`, where they share images."""
+        held = dict(self.views).get(VALIDATION)
+        if held is None:
+            return {}
+        if self.whole is not None and self._has_images_of_whole:
+            return self.whole.validation_overlap
+        found = {name: overlap(d.images, held.images) for name, d in (("training", self.train), ("test", self.test))}
+        return {name: shared for name, shared in found.items() if len(shared)}
+
+    @property
+    def _has_images_of_whole(self) -> bool:
+        mine, its = ((one.train, one.test, one.views) for one in (self, self.whole or self))
+        return mine == its
 
     @property
     def root_name(self) -> str:
@@ -141,15 +178,20 @@ class TargetData:
             )
 
     def overlap_words(self) -> str:
-        """How much the two splits overlap, in one sentence without an end; empty where they do not."""
+        """How much the splits overlap, in one sentence without an end; empty where they do not."""
+        held = "; ".join(
+            f"target {self.name!r}: its {name} split and its view {VALIDATION!r}, which settings are chosen on, share "
+            f"{len(shared):,} images (the first: {name} image {shared[0, 0]} is image {shared[0, 1]} of the view)"
+            for name, shared in self.validation_overlap.items()
+        )
         if not len(self.overlap):
-            return ""
+            return held
         (trained, tested), height, width = self.overlap[0], *self.test.image_shape[:2]
         verb = "are" if len(self.overlap) > 1 else "is"
         return (
             f"target {self.name!r}: {len(self.overlap):,} of its {len(self.test):,} test images {verb} also in its "
             f"training split, at {height}x{width} pixels (the first: test image {tested} is training image {trained})"
-        )
+        ) + (f"; {held}" if held else "")
 
 
 def view_name(target: str, view: str) -> str:
@@ -211,6 +253,11 @@ class Transfers(Protocol):
         """How many untrained models are transferred too."""
         ...
 
+    @property
+    def allow_overlap(self) -> bool:
+        """Whether a target's test split may hold images of its training split."""
+        ...
+
 
 def stored_targets(targets: Sequence[TargetData]) -> dict[str, store.Target]:
     """Targets and their views as the store keeps them."""
@@ -229,6 +276,8 @@ def fit_of(settings: ModeSettings) -> store.Fit:
     """How a mode with these settings gets its heads, as the store calls it."""
     if isinstance(settings, FixedFeature) and settings.reads_features:
         return "convex" if settings.solver == "convex" else "closed"
+    if isinstance(settings, ZeroShot):
+        return "closed"
     return "tuned" if isinstance(settings, Tuning) else "trained"
 
 
@@ -332,6 +381,11 @@ class Task:
         check_contract(self.network, self.source.image_shape, len(self.source.class_names))
         _check_cuts(self.recipe, self.source, self.network)
         self.objective.check(self.recipe, self.source)
+        if self.source_test is not None:  # Its labels are looked up under the source's classes.
+            require_aligned(self.source.class_names, self.source_test.class_names)
+        for target, mode in itertools.product(self.targets, self.modes):
+            if isinstance(self.settings(target, mode), ZeroShot):
+                require_text_tower(self.objective, mode)
         for target, mode in itertools.product(self.targets, self.modes):
             tuned = self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
             if tuned is not None:
@@ -374,7 +428,7 @@ class Task:
     def tuning(self, target: TargetData, mode: str) -> Ensemble | None:
         """What models share that are trained on a target in one mode; None where nothing reads images anew."""
         settings = self.settings(target, mode)
-        if isinstance(settings, Tuning) or (isinstance(settings, FixedFeature) and settings.reads_features):
+        if isinstance(settings, Tuning | ZeroShot) or (isinstance(settings, FixedFeature) and settings.reads_features):
             return None
         return tuned_ensemble(self.ensemble, target.train, settings, target.num_examples)
 

@@ -202,7 +202,8 @@ def _cut_target(target: TargetData, images: float) -> TargetData:
     train, test = (_some(part, share * len(part)) for part in (target.train, target.test))
     train = train if target.draw is None else target.train  # Classes must keep what is drawn of them.
     views = tuple((view, _some(part, share * len(part))) for view, part in target.views)
-    return dataclasses.replace(target, train=train, test=test, views=views)
+    # Of what it is cut from, it has no more overlap, and need not have every class.
+    return dataclasses.replace(target, train=train, test=test, views=views, whole=target)
 
 
 def _cut_recipe(recipe: Recipe, ensemble: Ensemble, steps: float) -> Recipe:

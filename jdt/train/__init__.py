@@ -5,6 +5,10 @@
 """
 
 from jdt.train.checkpoint import Checkpoints as Checkpoints
+from jdt.train.clip import CLIP as CLIP
+from jdt.train.clip import class_vectors as class_vectors
+from jdt.train.clip import contrastive_loss as contrastive_loss
+from jdt.train.clip import vector_logits as vector_logits
 from jdt.train.engine import Ensemble as Ensemble
 from jdt.train.engine import Precision as Precision
 from jdt.train.engine import Progress as Progress

@@ -616,7 +616,7 @@ def _train_step(
     randomness_id: Array,
 ) -> tuple[TrainState, Float[Array, ""]]:
     recipe, objective, variables = ensemble.recipe, ensemble.objective, state.variables
-    inputs = objective.inputs(recipe, source, key_for(seed, "augment", randomness_id, number), batch)
+    inputs: Any = objective.inputs(recipe, source, key_for(seed, "augment", randomness_id, number), batch)
     dropout_key = key_for(seed, "dropout", randomness_id, number)
 
     part = ensemble.trained(variables.params)

@@ -13,6 +13,7 @@ from jdt import config
 from jdt.data.augment import normalise
 from jdt.data.base import Dataset
 from jdt.models import ModelOutput, Variables
+from jdt.train.clip import CLIP
 from jdt.train.loss import Forward, cross_entropy
 from jdt.train.recipe import Recipe
 from jdt.train.simclr import SimCLR
@@ -93,7 +94,7 @@ class Supervised:
         return output.logits
 
 
-Objective = Supervised | SimCLR
+Objective = Supervised | SimCLR | CLIP
 """Any of the objectives."""
 
 SUPERVISED = Supervised()

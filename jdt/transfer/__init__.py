@@ -32,3 +32,10 @@ from jdt.transfer.tuning_transfer import TunedTransfer as TunedTransfer
 from jdt.transfer.tuning_transfer import ViewBanks as ViewBanks
 from jdt.transfer.tuning_transfer import transfer_tuned as transfer_tuned
 from jdt.transfer.tuning_transfer import view_bank as view_bank
+from jdt.transfer.zero_shot import TextHead as TextHead
+from jdt.transfer.zero_shot import ZeroShot as ZeroShot
+from jdt.transfer.zero_shot import derangement as derangement
+from jdt.transfer.zero_shot import require_aligned as require_aligned
+from jdt.transfer.zero_shot import require_text_tower as require_text_tower
+from jdt.transfer.zero_shot import text_head as text_head
+from jdt.transfer.zero_shot import transfer_zero_shot as transfer_zero_shot

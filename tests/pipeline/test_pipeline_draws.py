@@ -10,6 +10,7 @@ import jdt
 from jdt import pipeline, train, transfer
 from jdt.checks import UserError
 from jdt.pipeline import blocks, measuring
+from jdt.pipeline import task as tasks
 from jdt.pipeline import trial as trials
 
 RECIPE = train.Recipe(epochs=2, batch_size=8, learning_rate=0.05, warmup_epochs=0.2)
@@ -26,7 +27,8 @@ CONVERGENCE = {"LP@0.1": "gradient_norm", "prototype": None}  # Else the loss.
 def few_shot(make_task, *, shots=(3,), modes=tuple(NAMED), draws=1, **changes):
     task = make_task("fixed-size", **{"num_models": 4, "epochs": 1, "block_size": 4, **changes})
     (target,) = task.targets
-    target = dataclasses.replace(target, views=(("validation", target.test.part(np.arange(9), "held out")),))
+    test, held = target.test.part(np.arange(9, 48)), target.test.part(np.arange(9), "held out")
+    target = dataclasses.replace(target, test=test, views=(("validation", held),))
     targets = pipeline.drawn(target, shots, draws)
     tuners = {mode: NAMED[mode] for mode in modes if mode in NAMED}
     return dataclasses.replace(task, targets=targets, modes=modes, tuners=tuners, baseline_models=0)
@@ -99,6 +101,34 @@ def test_a_task_with_draws_and_named_modes_is_planned(make_task, tmp_path):
     assert trial.tuning["target@3shot.0", "LP-FT"].draw == transfer.Draw(3)
     timed = trials.Rounds(trial, tmp_path / "run")()
     assert {"target@3shot.0, LP-FT", "target@3shot.0, prototype"} <= set(timed.scaled)
+
+
+def test_every_split_is_apart_from_every_other_and_looked_at_once(make_task, monkeypatch):
+    task = few_shot(make_task, shots=(2, 3), draws=2)
+    whole, looked = task.targets[0].whole, []
+    real = tasks.overlap
+    monkeypatch.setattr(tasks, "overlap", lambda *images: (looked.append(1), real(*images))[1])
+    fresh = dataclasses.replace(whole)
+    for one in pipeline.drawn(fresh, (2, 3), 2):
+        assert one.test is whole.test  # However few the shots are.
+        assert not one.overlap_words()
+    assert len(looked) == 3  # Training and test split, and each with the view.
+
+    leak = np.concatenate([whole.test.images[:1], whole.train.images[7:8]])
+    held = dataclasses.replace(whole.views[0][1], images=leak, labels=np.zeros(2, np.int32))
+    (leaking,) = pipeline.drawn(dataclasses.replace(whole, views=((pipeline.VALIDATION, held),)), (2,))
+    with pytest.raises(UserError, match=r"its training split and its view 'validation'.*training image 7 is image 1"):
+        dataclasses.replace(task, targets=(leaking,))
+    assert "its test split and its view 'validation', which settings are chosen on, share 1" in leaking.overlap_words()
+    dataclasses.replace(task, targets=(leaking,), allow_overlap=True)
+
+
+def test_a_class_of_the_test_split_without_training_images_is_refused_by_name(make_task):
+    (target,) = make_task().targets
+    without = target.train.part(np.flatnonzero(target.train.labels != 2))
+    with pytest.raises(UserError, match="target 'target': class 'c' has test images, but no training image"):
+        dataclasses.replace(target, train=without)
+    dataclasses.replace(target, train=without, test=target.test.part(np.flatnonzero(target.test.labels != 2)))
 
 
 def test_draws_that_cannot_be_are_refused(make_task):
