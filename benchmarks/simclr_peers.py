@@ -94,8 +94,8 @@ def jdt_models(images: np.ndarray, arguments: argparse.Namespace) -> Callable[[]
     ensemble = jdt.train.Ensemble(
         network=jdt.models.make("small_cnn", 10, arguments={"width": arguments.width}),
         recipe=jdt.train.Recipe(
-            epochs=1, batch_size=arguments.batch, learning_rate=RATE, warmup_epochs=0, decay="cosine", algorithm="adamw",
-            weight_decay=DECAY,
+            epochs=1, batch_size=arguments.batch, learning_rate=RATE, warmup_epochs=0, decay="cosine",
+            algorithm="adamw", weight_decay=DECAY,
         ),
         plan=dataclasses.replace(plan, steps_per_call=min(plan.steps_per_call, arguments.steps)),
         image_shape=(arguments.side, arguments.side, 3),
