@@ -1,7 +1,7 @@
 """Do SimCLR's features say more than random ones, and than a control whose pairs are shuffled?
 
-Models are trained without labels on some images of one dataset; a linear head is then fitted on their frozen features on
-another. Beside SimCLR stand models as they were drawn, and models whose positive pairs are of two different images.
+Models are trained without labels on some images of one dataset; a linear head is then fitted on their frozen features
+on another. Beside SimCLR stand models as they were drawn, and models whose positive pairs are of two different images.
 Settings are arguments, so that a recipe can be searched; every arm has the same seeds.
 
 Run  python benchmarks/simclr_features.py --data-dir DIR
