@@ -161,6 +161,8 @@ class Ensemble:
           UserError: If the objective has parameters of its own and the network a layer of that name.
         """
         variables = self.network.init(key_for(seed, "init", randomness_id), self.image_shape)
+        if self.objective == SUPERVISED:
+            return variables
         images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
         width = jax.eval_shape(self.network.apply, variables, images).features.shape[-1]
         own = self.objective.init(key_for(seed, OWN, randomness_id), width)
