@@ -106,7 +106,7 @@ class Net(nn.Module):
 
 
 DIGITS = tuple("zero one two three four five six seven eight nine".split())  # noqa: SIM905
-RECIPE = train.Recipe(epochs=40, batch_size=25, learning_rate=0.01, warmup_epochs=1, algorithm="adamw")
+RECIPE = train.Recipe(epochs=16, batch_size=25, learning_rate=0.02, warmup_epochs=1, algorithm="adamw")
 
 
 class InterruptedTrainingError(Exception):
@@ -122,8 +122,8 @@ def digits():
 
 @pytest.fixture(scope="module")
 def fit(digits):
-    """Train models by their ids; two of them go together, in calls of 40 steps."""
-    plan = dataclasses.replace(train.PLANS["vmapped"], steps_per_call=40, width=2)
+    """Train models by their ids; two of them go together, in calls of 16 steps."""
+    plan = dataclasses.replace(train.PLANS["vmapped"], steps_per_call=16, width=2)
     objective = dataclasses.replace(SMALL, templates=("{}",))
     count = len(digits[0])
     ensemble = train.Ensemble(
@@ -171,7 +171,7 @@ def test_a_model_is_the_same_beside_any_other_and_after_an_interruption(trained,
 
     def stop(done, total):
         checkpoints.wait()
-        if done >= 80:
+        if done >= 32:
             raise InterruptedTrainingError
 
     with pytest.raises(InterruptedTrainingError):
