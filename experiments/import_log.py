@@ -17,6 +17,8 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 import jdt
 
 EQUAL = ("CC3m", "CC12m", "Redcaps2.7m", "YFCC2.7m", "LAION2.7m", "WIT2.7m", "Shutterstock2.7m")
@@ -185,7 +187,7 @@ def sizes(
                 points = [(at[name, method], images) for name, images in curve.items() if (name, method) in at]
                 if len(points) < 2:
                     continue
-                rates = jdt.analyses.exactly([point.accuracy for point, _ in points])
+                rates = jdt.analyses.exactly(np.array([point.accuracy for point, _ in points]))
                 images = [size for _, size in points]
                 lines = [
                     reference(name, size, cell, rates, images)
@@ -231,7 +233,7 @@ def gains(cells: Sequence[jdt.analyses.BestOfGrid], scratch: str):
         alone = without.get((cell.target, cell.shots))
         if alone is None or cell.source == scratch:
             continue
-        rate = jdt.analyses.exactly([cell.accuracy]).value
+        rate = np.array([cell.accuracy])
         yield jdt.report.PretrainingGain(
             method=cell.method,
             source=cell.source,
