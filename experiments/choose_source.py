@@ -54,11 +54,13 @@ PRESETS = {
 
 def main(config: Config) -> None:
     """Train what is missing of the candidates' models, rank them, and write table and report."""
-    if config.shots:
-        config = dataclasses.replace(config, at_shots=config.shots[0])
-    if config.room is not None:
-        config = dataclasses.replace(config, room=max(config.room, config.seeds))
-    pretraining_data.main(config, publish)
+    pretraining_data.main(completed(config), publish)
+
+
+def completed(config: Config) -> Config:
+    """The flags with those that follow from others, so that nobody has to pass two of them."""
+    room = None if config.room is None else max(config.room, config.seeds)
+    return dataclasses.replace(config, at_shots=config.shots[0] if config.shots else config.at_shots, room=room)
 
 
 def publish(config: Config, study: Study, measured: Measured, say: Callable[..., None]) -> jdt.store.Place:

@@ -206,6 +206,8 @@ def points(value: float) -> str:
 def shown(choice: Choice) -> jdt.report.PretrainingRanking:
     """The choice as tables have it."""
     level, ranking = choice.level_with_first, choice.ranking
+    methods, rules = ({getattr(one, part) for one in choice.candidates} for part in ("method", "rule"))
+    alike = len(methods) == len(rules) == 1  # Then the page says elsewhere what they are.
     rows = []
     for place, one in enumerate(choice.candidates):
         lead = choice.leads[place - 1] if place else None
@@ -219,7 +221,7 @@ def shown(choice: Choice) -> jdt.report.PretrainingRanking:
         rows.append(
             jdt.report.PretrainingRanked(
                 one.source, jdt.report.Figure(found.value, *ends, choice.cost.seeds, jdt.report.SHARE, text),
-                float(ranking.best[place]), one.method, one.rule, behind,
+                float(ranking.best[place]), "" if alike else one.method, "" if alike else one.rule, behind,
                 "not told apart from the first" if place in level else "",
             )
         )  # fmt: skip

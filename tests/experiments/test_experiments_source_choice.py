@@ -24,7 +24,8 @@ def cell(rates, *, seeds=4, draws=2, examples=200, wobble=0.02, method="supervis
     chosen = np.where(np.isnan(rates), -1, 0)
     means = test[0].mean(axis=(1, 2))
     selected = jdt.analyses.Selection(chosen, means, means, np.zeros(len(rates)))
-    return Cell(method, "photos", 5, rule, ("LP@1",), (*arms,), test, test, selected, correct)
+    told, labels = correct.astype(np.int32), np.ones(examples, np.int32)
+    return Cell(method, "photos", 5, rule, ("LP@1",), (*arms,), test, test, selected, told, labels)
 
 
 def choose(found, sources=None, cost=COST):
@@ -34,10 +35,13 @@ def choose(found, sources=None, cost=COST):
 def test_a_clear_winner_is_named_with_its_lead_and_interval():
     choice = choose(cell([0.3, 0.8, 0.5]))
     words = source_choice.recommendation(choice)
-    assert words.startswith("photos, 5 shots: take s1: ") and "ahead of s2, and the best in 100% of resamples" in words
-    assert choice.level_with_first == () and not choice.is_noise
+    assert words.startswith("photos, 5 shots: take s1: ")
+    assert "ahead of s2, and the best in 100% of resamples" in words
+    assert choice.level_with_first == ()
+    assert not choice.is_noise
     plain = source_choice.to_plain(choice)
-    assert plain["take"] == "s1" and plain["surer"] == {"more_seeds": 0, "models": 0, "seconds": 0.0}
+    assert plain["take"] == "s1"
+    assert plain["surer"] == {"more_seeds": 0, "models": 0, "seconds": 0.0}
     assert [one.source for one in source_choice.shown(choice).candidates] == ["s1", "s2", "s0"]
 
 
@@ -45,9 +49,11 @@ def test_two_that_are_level_cost_so_many_more_seeds_models_and_minutes():
     choice = choose(cell([0.2, 0.54, 0.5], wobble=0.04))
     words = source_choice.recommendation(choice)
     first, second, _ = (one.name for one in choice.candidates)
-    assert choice.level_with_first == (1,) and f"{first} and {second} are not told apart: " in words
+    assert choice.level_with_first == (1,)
+    assert f"{first} and {second} are not told apart: " in words
     more = choice.seeds_needed - COST.seeds
-    assert more > 0 and f"{more} more seeds ({more * 3} models, about {jdt.pipeline.span(more * 60.0)}) would" in words
+    assert more > 0
+    assert f"{more} more seeds ({more * 3} models, about {jdt.pipeline.span(more * 60.0)}) would" in words
     assert f"--seeds {more + COST.seeds}" in words
     # The number it says does make the margin smaller than the lead, and one less does not.
     lead = choice.leads[0]
@@ -59,7 +65,8 @@ def test_two_that_are_level_cost_so_many_more_seeds_models_and_minutes():
 
 def test_equal_sources_are_said_to_be_no_further_apart_than_noise():
     choice = choose(cell([0.5, 0.5, 0.5]))
-    assert choice.is_noise and choice.level_with_first == (1, 2)
+    assert choice.is_noise
+    assert choice.level_with_first == (1, 2)
     assert "equal ones would be up to" in source_choice.recommendation(choice)
 
 
