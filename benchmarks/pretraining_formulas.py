@@ -20,7 +20,7 @@ STORED = 2e-7
 CLAIMED, OWN, LEVEL, CHANCE = 1000, 4000, 0.95, 1e-6
 """Resamples of the study and here, coverage, and the chance that an end is blamed for the luck of its draws."""
 DRAWN = 2e-6
-"""What float32 leaves of a resampled accuracy."""
+"""What float32 may leave of a resampled accuracy."""
 Statistic = Callable[..., np.ndarray]
 
 
@@ -165,7 +165,7 @@ def needed(sizes: Sequence[float], curve: np.ndarray, wanted: np.ndarray) -> np.
     up, logs = rising(curve), np.log(np.asarray(sizes, np.float64))
     for i in reversed(range(1, len(sizes))):
         low, high = up[..., i - 1], up[..., i]
-        share = (wanted - low) / np.where(high > low, high - low, 1)
+        share = np.clip((wanted - low) / np.where(high > low, high - low, 1), 0, 1)
         found = np.where(high >= wanted, np.exp(logs[i - 1] + share * (logs[i] - logs[i - 1])), found)
     return np.where(up[..., 0] >= wanted, 0.0, found)
 
@@ -183,26 +183,26 @@ class Resampled(NamedTuple):
 
 @functools.cache
 def _picks(what: str, of: int) -> np.ndarray:
-    """float32 `[OWN, of]`: how often each one is in each resample."""
+    """float64 `[OWN, of]`: how often each one is in each resample."""
     rng = np.random.default_rng(zlib.crc32(f"{what} {of}".encode()))
     rows = rng.integers(of, size=(OWN, of))
-    return np.stack([np.bincount(row, minlength=of) for row in rows]).astype(np.float32)
+    return np.stack([np.bincount(row, minlength=of) for row in rows]).astype(np.float64)
 
 
 def resampled(right: np.ndarray) -> Resampled:
-    """Bootstrap over seeds (of one seed: its draws) and over test images of bool `[cells, seeds, draws, examples]`."""
-    cells, seeds, _, examples = right.shape
-    groups = right.mean(axis=2, dtype=np.float64) if seeds > 1 else right[:, 0].astype(np.float64)
-    number_of = groups.shape[1]
-    by_images = _picks("images", examples) @ groups.reshape(-1, examples).astype(np.float32).T / examples
-    by_images = by_images.astype(np.float64).reshape(OWN, cells, number_of)
-    even, value = by_images.mean(axis=2), groups.mean(axis=(1, 2))
-    if number_of < 2:
-        return Resampled(value, even)
-    quantile = 0.5 + LEVEL / 2
-    wider = math.sqrt(number_of / (number_of - 1)) * stats.t.ppf(quantile, number_of - 1) / stats.norm.ppf(quantile)
-    picked = np.einsum("rcg,rg->rc", by_images, _picks("groups", number_of)) / number_of
-    return Resampled(value, even + wider * (picked - even))
+    """Bootstrap over seeds (of one seed: its draws) and one over test images, of `[cells, seeds, draws, examples]`.
+
+    Deviations of the two are added; those by seeds are widened as t intervals of so few are.
+    """
+    groups = right.mean(axis=2, dtype=np.float64) if right.shape[1] > 1 else right[:, 0].astype(np.float64)
+    number_of, examples = groups.shape[1:]
+    value = groups.mean(axis=(1, 2))
+    drawn = _picks("images", examples) @ groups.mean(axis=1).T / examples
+    if number_of > 1:
+        quantile = 0.5 + LEVEL / 2
+        wider = math.sqrt(number_of / (number_of - 1)) * stats.t.ppf(quantile, number_of - 1) / stats.norm.ppf(quantile)
+        drawn += wider * (_picks("groups", number_of) @ groups.mean(axis=2).T / number_of - value)
+    return Resampled(value, drawn)
 
 
 def ends(drawn: np.ndarray, share: float) -> tuple[float, float]:

@@ -694,7 +694,7 @@ def control(study: Study) -> Verdict:
         chance = 1 / len(np.unique(truth))
         values = cell.accuracy(*cell.arms)[:, :, 0]
         noise = np.nanvar(values, axis=1, ddof=1).mean() if study.seeds > 1 else math.nan
-        error = math.sqrt((chance * (1 - chance) / len(truth) + noise) / study.seeds)
+        error = math.sqrt(chance * (1 - chance) / len(truth) + noise / study.seeds)
         scores += ((values.mean(axis=1) - chance) / error).tolist()
     if not scores or study.seeds < 2:
         return name, None, {}
