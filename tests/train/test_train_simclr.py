@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,15 +17,29 @@ SIMCLR = train.SimCLR(temperature=0.2, width=8, augmentation=data.Augmentation(c
 RECIPE = train.Recipe(epochs=2, batch_size=8, learning_rate=0.01, algorithm="adamw")
 
 
+class Net(nn.Module):
+    """One BatchNorm behind a dense layer: compiles soon."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        x = nn.Dense(8, name="dense")(images.reshape(len(images), -1))
+        features = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x))
+        return nn.Dense(self.num_classes, name="head")(features), features
+
+
 def source():
     return train.SourceData(*map(jnp.asarray, (
         np.random.default_rng(0).integers(0, 256, (48, *SHAPE), np.uint8), np.zeros(48, np.int32))))  # fmt: skip
 
 
 def ensemble(plan="matmul", **kwargs):
-    network = models.make("small_cnn", 4, arguments={"width": 2})
-    chosen = dataclasses.replace(train.PLANS[plan], steps_per_call=min(4, train.PLANS[plan].steps_per_call))
-    return train.Ensemble(network, RECIPE, chosen, SHAPE, 24.0, 24, **{"objective": SIMCLR, **kwargs})
+    chosen = train.PLANS[plan]
+    chosen = dataclasses.replace(
+        chosen, steps_per_call=min(4, chosen.steps_per_call), width=min(2, chosen.width)
+    )  # fmt: skip
+    return train.Ensemble(models.Network(Net(4)), RECIPE, chosen, SHAPE, 24.0, 24, **{"objective": SIMCLR, **kwargs})
 
 
 def members(count=3):
@@ -34,6 +49,12 @@ def members(count=3):
 def trained(plan="matmul", rows=slice(None), checkpoints=None, progress=None, **kwargs):
     return train.train(ensemble(plan, **kwargs), source(), members()[rows], np.arange(3)[rows], seed=1,
                        checkpoints=checkpoints, progress=progress)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plainly():
+    """Three models, one after the other."""
+    return trained()
 
 
 def leaves(tree):
@@ -71,50 +92,55 @@ def test_the_loss_and_its_gradient_are_those_of_numpy(temperature):
 
 def test_the_objective_is_that_loss_of_two_views_of_each_image_in_one_pass():
     model, batch, key = ensemble(), jnp.arange(8), jax.random.key(5)
-    variables = model.init(0, 0)
-    views = SIMCLR.inputs(RECIPE, source(), key, batch)
-    output, changed = model.train_apply(variables, views, key)
-    own = variables.params["objective"]
-    loss, state = SIMCLR.loss(lambda x: model.train_apply(variables, x, key), own, views, RECIPE)
-    hidden, out = own["hidden"], own["out"]
+    variables = jax.jit(model.init, static_argnums=(0, 1))(0, 0)
+
+    def views_of(objective):
+        return jax.jit(lambda: objective.inputs(RECIPE, source(), key, batch))()
+
+    @jax.jit
+    def found(variables, views):
+        own = variables.params["objective"]
+        loss = SIMCLR.loss(lambda x: model.train_apply(variables, x, key), own, views, RECIPE)
+        return model.train_apply(variables, views, key), loss
+
+    (output, changed), (loss, state) = found(variables, views_of(SIMCLR))
+    hidden, out = (variables.params["objective"][name] for name in ("hidden", "out"))
     projections = np.maximum(np.asarray(output.features) @ hidden["kernel"] + hidden["bias"], 0) @ out["kernel"]
     assert abs(float(loss) - numpy_nt_xent(projections[:8], projections[8:], 0.2)) < 1e-5
     for one, other in zip(leaves(state), leaves(changed), strict=True):
         np.testing.assert_array_equal(one, other)
     off = data.Augmentation((1.0, 1.0), False, jitter_probability=0, grey_probability=0, blur_probability=0)
     plain = dataclasses.replace(SIMCLR, augmentation=off)
-    first, second = jnp.split(plain.inputs(RECIPE, source(), key, batch), 2)
+    first, second = np.split(views_of(plain), 2)
     np.testing.assert_array_equal(first, second)
-    shuffled = dataclasses.replace(plain, shuffled_pairs=True)
-    first, second = jnp.split(shuffled.inputs(RECIPE, source(), key, batch), 2)
+    first, second = np.split(views_of(dataclasses.replace(plain, shuffled_pairs=True)), 2)
     np.testing.assert_array_equal(np.roll(first, 1, axis=0), second)
 
 
-@pytest.mark.parametrize("plan", ["winograd", "native", "vmapped"])
-def test_a_model_is_the_same_alone_and_in_company(plan):
-    together, alone = trained(plan), trained(plan, slice(1, 2))
-    exact = train.PLANS[plan].layout == "unrolled"
-    for one, other in zip(leaves(together.variables), leaves(alone.variables), strict=True):
-        np.testing.assert_allclose(one[1:2], other, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-4)
-    assert together.finite.all()
+@pytest.mark.parametrize("plan", ["native", "vmapped"])
+def test_a_model_is_the_same_in_any_company(plan):
+    """Beside another model, in the other place of two."""
+    first, second = trained(plan, slice(0, 2)), trained(plan, slice(1, 3))
+    for one, other in zip(leaves(first.variables), leaves(second.variables), strict=True):
+        np.testing.assert_array_equal(one[1], other[0])
+    assert first.finite.all()
 
 
-def test_nothing_of_one_model_reaches_another_on_any_number_of_devices():
+def test_nothing_of_one_model_reaches_another_on_any_number_of_devices(plainly):
     """Other images for models 0 and 2, and other devices, leave model 1's bits as they are."""
-    before = trained()
     mine = members()[1]
     pixels = jnp.where(jnp.asarray(mine)[:, None, None, None], source().images, 255 - source().images)
     after = train.train(ensemble(num_devices=3), source()._replace(images=pixels), members(), np.arange(3), seed=1)
-    for one, other in zip(leaves(before.variables), leaves(after.variables), strict=True):
+    for one, other in zip(leaves(plainly.variables), leaves(after.variables), strict=True):
         np.testing.assert_array_equal(one[1], other[1])
-    assert before.loss[0] != after.loss[0]
+    assert plainly.loss[0] != after.loss[0]
 
 
-def test_the_head_stays_and_the_projection_learns_and_transfer_sees_neither():
+def test_the_head_stays_and_the_projection_learns_and_transfer_sees_neither(plainly):
     model = ensemble()
     start = train.initial_variables(model, 1, np.arange(3))
-    done = trained().variables
-    for name, stays in (("head", True), ("objective", False), ("conv0", False)):
+    done = plainly.variables
+    for name, stays in (("head", True), ("objective", False), ("dense", False)):
         pairs = zip(leaves(start.params[name]), leaves(done.params[name]), strict=True)
         moved = [not np.array_equal(before, after) for before, after in pairs]
         assert not any(moved) if stays else all(moved)
@@ -123,12 +149,12 @@ def test_the_head_stays_and_the_projection_learns_and_transfer_sees_neither():
     with_own, without = (train.apply_in_batches(model, v, images).features for v in (done, model.of_network(done)))
     np.testing.assert_array_equal(with_own, without)
     frozen = trained(trainable="head", statistics="frozen").variables
-    np.testing.assert_array_equal(frozen.params["conv0"]["kernel"], start.params["conv0"]["kernel"])
+    np.testing.assert_array_equal(frozen.params["dense"]["kernel"], start.params["dense"]["kernel"])
     assert not np.array_equal(frozen.params["objective"]["out"]["kernel"], start.params["objective"]["out"]["kernel"])
 
 
-def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
-    plainly, keep, seen = trained(), train.Checkpoints(tmp_path / "unfinished", "one", 0.0), []
+def test_training_goes_on_from_a_checkpoint_to_the_same_bits(plainly, tmp_path):
+    keep, seen = train.Checkpoints(tmp_path / "unfinished", "one", 0.0), []
 
     def interrupt(done, total):
         keep.wait()
@@ -164,6 +190,6 @@ def test_its_program_is_timed_and_measured():
     ],
 )
 def test_what_it_cannot_do_is_refused(make, message):
-    images = data.from_arrays("some", np.zeros((4, *SHAPE), np.uint8), np.zeros(4, np.int32), ("a",))
+    images = data.from_arrays("some", np.zeros((4, *SHAPE), np.uint8), np.arange(4, dtype=np.int32) % 2, "ab")
     with pytest.raises(UserError, match=message):
         make(images)
