@@ -1,6 +1,7 @@
 """Which candidate source to take for a target: a ranking, what follows from it, and what being surer would cost."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,7 +84,7 @@ class Choice:
             if lead is not None and (self.is_noise or not lead.is_clear)
         )
 
-    @property
+    @functools.cached_property
     def seeds_needed(self) -> int | None:
         """Seeds, in all, that would tell the first from the second; None where no number would, or nobody knows."""
         lead = self.leads[0]
