@@ -192,10 +192,11 @@ def draws_words(choice: Choice) -> str:
     found = []
     if choice.level_with_first and lead.draws is not None and choice.shots is not None and not lead.is_clear:
         found.append(f"So would {lead.draws} draws of each seed (--draws, as a run of its own).")
-    found.append(
-        f"However many seeds there are, ± {points(lead.floor)} points of the lead stay open with these "
-        f"{lead.components.examples:,} test images."
-    )
+    if lead.floor >= 0.0005:  # Less is shown as none.
+        found.append(
+            f"However many seeds there are, ± {points(lead.floor)} points of the lead stay open with these "
+            f"{lead.components.examples:,} test images."
+        )
     return " ".join(found)
 
 

@@ -75,8 +75,8 @@ def test_noisy_sources_grow_within_their_room_and_are_what_they_were():
     assert few.subsets == more.subsets
     assert few.task.units.names == more.task.units.names
     assert few.task.source.fingerprint == more.task.source.fingerprint
-    rows = [jdt.masks.sample(one.task.design, np.arange(6), len(one.task.units)) for one in (few, more)]
-    assert np.array_equal(*rows)
+    first, again = (jdt.masks.sample(one.task.design, np.arange(6), len(one.task.units)) for one in (few, more))
+    assert np.array_equal(first, again)
     noisy_rows = jdt.masks.sample(more.task.design, np.arange(9), len(more.task.units))[1::3]
     assert more.arms[1] == "noisy"
     assert len(np.unique(noisy_rows, axis=0)) == 3  # Every seed has wrong labels of its own.
