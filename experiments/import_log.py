@@ -162,8 +162,8 @@ def spreads(cells: Sequence[jdt.analyses.BestOfGrid], equal: Sequence[str], shot
                 **{name: {shots[i]: made(values[t, i]) for i in there} for name, (values, made) in parts.items()},
                 best={shots[i]: equal[max(_there(table[t, i]), key=table[t, i].__getitem__)] for i in there},
                 worst={shots[i]: equal[min(_there(table[t, i]), key=table[t, i].__getitem__)] for i in there},
-                left=share(jdt.analyses.fade(whole[t, few], float(whole[t, full]))) if fades else None,
-                faded=difference(jdt.analyses.fade_gap(whole[t, few], float(whole[t, full]))) if fades else None,
+                left=share(float(jdt.analyses.fade(whole[t, few], whole[t, full]))) if fades else None,
+                faded=difference(float(jdt.analyses.fade_gap(whole[t, few], whole[t, full]))) if fades else None,
             )
 
 

@@ -146,10 +146,10 @@ def read_accuracy_log(
                 entries.append((method, transfer or "FT", architecture, source, target, k, setting, value, number))
     if not entries:
         raise checks.UserError(f"{path} has no accuracy in any of its {len(rows) - 1} rows.")
-    *words, accuracy, row = zip(*entries, strict=True)
+    *words, accuracy, row = (tuple(column) for column in zip(*entries, strict=True))
     if percent and max(accuracy) <= 0.01:
         raise checks.UserError(f"no accuracy of {path} is above 1 %: are they shares? Then say so (percent=False).")
-    return AccuracyLog(*words, np.array(accuracy, np.float64), np.array(row))
+    return AccuracyLog(*words, np.array(accuracy, np.float64), np.array(row))  # pyright: ignore[reportCallIssue]
 
 
 def best_of_grid(log: AccuracyLog) -> tuple[BestOfGrid, ...]:

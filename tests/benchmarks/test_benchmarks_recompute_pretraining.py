@@ -71,7 +71,8 @@ def run(tmp_path_factory):
         "--plan", "scan", "--block-size", "60", "--seeds", "3", "--draws", "2", "--shots", "5", "--nonce", "3",
         "--sources", "near=classes:upright *", "far=classes:scrambled *", "noisy=near|noise:0.4", "half=near|size:0.5",
         "big=near|times:2", "mix=near|useful:0.25:copies", "mix-half=mix|size:0.5", "mix2=mix|times:2",
-        "--source-size", "300", "--far", "far", "--equivalents", "near:mix:0.75", "mix:near:4", "mix:half", "near:mix-half",
+        "--source-size", "300", "--far", "far",
+        "--equivalents", "near:mix:0.75", "mix:near:4", "mix:half", "near:mix-half",
         "--methods", "supervised", "simclr", "simclr-shuffled", "clip", "--method-sources", "simclr:near,far",
         "--penalties", "0.1", "1", "--rules", "LP", "prototype", "zero-shot",
     ]  # fmt: skip
