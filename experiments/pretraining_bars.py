@@ -7,9 +7,11 @@ missed, that is the result.
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 import jdt
 from experiments.noise_bars import points
+from experiments.noise_measures import by_class
 from experiments.pretraining_measures import Measured, mean_of, rule_of, shots_name, trained
 from experiments.pretraining_setup import (
     OWN,
@@ -29,6 +31,8 @@ FEW = 20
 """Shots up to this are few (section 3.3)."""
 ABOVE_CHANCE, NEAR_CHANCE = 5.0, 3.0
 """D1 and the control: standard errors."""
+BY_CHANCE = 0.01
+"""The control: share of studies without any leak that may miss it."""
 ORDER_SHOTS, MOST_SEEDS, LEFT = (5, 20), 0.8, 0.5
 """D3: where near beats far, in which share of the seeds, and how much of the 20-shot gap may be left with all data."""
 WITHIN = 1.5
@@ -49,7 +53,7 @@ def judge(config: Config, study: Study, measured: Measured, worth: Sequence[Wort
         labels(study, measured),
         *methods(config, study, measured),
         honesty(measured),
-        control(study, measured),
+        control(measured),
     ]
 
 
@@ -112,7 +116,7 @@ def sound(config: Config, study: Study, measured: Measured) -> Verdict:
     near, rule, method = near_of(config, study.compared), rule_of(study), study.blocks[0].method
     found, low = {}, []
     for target in study.targets:
-        cell = measured.cell(method, target, None, rule)
+        cell = measured.cell(method, target, config.at_shots, rule)
         if not cell.has(near, SCRATCH):
             return Verdict("the near source is worth something", None, "models diverged")
         gap = difference(mean_of(cell, near), mean_of(cell, SCRATCH))
@@ -121,7 +125,8 @@ def sound(config: Config, study: Study, measured: Measured) -> Verdict:
     say = "; ".join(f"{target}: {words(gap)}" for target, gap in found.items())
     passed = None if not np.isfinite(low).all() else min(low) > 0
     return Verdict(
-        "the near source is worth something", passed, f"with all images, over untrained models: {say}",
+        "the near source is worth something", passed,
+        f"at {shots_name(config.at_shots)}, over models that saw no source: {say}",
         figures={name: gap.value for name, gap in found.items()},
     )  # fmt: skip
 
@@ -275,7 +280,7 @@ def planted(worth: Sequence[Worth]) -> list[Verdict]:
             within = ratio.is_measured and one.planted / WITHIN <= ratio.value <= one.planted * WITHIN
             passed = is_beyond if one.is_planted_beyond else bool(within)
             figures = {"ratio": ratio.text, "planted": one.planted, "beyond": is_beyond}
-        more = ", more than there are" if one.is_planted_beyond else f", found within a factor of {WITHIN:g}"
+        more = ", more than there are" if one.is_planted_beyond else f"; bar: within a factor of {WITHIN:g}"
         found.append(Verdict("D5, a planted equivalence is found", passed, one.words + more, figures=figures))
     return found
 
@@ -356,45 +361,33 @@ def honesty(measured: Measured) -> Verdict:
     return Verdict(name, bool(optimism.min() >= 0), say, figures=told)
 
 
-def control(study: Study, measured: Measured) -> Verdict:
-    """Trained on shuffled labels, every source is at chance at every number of shots."""
+def control(measured: Measured) -> Verdict:
+    """Trained on shuffled labels, every source is at chance at every number of shots.
+
+    After a shuffle some label is a class's most frequent one by chance, which a head learns: a lottery over classes,
+    the same for all models that share the shuffle. So errors are over classes. The furthest of many means is compared
+    with what so many keep within in 99 of 100 studies, however they depend on one another.
+    """
     name = "models that learn shuffled labels are at chance"
     if not measured.shuffled:
         return Verdict(name, None, "no control: --control")
-    far, told, number = [], {}, 0
-    for cell in measured.shuffled:
-        labels = next(t for t in study.blocks[0].task.targets if t.name == cell.target).test.labels
-        counts = np.unique(np.asarray(labels), return_counts=True)[1]
-        chance, images = float(np.mean(counts / len(labels))), len(labels)
-        values = cell.accuracy(*cell.arms)[:, :, 0]  # [arms, seeds]
-        # Models of all seeds see the same test images, and with all of them the same shuffled labels: what these images
-        # do is no smaller for many seeds. To it comes the deviation between seeds, pooled over sources.
-        within = np.nanvar(values, axis=1, ddof=1).mean() if values.shape[1] > 1 else 0.0
-        error = float(np.sqrt(chance * (1 - chance) / images + within / values.shape[1]))
-        for arm, mean in zip(cell.arms, values.mean(axis=1), strict=True):
-            number += 1
+    told, classes = {}, 0
+    for cell in (cell for cell in measured.shuffled if cell.rule != "zero-shot"):
+        for arm, predictions in zip(cell.arms, cell.told, strict=True):
+            images = predictions.reshape(-1, predictions.shape[-1])
+            found = by_class(cell.labels, images[(images >= 0).all(axis=1)])
+            classes = len(found.right)
+            error = float(found.right.std(ddof=1) / np.sqrt(classes))
             place = f"{cell.method}, {arm}, {cell.target}, {shots_name(cell.shots)}, {cell.rule}"
-            told[place] = (float(mean) - chance) / error
-            far += [place] if not abs(told[place]) <= NEAR_CHANCE else []
+            # No class differs from another where every image is told the same: that is chance itself.
+            told[place] = (float(found.right.mean()) - found.chance) / error if error else 0.0
+    far = sum(abs(value) > NEAR_CHANCE for value in told.values())
     worst = max(told, key=lambda place: abs(told[place]))
-    allowed = expected_beyond(number)
-    if measured.shuffled[0].test.shape[2] < 2:
-        return Verdict(name, None, "no standard error of models, which takes two seeds")
+    limit = float(stats.t.isf(BY_CHANCE / 2 / len(told), classes - 1))
     say = (
-        f"{len(far)} of {number} means are further than {NEAR_CHANCE:g} SE from chance ({allowed} can be by chance); "
-        f"the furthest, {worst}: {told[worst]:+.1f} SE"
+        f"{far} of {len(told)} means are further than {NEAR_CHANCE:g} SE over classes from chance "
+        f"({len(told) * 2 * stats.t.sf(NEAR_CHANCE, classes - 1):.1f} are expected to be); the furthest, {worst}: "
+        f"{told[worst]:+.1f} SE, which so many means keep within {limit:.1f}"
     )
-    return Verdict(
-        name, len(far) <= allowed, say, figures={"beyond": len(far), "means": number, "furthest": told[worst]}
-    )
-
-
-def expected_beyond(number: int) -> int:
-    """How many of so many normal means may lie beyond 3 SE before that is surprising (1 in 100).
-
-    >>> expected_beyond(10), expected_beyond(100)
-    (1, 2)
-    """
-    from scipy import stats
-
-    return int(stats.binom.ppf(0.99, number, 2 * stats.norm.sf(NEAR_CHANCE)))
+    figures = {"beyond": far, "means": len(told), "furthest": told[worst], "limit": limit}
+    return Verdict(name, abs(told[worst]) <= limit, say, figures=figures)

@@ -1,6 +1,7 @@
 """What pre-training data are worth downstream: accuracies of a study, from what its runs have stored."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,9 @@ class Cell:
       test: The same on the test images.
       selected: Of each arm the setting with the best mean on validation images, over seeds and draws, and what choosing
         on test images would have claimed.
-      correct: bool `[arms, seeds, draws, examples]`: which test images are right, with the chosen setting.
+      told: int `[arms, seeds, draws, examples]`: predictions of the test images with the chosen setting, with the first
+        one where there is none; -1 of models that diverged.
+      labels: int `[examples]`.
     """
 
     method: str
@@ -42,7 +45,13 @@ class Cell:
     validation: np.ndarray
     test: np.ndarray
     selected: jdt.analyses.Selection
-    correct: np.ndarray
+    told: np.ndarray
+    labels: np.ndarray
+
+    @functools.cached_property
+    def correct(self) -> np.ndarray:
+        """Which test images are right, bool `[arms, seeds, draws, examples]`."""
+        return self.told == self.labels
 
     def accuracy(self, *arms: str) -> np.ndarray:
         """float64 `[arms, seeds, draws]` with the chosen settings; NaN where there is none."""
@@ -162,12 +171,10 @@ def _cell(
     chosen = selected.chosen
     told = {mode: [run.outputs(name, mode, "prediction") for name in names] for mode in modes}
     labels = run.target(names[0]).labels
-    # Of each arm with its own setting; where there is none, nothing is right and `chosen` says so.
-    right = [
-        np.stack([by_arm(one == labels, count)[row] for one in told[modes[max(chosen[row], 0)]]], axis=1)
-        for row in range(count)
-    ]
-    return Cell(block.method, target, shots, rule, modes, block.arms, validation, test, selected, np.stack(right))
+    of_arms = np.stack([
+        np.stack([by_arm(one, count)[row] for one in told[modes[max(chosen[row], 0)]]], axis=1) for row in range(count)
+    ])  # fmt: skip
+    return Cell(block.method, target, shots, rule, modes, block.arms, validation, test, selected, of_arms, labels)
 
 
 def _zero_shot(block: Block, run: jdt.store.Run, name: str) -> ZeroShot:

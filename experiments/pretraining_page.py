@@ -7,11 +7,11 @@ import numpy as np
 import jdt
 from experiments.pretraining_bars import difference
 from experiments.pretraining_measures import Cell, Measured, mean_of, rule_of, shots_name, trained
-from experiments.pretraining_setup import OWN, SCRATCH, Config, Study, count_of, near_of, text_of
+from experiments.pretraining_setup import OWN, SCRATCH, Config, Study, count_of, family, near_of, text_of
 from experiments.pretraining_worth import Worth
 from experiments.verdicts import Verdict
 
-HEADLINES = ("D2", "D3", "D5", "D6")
+HEADLINES = ("D2", "D3")
 """Bars that the head of the page says."""
 
 
@@ -146,25 +146,30 @@ def _spread(
     )  # fmt: skip
 
 
-def sizes(study: Study, measured: Measured, worth: Sequence[Worth]) -> tuple[jdt.report.PretrainingSize, ...]:
+def sizes(
+    config: Config, study: Study, measured: Measured, worth: Sequence[Worth]
+) -> tuple[jdt.report.PretrainingSize, ...]:
     """Accuracy against the size of a family, with what other sources are worth in its images."""
     panels: dict[tuple[str, str, int | None], list[Worth]] = {}
     for one in worth:
         if one.found is not None:
             panels.setdefault((one.family, one.target, one.shots), []).append(one)
+    method, rule, near = study.blocks[0].method, rule_of(study), near_of(config, study.compared)
     found = []
+    for target in study.targets if len(family(study.sources, near)) > 1 else ():
+        for shots in (config.at_shots, None):
+            panels.setdefault((near, target, shots), [])
     for (name, target, shots), ones in panels.items():
-        first = ones[0]
-        cell = measured.cell(first.method, target, shots, first.rule)
+        arms, cell = family(study.sources, name), measured.cell(method, target, shots, rule)
         planted = sorted({one.planted for one in ones if one.planted is not None})
         note = text_of(study.sources, name) + (
             f"; planted: {planted[0]:g} of its images are worth one" if planted else ""
         )
         found.append(
             jdt.report.PretrainingSize(
-                name, first.method, target, first.rule, shots,
-                tuple(count_of(study.sources, arm) for arm in first.arms),
-                tuple(accuracy_of(cell, arm) for arm in first.arms),
+                name, method, target, rule, shots,
+                tuple(count_of(study.sources, arm) for arm in arms),
+                tuple(accuracy_of(cell, arm) for arm in arms),
                 tuple(_reference(study, cell, one) for one in ones),
                 note,
             )

@@ -36,14 +36,14 @@ def publish(config: Config, study: Study, measured: Measured, say: Callable[...,
     jdt.store.write_json(run / FILE, {**_plain(config, study, measured, verdicts, worth), "page": shown})
     figures = {name: dataclasses.asdict(one) for name, one in found.figures.items()}
     jdt.store.write_json(run / "summary.json", figures)
-    return jdt.report.add_pretraining(run, found, warnings=_warnings(measured))
+    return jdt.report.add_pretraining(run, found, warnings=warnings_of(measured))
 
 
 def content(
     config: Config, study: Study, measured: Measured, verdicts: Sequence[Verdict], worth: Sequence[Worth]
 ) -> jdt.report.Pretraining:
     """All that the page has."""
-    shown = pretraining_page.sizes(study, measured, worth)
+    shown = pretraining_page.sizes(config, study, measured, worth)
     noisy = {name for name in study.sources.names if clean_of(study.sources, name) is not None}
     accuracies = pretraining_page.accuracies(measured)
     spreads = pretraining_page.spreads(study, measured)
@@ -122,7 +122,8 @@ def _question(config: Config, study: Study) -> str:
     )
 
 
-def _warnings(measured: Measured) -> list[str]:
+def warnings_of(measured: Measured) -> list[str]:
+    """What the reader must know."""
     words = []
     if measured.lost:
         words.append(

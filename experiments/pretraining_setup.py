@@ -83,11 +83,19 @@ class Config(influence_setup.Config):
     """How whole networks are fine-tuned; the learning rate is that of --rates."""
     simclr: jdt.train.SimCLR = dataclasses.field(default_factory=jdt.train.SimCLR)
     """SimCLR's loss, projection head and augmentation."""
-    simclr_recipe: jdt.train.Recipe = dataclasses.field(default_factory=jdt.train.Recipe)
+    simclr_recipe: jdt.train.Recipe = dataclasses.field(
+        default_factory=lambda: jdt.train.Recipe(
+            epochs=20, learning_rate=0.001, algorithm="adamw", weight_decay=0.01, decay="cosine"
+        )
+    )
     """How SimCLR source models are trained."""
     clip: jdt.train.CLIP = dataclasses.field(default_factory=jdt.train.CLIP)
     """CLIP's loss and text tower."""
-    clip_recipe: jdt.train.Recipe = dataclasses.field(default_factory=jdt.train.Recipe)
+    clip_recipe: jdt.train.Recipe = dataclasses.field(
+        default_factory=lambda: jdt.train.Recipe(
+            epochs=20, learning_rate=0.003, algorithm="adamw", betas=(0.9, 0.98), weight_decay=0.1, decay="cosine"
+        )
+    )
     """How CLIP source models are trained."""
     captions: str | None = None
     """Text feature of the source that holds captions; by default they are made of class names."""

@@ -12,6 +12,12 @@ pattern on test images does to predictions, and whether groups are treated alike
 [[2]]
 """
 
+from jdt.analyses.accuracy_log import AccuracyLog as AccuracyLog
+from jdt.analyses.accuracy_log import BestOfGrid as BestOfGrid
+from jdt.analyses.accuracy_log import LogColumns as LogColumns
+from jdt.analyses.accuracy_log import best_of_grid as best_of_grid
+from jdt.analyses.accuracy_log import cell_table as cell_table
+from jdt.analyses.accuracy_log import read_accuracy_log as read_accuracy_log
 from jdt.analyses.bias import accuracy_drop as accuracy_drop
 from jdt.analyses.bias import accuracy_parts as accuracy_parts
 from jdt.analyses.bias import attack_parts as attack_parts
@@ -91,6 +97,7 @@ from jdt.analyses.pretraining_choice import Ranking as Ranking
 from jdt.analyses.pretraining_choice import Surer as Surer
 from jdt.analyses.pretraining_choice import method_gap as method_gap
 from jdt.analyses.pretraining_choice import rank_sources as rank_sources
+from jdt.analyses.pretraining_choice import seeds_beyond_noise as seeds_beyond_noise
 from jdt.analyses.pretraining_choice import surer as surer
 from jdt.analyses.pretraining_choice import variance_components as variance_components
 from jdt.analyses.pretraining_equivalence import AT_ONCE_REACHED as AT_ONCE_REACHED

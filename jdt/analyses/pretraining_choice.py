@@ -202,6 +202,35 @@ def surer(
     return Surer(found, margin, parts, seeds, draws, floor, examples)
 
 
+def seeds_beyond_noise(noise: NullBand, sources: int, seeds: int, level: float = 0.95) -> int | None:
+    """How many seeds, in all, bring the band of equal sources below the spread, if that is as large as it looks now.
+
+    Args:
+      noise: Spread and band of so many seeds, from `null_band`.
+      sources: Number of sources.
+      seeds: Number of seeds.
+      level: Of the band.
+
+    Returns:
+      The least number from `seeds` on; None where there is no spread, no number is enough, or nothing is known of
+      other seeds.
+
+    >>> noise = null_band(np.array([[[0.5], [0.75], [0.5]], [[0.5], [0.5], [0.25]]]))
+    >>> noise.is_beyond_noise, seeds_beyond_noise(noise, 2, 3)
+    (False, 6)
+    """
+    if noise.blocks != "seeds" or not noise.spread > 0:
+        return None
+    if noise.is_beyond_noise:
+        return seeds
+
+    def edge(number: int) -> float:
+        return float(stats.studentized_range.ppf(level, sources, (sources - 1) * (number - 1))) / number**0.5
+
+    error = noise.band / edge(seeds)
+    return _least(lambda number: error * edge(number) < noise.spread, seeds)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ranking:
     """Candidate sources for a target, the best first.

@@ -117,7 +117,7 @@ def resample(
     if seeds > 1:
         each = each / np.maximum(each.sum(axis=2, keepdims=True), 1)
     of_group = np.nansum(rates * each, axis=2) if seeds > 1 else np.nan_to_num(rates[:, 0])  # [cells, groups]
-    there = each.any(axis=2) if seeds > 1 else each[:, 0] > 0
+    there = np.asarray(each.any(axis=2) if seeds > 1 else each[:, 0] > 0)
     value = _mean_of(of_group, there, np.ones((1, groups)))[0]
     deviation = np.zeros((resamples, len(value)))
     varied = []

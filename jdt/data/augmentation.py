@@ -3,9 +3,13 @@
 Random-resized crop, flip, colour jitter, greyscale and blur, in this order (Chen et al. 2020, SimCLR, arXiv 2002.05709,
 appendix A). The parts of the jitter always come as brightness, contrast, saturation, hue; published code draws their
 order. Grey images of one channel have no saturation and no hue, and are never made greyer.
+
+Each channel is a plane of its own in between, float32 `[batch, height, width]`: where channels are an axis, XLA for
+CPUs inlines what mixes them into itself again and again, and takes minutes to compile.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +18,9 @@ import numpy as np
 from jdt import checks
 from jdt.data.bank import NUM_DRAWS, crop_box, crop_places, require_scale
 from jdt.types import Array, Bool, Float, PRNGKey, UInt8
+
+Planes = tuple[Float[Array, "batch height width"], ...]
+"""Channels of a batch of images."""
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601.
 
@@ -87,48 +94,44 @@ def augmented(
     draws = jax.random.uniform(of_crop, (batch, NUM_DRAWS))
     boxes = jax.vmap(lambda row: crop_box(row, height, width, augmentation.crop_scale))(draws[:, 1:])
     is_flipped = (draws[:, 0] < 0.5) & augmentation.flip
-    pixels = cropped(images.astype(jnp.float32) / 255, *boxes, is_flipped)
+    planes = tuple(images[..., i].astype(jnp.float32) / 255 for i in range(channels))
+    planes = cropped(planes, *boxes, is_flipped)
     if augmentation.jitter_probability:
         unit = jax.random.uniform(of_color, (5, batch))
         change = (2 * unit[:4] - 1) * jnp.asarray(augmentation.jitter)[:, None]
-        pixels = _some(unit[4] < augmentation.jitter_probability, jittered(pixels, *change), pixels)
+        planes = _some(unit[4] < augmentation.jitter_probability, jittered(planes, *change), planes)
     if augmentation.grey_probability and channels == 3:
         chosen = jax.random.uniform(of_grey, (batch,)) < augmentation.grey_probability
-        pixels = _some(chosen, jnp.broadcast_to(grey(pixels), pixels.shape), pixels)
+        planes = _some(chosen, (grey(planes),) * 3, planes)
     if augmentation.blur_probability:
         unit = jax.random.uniform(of_blur, (2, batch))
         low, high = augmentation.blur_sigma
-        pixels = _some(unit[0] < augmentation.blur_probability, blurred(pixels, low + (high - low) * unit[1]), pixels)
-    return jnp.floor(255 * pixels + 0.5).astype(jnp.uint8)
+        planes = _some(unit[0] < augmentation.blur_probability, blurred(planes, low + (high - low) * unit[1]), planes)
+    return jnp.stack([jnp.floor(255 * plane + 0.5).astype(jnp.uint8) for plane in planes], axis=-1)
 
 
-def _some(chosen: Bool[Array, " batch"], changed: Array, pixels: Array) -> Array:
-    return jnp.where(chosen[:, None, None, None], changed, pixels)
+def _some(chosen: Bool[Array, " batch"], changed: Planes, planes: Planes) -> Planes:
+    return tuple(jnp.where(chosen[:, None, None], new, old) for new, old in zip(changed, planes, strict=True))
 
 
 def cropped(
-    pixels: Float[Array, "batch height width channels"],
-    top: Array,
-    left: Array,
-    down: Array,
-    across: Array,
-    is_flipped: Bool[Array, " batch"],
-) -> Float[Array, "batch height width channels"]:
+    planes: Planes, top: Array, left: Array, down: Array, across: Array, is_flipped: Bool[Array, " batch"]
+) -> Planes:
     """A box of each image at the image's own size, bilinear, mirrored where asked.
 
     Args:
-      pixels: In [0, 1].
+      planes: Channels, in [0, 1].
       top: int `[batch]`: first row of each box.
       left: int `[batch]`: first column.
       down: int `[batch]`: height of the box, in pixels.
       across: int `[batch]`: width of the box.
       is_flipped: Which views are mirrored left to right.
     """
-    height, width = pixels.shape[1:3]
+    height, width = planes[0].shape[1:]
     rows = jax.vmap(lambda start, length: _mixing(start, length, height))(top, down)
     columns = jax.vmap(lambda start, length: _mixing(start, length, width))(left, across)
     columns = jnp.where(is_flipped[:, None, None], columns[:, ::-1], columns)
-    return _mixed(pixels, rows, columns)
+    return _mixed(planes, rows, columns)
 
 
 def _mixing(start: Array, length: Array, size: int) -> Float[Array, "size size"]:
@@ -139,73 +142,69 @@ def _mixing(start: Array, length: Array, size: int) -> Float[Array, "size size"]
 
 
 def _mixed(
-    pixels: Float[Array, "batch height width channels"],
-    rows: Float[Array, "batch height height"],
-    columns: Float[Array, "batch width width"],
-) -> Float[Array, "batch height width channels"]:
+    planes: Planes, rows: Float[Array, "batch height height"], columns: Float[Array, "batch width width"]
+) -> Planes:
     # Full precision: a device's fast products would round pixels to eight bits of mantissa.
-    mixed = jnp.einsum("bij,bjwc->biwc", rows, pixels, precision=jax.lax.Precision.HIGHEST)
-    return jnp.einsum("bij,bhjc->bhic", columns, mixed, precision=jax.lax.Precision.HIGHEST)
+    product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    return tuple(product(product(rows, plane), columns.swapaxes(1, 2)) for plane in planes)
 
 
-def grey(pixels: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width 1"]:
+def grey(planes: Planes) -> Float[Array, "batch height width"]:
     """Brightness of each pixel; of one channel, that channel."""
-    if pixels.shape[-1] == 1:
-        return pixels
-    return sum(weight * pixels[..., i : i + 1] for i, weight in enumerate(_GREY))  # pyright: ignore[reportReturnType]
+    if len(planes) == 1:
+        return planes[0]
+    red, green, blue = (weight * plane for weight, plane in zip(_GREY, planes, strict=True))
+    return red + green + blue
 
 
 def jittered(
-    pixels: Float[Array, "batch height width channels"],
+    planes: Planes,
     brightness: Float[Array, " batch"],
     contrast: Float[Array, " batch"],
     saturation: Float[Array, " batch"],
     hue: Float[Array, " batch"],
-) -> Float[Array, "batch height width channels"]:
+) -> Planes:
     """Change brightness, contrast, saturation and hue of each image, in this order, clipping to [0, 1] after each.
 
     Args:
-      pixels: In [0, 1].
+      planes: Channels, in [0, 1].
       brightness: Pixels times 1 + x.
       contrast: Distance from the image's mean brightness times 1 + x.
       saturation: Distance from the pixel's brightness times 1 + x; not for one channel.
       hue: Turns; not for one channel.
     """
-    factor = 1 + brightness[:, None, None, None]
-    pixels = jnp.clip(pixels * factor, 0, 1)
-    level = grey(pixels).mean(axis=(1, 2, 3), keepdims=True)
-    pixels = jnp.clip(level + (1 + contrast[:, None, None, None]) * (pixels - level), 0, 1)
-    if pixels.shape[-1] == 1:
-        return pixels
-    level = grey(pixels)
-    pixels = jnp.clip(level + (1 + saturation[:, None, None, None]) * (pixels - level), 0, 1)
-    return _turned(pixels, hue[:, None, None])
+    brightness, contrast, saturation, hue = (x[:, None, None] for x in (brightness, contrast, saturation, hue))
+    planes = tuple(jnp.clip(plane * (1 + brightness), 0, 1) for plane in planes)
+    level = grey(planes).mean(axis=(1, 2), keepdims=True)
+    planes = tuple(jnp.clip(level + (1 + contrast) * (plane - level), 0, 1) for plane in planes)
+    if len(planes) == 1:
+        return planes
+    level = grey(planes)
+    planes = tuple(jnp.clip(level + (1 + saturation) * (plane - level), 0, 1) for plane in planes)
+    return _turned(planes, hue)
 
 
-def _turned(
-    pixels: Float[Array, "batch height width 3"], turns: Float[Array, "batch 1 1"]
-) -> Float[Array, "batch height width 3"]:
+def _turned(planes: Planes, turns: Float[Array, "batch 1 1"]) -> Planes:
     """Turn the hue of the HSV hexcone; value and chroma stay."""
-    red, green, blue = (pixels[..., i] for i in range(3))
-    value = pixels.max(axis=-1)
-    chroma = value - pixels.min(axis=-1)
+    red, green, blue = planes
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     safe = jnp.where(chroma > 0, chroma, 1)
     of_red, of_green, of_blue = (green - blue) / safe, 2 + (blue - red) / safe, 4 + (red - green) / safe
     sixths = jnp.where(value == red, of_red, jnp.where(value == green, of_green, of_blue)) + 6 * turns
 
     def channel(offset: int) -> Array:
-        place = (offset + sixths) % 6
+        place = offset + sixths
+        place = place - 6 * jnp.floor(place / 6)
         return value - chroma * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
 
-    return jnp.stack([channel(5), channel(3), channel(1)], axis=-1)
+    return channel(5), channel(3), channel(1)
 
 
-def blurred(
-    pixels: Float[Array, "batch height width channels"], sigma: Float[Array, " batch"]
-) -> Float[Array, "batch height width channels"]:
+def blurred(planes: Planes, sigma: Float[Array, " batch"]) -> Planes:
     """Blur each image by a Gaussian of its own deviation in pixels, cut at `blur_reach` and mirrored at the edges."""
-    height, width = pixels.shape[1:3]
-    return _mixed(pixels, _gaussian(sigma, height), _gaussian(sigma, width))
+    height, width = planes[0].shape[1:]
+    return _mixed(planes, _gaussian(sigma, height), _gaussian(sigma, width))
 
 
 def blur_reach(size: int) -> int:

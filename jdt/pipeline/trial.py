@@ -36,7 +36,7 @@ from jdt.train import (
     train,
 )
 from jdt.train.pool import size_at
-from jdt.transfer import Tuning
+from jdt.transfer import FixedFeature, FullNetwork
 
 TRAINING, ACCURACY = "training", "source accuracy"
 MOST_ROUNDS = 20
@@ -157,7 +157,7 @@ def plan_trial(task: Task, choice: Choice, seconds: float) -> Trial:
     tuning = {}
     for target, mode in itertools.product(task.targets, task.modes):
         tuned, settings = task.tuning(target, mode), task.settings(target, mode)
-        if tuned is None or isinstance(settings, Tuning):
+        if tuned is None or not isinstance(settings, FixedFeature | FullNetwork):
             continue
         recipe = _cut_recipe(settings.recipe, tuned, steps * ensemble.batch_size / tuned.batch_size)
         shorter = dataclasses.replace(settings, recipe=recipe)

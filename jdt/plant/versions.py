@@ -194,5 +194,6 @@ def pooled(data: Dataset, rows: Int[np.ndarray, " pool"], labels: Int32[np.ndarr
         images=images,
         labels=np.asarray(data.labels)[rows] if labels is None else labels,
         version_of=version_of,
+        tokens=None if data.tokens is None else np.asarray(data.tokens)[rows],
         fingerprint=config.fingerprint([data.fingerprint, "versions", *digests]),
     )

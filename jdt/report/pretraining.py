@@ -119,15 +119,13 @@ def _blocks(found: Pretraining, name: str, plates: Mapping[str, list[Block]]) ->
             parts.append(size_table(sizes, link(part), label))
         if sizes:
             parts.append(size_curve_table(sizes, link(part), f"{label}: accuracy by size"))
-    for part, entries, table in (
-        (GAP, found.gaps, gap_table),
-        (GAIN, found.gains, gain_table),
-        (ZERO_SHOT, found.zero_shot, zero_shot_table),
-        (OPTIMISM, found.optimism, optimism_table),
+    for part, table in (
+        (GAP, found.gaps and gap_table(found.gaps, link(GAP))),
+        (GAIN, found.gains and gain_table(found.gains, link(GAIN))),
+        (ZERO_SHOT, found.zero_shot and zero_shot_table(found.zero_shot, link(ZERO_SHOT))),
+        (OPTIMISM, found.optimism and optimism_table(found.optimism, link(OPTIMISM))),
     ):
-        parts += plates.get(part, [])
-        if entries:
-            parts.append(table(entries, link(part)))
+        parts += [*plates.get(part, []), *([table] if table else [])]
     if found.figures:
         label = f"Key figures of {clean(found.title)}"
         parts.append(figure_table(found.figures, label=label, title="Key figures", link=link("figures")))
@@ -140,7 +138,7 @@ def _check(found: Pretraining) -> None:
         raise checks.UserError(
             f"the study of pre-training data {found.title!r} has nothing to show: give it at least one accuracy."
         )
-    few = [shots for shots in found.shots if shots is not ALL]
+    few = [shots for shots in found.shots if shots is not None]
     if few != sorted({*few}) or min(few, default=0) < 0 or ALL in found.shots[:-1]:
         raise checks.UserError(f"shots are {found.shots}, but must ascend from 0 on, with None (all images) last.")
     for bar in found.bars:

@@ -102,7 +102,7 @@ def ranked_sources(accuracies: Sequence[PretrainingAccuracy]) -> list[str]:
 def heat_shots(found: Pretraining) -> tuple[Shots, ...]:
     """The few shots and full data that are shown beside each other, where they were measured."""
     measured = {shots for one in found.accuracies for shots in one.accuracy}
-    few = [shots for shots in found.shots if shots in measured and shots is not ALL]
+    few = [shots for shots in found.shots if shots in measured and shots is not None]
     chosen = found.heat_shots
     if chosen not in few:
         chosen = max((k for k in few if k <= MOST_FEW), default=few[0] if few else None)

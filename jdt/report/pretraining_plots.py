@@ -90,10 +90,9 @@ def series_looks(names: Sequence[str]) -> dict[str, LineLook]:
 
 def shot_places(shots: Sequence[Shots]) -> dict[Shots, float]:
     """Where shots stand on a logarithmic axis: none of them before the fewest, full data after the most."""
-    logs = {k: math.log10(k) for k in shots if k}
-    places: dict[Shots, float] = dict(logs)
+    places: dict[Shots, float] = {k: math.log10(k) for k in shots if k}
     if 0 in shots:
-        places[0] = min(logs.values(), default=_FULL_GAP) - _FULL_GAP
+        places[0] = min(places.values(), default=_FULL_GAP) - _FULL_GAP
     if ALL in shots:
         places[ALL] = max(places.values(), default=-_FULL_GAP) + _FULL_GAP
     return {k: places[k] for k in shots}

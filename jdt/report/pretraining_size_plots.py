@@ -44,7 +44,7 @@ def draw_sizes(sizes: Sequence[PretrainingSize], titles: Sequence[str], *, multi
         known = np.isfinite(mean)
         axes.fill_between(x[known], low[known], high[known], color=KIND_COLOURS[0], alpha=0.16, linewidth=0)
         axes.plot(x[known], mean[known], color=KIND_COLOURS[0], marker="o", linewidth=1.8, markersize=5.5, zorder=3)
-        finish_panel(axes, known.any() or any_known([by.accuracy for by in one.references]))
+        finish_panel(axes, any_known([*one.accuracy, *(by.accuracy for by in one.references)]))
         _size_axis(axes, x, bool(multiples_of))
         _references(axes, one, looks, x)
     figure.supxlabel("size of the source, in multiples of the clean images (log)" if multiples_of

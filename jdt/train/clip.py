@@ -102,6 +102,8 @@ class CLIP:
                 "the recipe smooths labels or weighs classes, but CLIP learns from captions and reads no label: leave "
                 "--recipe.label-smoothing and --recipe.class-weights out."
             )
+        if recipe.batch_size < 2:
+            raise checks.UserError("batch-size is 1, but CLIP tells captions of a batch from one another: raise it.")
         if source.tokens is None:
             raise checks.UserError(
                 f"CLIP learns from captions, but {source.name} has none: add them with jdt.data.with_captions."

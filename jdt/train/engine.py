@@ -161,6 +161,8 @@ class Ensemble:
           UserError: If the objective has parameters of its own and the network a layer of that name.
         """
         variables = self.network.init(key_for(seed, "init", randomness_id), self.image_shape)
+        if self.objective == SUPERVISED:
+            return variables
         images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
         width = jax.eval_shape(self.network.apply, variables, images).features.shape[-1]
         own = self.objective.init(key_for(seed, OWN, randomness_id), width)
@@ -616,7 +618,7 @@ def _train_step(
     randomness_id: Array,
 ) -> tuple[TrainState, Float[Array, ""]]:
     recipe, objective, variables = ensemble.recipe, ensemble.objective, state.variables
-    inputs = objective.inputs(recipe, source, key_for(seed, "augment", randomness_id, number), batch)
+    inputs: Any = objective.inputs(recipe, source, key_for(seed, "augment", randomness_id, number), batch)
     dropout_key = key_for(seed, "dropout", randomness_id, number)
 
     part = ensemble.trained(variables.params)

@@ -151,10 +151,10 @@ the same in another order: make the head of the class names in label order.
             "label order."
         )
     if len(head_names) != len(class_names):
-        longer, what = max((head_names, "the head"), (class_names, "the labels"), key=lambda pair: len(pair[0]))
+        longer, what = max((head_names, "the head"), (class_names, "the label list"), key=lambda pair: len(pair[0]))
         raise checks.UserError(
-            f"the head has {len(head_names)} classes and the labels {len(class_names)}; only {what} have "
-            f"{longer[len(pairs)]!r}: make the head of the class names in label order."
+            f"the head has {len(head_names)} classes and the labels {len(class_names)}: {what} alone names "
+            f"{longer[len(pairs)]!r}; make the head of the class names in label order."
         )
 
 

@@ -26,6 +26,14 @@ def drawn(settings, pixels):
     return np.asarray(jax.jit(data.augmented, static_argnums=2)(KEY, pixels, settings))
 
 
+def planes(pixels):
+    return tuple(jnp.moveaxis(jnp.asarray(pixels, jnp.float32), -1, 0))
+
+
+def run(function, pixels, *args):
+    return np.stack(jax.jit(function)(planes(pixels), *map(jnp.asarray, args)), axis=-1)
+
+
 def changed(**settings):
     return data.Augmentation(**{**vars(OFF), **settings})
 
@@ -43,8 +51,7 @@ def test_nothing_but_whole_crops_is_the_identity_and_flips_are_mirrors(channels)
 def test_crops_are_boxes_resized_bilinearly():
     pixels = np.asarray(images(height=9, width=12), np.float32)[:3] / 255
     top, left, down, across = ([1, 0, 4], [2, 5, 0], [4, 9, 5], [6, 7, 12])
-    found = jax.jit(augmentation.cropped)(jnp.asarray(pixels), *map(jnp.asarray, (top, left, down, across)),
-                                 jnp.array([False, True, False]))  # fmt: skip
+    found = run(augmentation.cropped, pixels, top, left, down, across, [False, True, False])
     for i in range(3):
         box = pixels[i, top[i] : top[i] + down[i], left[i] : left[i] + across[i]]
         rows, columns = ((np.arange(n) + 0.5) * size / n - 0.5 for n, size in ((9, down[i]), (12, across[i])))
@@ -69,7 +76,7 @@ def test_jitter_is_what_a_loop_over_pixels_does():
     draw = np.random.default_rng(1)
     pixels = draw.random((6, 4, 5, 3)).astype(np.float32)
     brightness, contrast, saturation, hue = draw.uniform(-0.4, 0.4, (4, 6)).astype(np.float32)
-    found = jax.jit(augmentation.jittered)(*map(jnp.asarray, (pixels, brightness, contrast, saturation, hue)))
+    found = run(augmentation.jittered, pixels, brightness, contrast, saturation, hue)
     weights = np.array([0.299, 0.587, 0.114])
     want = np.clip(pixels * (1 + brightness[:, None, None, None]), 0, 1)
     level = (want @ weights).mean(axis=(1, 2))[:, None, None, None]
@@ -80,9 +87,7 @@ def test_jitter_is_what_a_loop_over_pixels_does():
         h, s, v = colorsys.rgb_to_hsv(*want[place])
         want[place] = colorsys.hsv_to_rgb((h + hue[place[0]]) % 1, s, v)
     np.testing.assert_allclose(found, want, atol=2e-5)
-    one = jax.jit(augmentation.jittered)(
-        *map(jnp.asarray, (pixels[..., :1], 0 * brightness, contrast, saturation, hue))
-    )
+    one = run(augmentation.jittered, pixels[..., :1], 0 * brightness, contrast, saturation, hue)
     level = pixels[..., :1].mean(axis=(1, 2), keepdims=True)
     want = np.clip(level + (1 + contrast[:, None, None, None]) * (pixels[..., :1] - level), 0, 1)
     np.testing.assert_allclose(one, want, atol=1e-6)
@@ -112,7 +117,7 @@ def test_grey_views_are_grey_and_so_many(share):
 def test_blur_is_scipys(side):
     pixels = np.random.default_rng(2).random((3, side, side + 1, 2)).astype(np.float32)
     sigma = np.array([0.1, 0.9, 2.0], np.float32)
-    found = jax.jit(augmentation.blurred)(jnp.asarray(pixels), jnp.asarray(sigma))
+    found = run(augmentation.blurred, pixels, sigma)
     for i in range(3):
         want = pixels[i].astype(float)
         for axis in (0, 1):

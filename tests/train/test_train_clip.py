@@ -15,6 +15,7 @@ from jdt.train import clip
 
 SMALL = train.CLIP(embedding=8, text_width=16, text_layers=1, text_heads=2, max_bytes=12, templates=("{}", "a {}"))
 OWN = jax.jit(SMALL.init, static_argnums=1)(jax.random.key(3), 12)
+of_texts, of_images = jax.jit(SMALL.of_texts), jax.jit(SMALL.of_images)
 NAMES = ("cat", "dog", "ox")
 
 
@@ -40,7 +41,6 @@ def test_the_loss_is_that_of_an_independent_computation(count, temperature):
 
 
 def test_a_text_ends_where_it_ends():
-    of_texts = jax.jit(SMALL.of_texts)
     tokens = data.tokenize(["cat", "a cat"], 9)
     vectors = np.asarray(of_texts(OWN, tokens))
     longer = np.asarray(of_texts(OWN, data.tokenize(["cat", "a cat"], 14)))
@@ -65,15 +65,13 @@ def test_the_temperature_is_clamped_and_comes_back():
 def test_a_class_stands_for_its_name_in_every_template():
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), OWN)
     found = np.asarray(train.class_vectors(SMALL, stacked, NAMES))
-    every = [
-        np.asarray(SMALL.of_texts(OWN, data.tokenize([t.replace("{}", n) for n in NAMES], 14))) for t in ("{}", "a {}")
-    ]
+    every = [np.asarray(of_texts(OWN, data.tokenize([t.replace("{}", n) for n in NAMES], 14))) for t in ("{}", "a {}")]
     mean = np.mean(every, axis=0)
     expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
     np.testing.assert_allclose(found, np.stack([expected, expected]), atol=1e-6)
     features = jax.random.normal(jax.random.key(0), (2, 5, 12))
     logits = np.asarray(train.vector_logits(SMALL, stacked, features, found))
-    images = np.stack([np.asarray(SMALL.of_images(OWN, mine)) for mine in features])
+    images = np.stack([np.asarray(of_images(OWN, mine)) for mine in features])
     np.testing.assert_allclose(logits, images @ expected.T / 0.07, atol=1e-5)
     with pytest.raises(UserError, match="'a long name, one' and 'a long name, two' have the same text in the 12 bytes"):
         train.class_vectors(SMALL, stacked, ("a long name, one", "a long name, two"))
@@ -106,7 +104,7 @@ class Net(nn.Module):
 
 
 DIGITS = tuple("zero one two three four five six seven eight nine".split())  # noqa: SIM905
-RECIPE = train.Recipe(epochs=40, batch_size=25, learning_rate=0.01, warmup_epochs=1, algorithm="adamw")
+RECIPE = train.Recipe(epochs=16, batch_size=25, learning_rate=0.02, warmup_epochs=1, algorithm="adamw")
 
 
 class InterruptedTrainingError(Exception):
@@ -122,8 +120,8 @@ def digits():
 
 @pytest.fixture(scope="module")
 def fit(digits):
-    """Train models by their ids; two of them go together, in calls of 40 steps."""
-    plan = dataclasses.replace(train.PLANS["vmapped"], steps_per_call=40, width=2)
+    """Train models by their ids; two of them go together, in calls of 16 steps."""
+    plan = dataclasses.replace(train.PLANS["vmapped"], steps_per_call=16, width=2)
     objective = dataclasses.replace(SMALL, templates=("{}",))
     count = len(digits[0])
     ensemble = train.Ensemble(
@@ -171,7 +169,7 @@ def test_a_model_is_the_same_beside_any_other_and_after_an_interruption(trained,
 
     def stop(done, total):
         checkpoints.wait()
-        if done >= 80:
+        if done >= 32:
             raise InterruptedTrainingError
 
     with pytest.raises(InterruptedTrainingError):
