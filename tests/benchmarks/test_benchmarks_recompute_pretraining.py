@@ -43,12 +43,12 @@ def share_right(arm, target, mode):
 
 def made_up(task, writer, **_):
     """Blocks of the shape that training makes. What models predict is made up: it is for the verifier to count it."""
-    schema, arms = task.schema(), jdt.store.saved_run(writer.path).config["arms"]
+    schema, arms = task.schema(), json.loads((writer.path / "run.json").read_text())["config"]["arms"]
     for block in writer.missing_blocks():
         ids = np.asarray(schema.blocks()[block])
         arrays = {name: np.zeros((len(ids), *one.shape[1:]), one.dtype) for name, one in schema.columns().items()}
         arrays["mask"] = jdt.masks.sample(task.design, ids, len(task.units))
-        arrays["source/accuracy"] = draw_of(writer.path, block).random(len(ids)).astype(np.float32)
+        arrays["source/accuracy"][:] = draw_of(task.objective, block).random(len(ids))
         for target, about in schema.targets.items():
             labels = np.asarray(about.labels)
             for mode in (mode for mode in task.modes if f"targets/{target}/{mode}/prediction" in arrays):
@@ -112,7 +112,7 @@ def test_every_figure_of_a_study_is_what_its_stores_say(run, capsys):
     assert any(isinstance(size, float) for size in sizes)
 
 
-def cell(claims, rule="LP", shots=5, method="supervised"):
+def cell(claims, rule="LP", shots: int | None = 5, method="supervised"):
     asked = {"method": method, "rule": rule, "shots": shots}
     return next(one for one in claims["cells"] if all(one[name] == value for name, value in asked.items()))
 
