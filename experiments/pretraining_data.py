@@ -25,6 +25,7 @@ from experiments.influence_run import open_writer, train_run
 from experiments.influence_setup import planned_on
 from experiments.pretraining_measures import Measured, measure
 from experiments.pretraining_setup import METHODS, Block, Config, Study, identity, load_study, require_growth
+from experiments.pretraining_worth import parse_equivalents
 
 OWN = (*METHODS, pretraining_report.FILE, pretraining_report.CHOICE, "summary.json", "report.html")
 """All that a study writes into its run beside the models of its first method."""
@@ -138,6 +139,7 @@ def main(config: Config, publish: Publish = pretraining_report.publish) -> None:
     if config.overwrite and hosts.count > 1:
         raise jdt.UserError("--overwrite would remove what the other processes write: use it in a process alone.")
     study = load_study(config)
+    parse_equivalents(config, study)  # Refused before anything is trained.
     trained = train(config, study, hosts, say)
     if trained is None:
         say("the rest is in the hands of other processes; the same command again does what is missing and reports.")
