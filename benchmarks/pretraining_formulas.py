@@ -278,6 +278,31 @@ def size_between(claim: Any, low: float, high: float, smallest: float, largest: 
     return words[0] if low == high else {"between": words}
 
 
+def confusion(labels: np.ndarray, told: np.ndarray) -> np.ndarray:
+    """Predictions `[models, images]` by class of the label, `[present classes, present classes]` and one for others.
+
+    Models that diverged, which predict -1, are left out.
+    """
+    present, own = np.unique(labels, return_inverse=True)
+    there = told[(told >= 0).all(axis=1)]
+    column = np.where(np.isin(there, present), np.searchsorted(present, there), len(present))
+    table = np.zeros((len(present), len(present) + 1))
+    np.add.at(table, (np.broadcast_to(own, there.shape), column), 1)
+    return table
+
+
+def above_chance(table: np.ndarray) -> float:
+    """How many standard errors over classes their mean accuracy is from what equally many predictions give by chance.
+
+    >>> above_chance(np.array([[4.0, 0, 0], [4.0, 0, 0]]))  # Always the first of two equal classes.
+    0.0
+    """
+    rows, columns = table.sum(axis=1), table.sum(axis=0)[:-1]
+    right = np.diagonal(table) / rows
+    error = right.std(ddof=1) / math.sqrt(len(rows))
+    return float((right.mean() - rows @ columns / rows.sum() ** 2) / error) if error else 0.0
+
+
 def told_in(words: str, pattern: str) -> list[int]:
     """Whole numbers that a pattern finds in words, commas between thousands."""
     found = re.search(pattern, words)

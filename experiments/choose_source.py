@@ -37,6 +37,7 @@ QUICK = Config(
     draws=3,
     twin="none",
     control=False,
+    model_args=("width=16",),
     recipe=jdt.train.Recipe(epochs=10, batch_size=64, learning_rate=0.1, crop_pad=1),
 )  # fmt: skip
 PRESETS = {
@@ -60,7 +61,12 @@ def main(config: Config) -> None:
 def completed(config: Config) -> Config:
     """The flags with those that follow from others, so that nobody has to pass two of them."""
     room = None if config.room is None else max(config.room, config.seeds)
-    return dataclasses.replace(config, at_shots=config.shots[0] if config.shots else config.at_shots, room=room)
+    # The width is that of the small network of the preset, and of no other.
+    is_other = config.model != QUICK.model and config.model_args == QUICK.model_args
+    return dataclasses.replace(
+        config, at_shots=config.shots[0] if config.shots else config.at_shots, room=room,
+        model_args=() if is_other else config.model_args,
+    )  # fmt: skip
 
 
 def publish(config: Config, study: Study, measured: Measured, say: Callable[..., None]) -> jdt.store.Place:

@@ -153,6 +153,7 @@ def equivalent_size(
     after = np.asarray(np.clip(reached.argmax(axis=-1), 1, None))  # First size that is enough, and the one before it.
     high, low = (np.take_along_axis(curve, i[..., None], axis=-1)[..., 0] for i in (after, after - 1))
     step = np.divide(wanted - low, high - low, out=np.zeros(np.shape(wanted)), where=high > low)
+    step = np.clip(step, 0.0, 1.0)  # Outside of the curve it is not used, and may be beyond all numbers.
     log = np.log(size)
     inside = np.exp(log[after - 1] + step * (log[after] - log[after - 1]))
     found = np.where(reached[..., 0], AT_ONCE_REACHED, np.where(reached[..., -1], inside, NOT_REACHED))
