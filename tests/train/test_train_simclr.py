@@ -36,9 +36,7 @@ def source():
 
 def ensemble(plan="matmul", **kwargs):
     chosen = train.PLANS[plan]
-    chosen = dataclasses.replace(
-        chosen, steps_per_call=min(4, chosen.steps_per_call), width=min(2, chosen.width)
-    )  # fmt: skip
+    chosen = dataclasses.replace(chosen, steps_per_call=min(4, chosen.steps_per_call), width=min(2, chosen.width))
     return train.Ensemble(models.Network(Net(4)), RECIPE, chosen, SHAPE, 24.0, 24, **{"objective": SIMCLR, **kwargs})
 
 
@@ -190,6 +188,6 @@ def test_its_program_is_timed_and_measured():
     ],
 )
 def test_what_it_cannot_do_is_refused(make, message):
-    images = data.from_arrays("some", np.zeros((4, *SHAPE), np.uint8), np.arange(4, dtype=np.int32) % 2, "ab")
+    images = data.from_arrays("some", np.zeros((4, *SHAPE), np.uint8), np.arange(4, dtype=np.int32) % 2, ("a", "b"))
     with pytest.raises(UserError, match=message):
         make(images)
