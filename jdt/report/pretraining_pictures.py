@@ -163,7 +163,7 @@ def _shot_words(
     if ALL in shots:
         caption += " “full”: all training images, beyond the dotted line."
     if others := shown - {*looks}:
-        caption += f" Coloured are {coloured}; the {len(others)} others are grey, and by name in the table and the heatmap."
+        caption += f" Coloured are {coloured}; the {len(others)} others are grey, by name in table and heatmap."
     if len(panels) > 1:
         caption += " Panels of one target have the same scale."
     caption = f"{caption} {capital(transfer_note(transfers))}".strip()
