@@ -682,6 +682,14 @@ def _require_known(config: Config, sources: pretraining_sources.Sources, compare
             require_source(flag, name, compared)
     if config.reference_method is not None:
         jdt.checks.require_known("reference-method", config.reference_method, config.methods)
+    alike: dict[object, str] = {}
+    for name in sources.names:
+        other = alike.setdefault((essence(sources, name), count_of(sources, name)), name)
+        if other != name:
+            raise jdt.UserError(
+                f"sources {other!r} and {name!r} are the same images with the same labels, as many: leave one out, or "
+                f"learn {other!r} with other seeds by --twin."
+            )
     if clash := set(sources.names) & {f"{name}-again" for name in sources.names}:
         raise jdt.UserError(f"a source is called {min(clash)!r}, as a twin is: name it otherwise.")
 

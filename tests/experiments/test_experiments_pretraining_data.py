@@ -124,6 +124,10 @@ def test_sources_that_are_cut_to_equal_size_are_said_to_be(tmp_path):
         ({"shots": (5,)}, "--at-shots is 2, but --shots are 5: pass one of them"),
         ({"fraction": 0.25}, "--fraction would do nothing in a study of pre-training data"),
         ({"validation": 0.01}, "too few to hold 1% out for validation"),
+        (
+            {"sources": ("near=classes:upright *", "far=pixels", "half=near|size:0.5", "half2=near|size:0.501")},
+            "'half' and 'half2' are the same images",
+        ),
         ({"rates": (0.1, 0.2, 0.1000000001)}, "--rates are .* each once"),
         ({"rates": (0.1, float("inf"))}, "--rates are 0.1 inf, but are a grid"),
         ({"methods": ("supervised", "clip"), "rules": ("zero-shot",)}, "--rules are zero-shot alone"),
