@@ -202,13 +202,12 @@ def surer(
     return Surer(found, margin, parts, seeds, draws, floor, examples)
 
 
-def seeds_beyond_noise(noise: NullBand, sources: int, seeds: int, level: float = 0.95) -> int | None:
+def seeds_beyond_noise(noise: NullBand, seeds: int, level: float = 0.95) -> int | None:
     """How many seeds, in all, bring the band of equal sources below the spread, if that is as large as it looks now.
 
     Args:
-      noise: Spread and band of so many seeds, from `null_band`.
-      sources: Number of sources.
-      seeds: Number of seeds.
+      noise: Spread and band, from `null_band`.
+      seeds: Number of seeds, those with a missing value among them.
       level: Of the band.
 
     Returns:
@@ -216,7 +215,7 @@ def seeds_beyond_noise(noise: NullBand, sources: int, seeds: int, level: float =
       other seeds.
 
     >>> noise = null_band(np.array([[[0.5], [0.75], [0.5]], [[0.5], [0.5], [0.25]]]))
-    >>> noise.is_beyond_noise, seeds_beyond_noise(noise, 2, 3)
+    >>> noise.is_beyond_noise, seeds_beyond_noise(noise, 3)
     (False, 6)
     """
     if noise.blocks != "seeds" or not noise.spread > 0:
@@ -225,10 +224,12 @@ def seeds_beyond_noise(noise: NullBand, sources: int, seeds: int, level: float =
         return seeds
 
     def edge(number: int) -> float:
-        return float(stats.studentized_range.ppf(level, sources, (sources - 1) * (number - 1))) / number**0.5
+        return float(stats.studentized_range.ppf(level, noise.sources, others * (number - 1))) / number**0.5
 
-    error = noise.band / edge(seeds)
-    return _least(lambda number: error * edge(number) < noise.spread, seeds)
+    others = noise.sources - 1
+    measured = noise.freedom // others + 1  # Seeds without a missing value.
+    deviation = noise.error * measured**0.5
+    return _least(lambda number: deviation * edge(number) < noise.spread, seeds)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
