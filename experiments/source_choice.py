@@ -92,7 +92,7 @@ class Choice:
             return None
         if not self.is_noise:
             return lead.seeds
-        noise = jdt.analyses.seeds_beyond_noise(self.ranking.noise, len(self.candidates), self.cost.seeds)
+        noise = jdt.analyses.seeds_beyond_noise(self.ranking.noise, self.cost.seeds)
         return None if noise is None else max(noise, lead.seeds)
 
 

@@ -202,13 +202,12 @@ def surer(
     return Surer(found, margin, parts, seeds, draws, floor, examples)
 
 
-def seeds_beyond_noise(noise: NullBand, sources: int, seeds: int, level: float = 0.95) -> int | None:
+def seeds_beyond_noise(noise: NullBand, seeds: int, level: float = 0.95) -> int | None:
     """How many seeds, in all, bring the band of equal sources below the spread, if that is as large as it looks now.
 
     Args:
-      noise: Spread and band of so many seeds, from `null_band`.
-      sources: Number of sources.
-      seeds: Number of seeds.
+      noise: Spread and band, from `null_band`.
+      seeds: Number of seeds, those with a missing value among them.
       level: Of the band.
 
     Returns:
@@ -216,7 +215,7 @@ def seeds_beyond_noise(noise: NullBand, sources: int, seeds: int, level: float =
       other seeds.
 
     >>> noise = null_band(np.array([[[0.5], [0.75], [0.5]], [[0.5], [0.5], [0.25]]]))
-    >>> noise.is_beyond_noise, seeds_beyond_noise(noise, 2, 3)
+    >>> noise.is_beyond_noise, seeds_beyond_noise(noise, 3)
     (False, 6)
     """
     if noise.blocks != "seeds" or not noise.spread > 0:
@@ -224,12 +223,12 @@ def seeds_beyond_noise(noise: NullBand, sources: int, seeds: int, level: float =
     if noise.is_beyond_noise:
         return seeds
 
-    freedom = sources - 1
-    error = noise.band / float(stats.studentized_range.ppf(level, sources, freedom * (seeds - 1)))
+    others = noise.sources - 1
+    measured = noise.freedom // others + 1  # Seeds without a missing value.
 
     def is_beyond(number: int) -> bool:  # By the tail: a quantile takes twenty times as long.
-        ratio = noise.spread / error * (number / seeds) ** 0.5
-        return float(stats.studentized_range.sf(ratio, sources, freedom * (number - 1))) < 1 - level
+        ratio = noise.spread / noise.error * (number / measured) ** 0.5
+        return float(stats.studentized_range.sf(ratio, noise.sources, others * (number - 1))) < 1 - level
 
     return _least(is_beyond, seeds)
 

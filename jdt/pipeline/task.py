@@ -154,8 +154,8 @@ class TargetData:
         held = dict(self.views).get(VALIDATION)
         if held is None:
             return {}
-        if self.whole is not None and self._has_images_of_whole:
-            return self.whole.validation_overlap
+        if self.whole is not None and (self._has_images_of_whole or not self.whole.validation_overlap):
+            return self.whole.validation_overlap  # Fewer images of a split share none either.
         found = {name: overlap(d.images, held.images) for name, d in (("training", self.train), ("test", self.test))}
         return {name: shared for name, shared in found.items() if len(shared)}
 
@@ -382,7 +382,13 @@ class Task:
         _check_cuts(self.recipe, self.source, self.network)
         self.objective.check(self.recipe, self.source)
         if self.source_test is not None:  # Its labels are looked up under the source's classes.
-            require_aligned(self.source.class_names, self.source_test.class_names)
+            try:
+                require_aligned(self.source.class_names, self.source_test.class_names)
+            except checks.UserError as error:
+                raise checks.UserError(
+                    f"{self.source_test.name}, on which source models are tested, has other classes than "
+                    f"{self.source.name}, or in another order (heads are those of the source): {error}"
+                ) from error
         for target, mode in itertools.product(self.targets, self.modes):
             if isinstance(self.settings(target, mode), ZeroShot):
                 require_text_tower(self.objective, mode)

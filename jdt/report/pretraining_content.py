@@ -65,8 +65,8 @@ class PretrainingSpread:
       spread: Accuracy of the best source minus that of the worst; a difference of shares.
       relative: The same over the accuracy of the best source; a share.
       pairwise: Mean absolute difference between two sources; a difference of shares. May be empty.
-      null: Spread where there is nothing but noise (one source with other seeds): `value` its middle, `low` and `high`
-        the ends of its 95 % band. May be empty.
+      null: Spread that so many equal sources show by the noise of their seeds alone: `value` its middle, `low` and
+        `high` the ends of its 95 % band. May be empty.
       best, worst: Names of the sources that are apart so far. May be empty.
       left: Spread with all images over the largest one at few shots: 1 is no fade, 0 is all gone; None where nobody
         asked.

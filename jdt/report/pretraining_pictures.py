@@ -240,8 +240,8 @@ def _spreads(found: Pretraining) -> Iterator[Drawn]:
         )
         if any(one.null for one in some):
             caption += (
-                " Grey: what one source against itself with other seeds gives, 95 % of the time. Lines above it say "
-                "that sources differ."
+                " Grey: how far so many equal sources would be apart by the noise of their seeds, 95 % of the time. "
+                "The solid line above it says that sources differ."
             )
         drawing = draw_spreads(panels, found.shots)
         yield Drawn(SPREAD, f"Spread between sources{more}", picture("spread", drawing, alt, caption.strip()), "spread")

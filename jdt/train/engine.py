@@ -209,10 +209,19 @@ class Trained(NamedTuple):
 
 def initial_variables(ensemble: Ensemble, seed: int | Array, randomness_ids: Int[np.ndarray, " models"]) -> Variables:
     """Draw the untrained variables of every model, stacked on a leading models axis."""
-    ids = np.asarray(randomness_ids)
+    ids, alike = np.asarray(randomness_ids), _without_training(ensemble)
     return run_in_waves(
-        ensemble.waves(len(ids)), len(ids), lambda rows: _initial_states(ensemble, jnp.asarray(seed), ids[rows])[0]
+        ensemble.waves(len(ids)), len(ids), lambda rows: _initial_states(alike, jnp.asarray(seed), ids[rows])[0]
     )
+
+
+def _without_training(ensemble: Ensemble) -> Ensemble:
+    """The same for all ensembles that differ in training alone, so that one program serves all settings of a grid."""
+    recipe = Recipe(mean=ensemble.recipe.mean, std=ensemble.recipe.std)
+    return dataclasses.replace(
+        ensemble, recipe=recipe, mean_subset_size=1.0, smallest_subset=1, precision="float32", trainable="all",
+        statistics="adapt",
+    )  # fmt: skip
 
 
 def train(
@@ -348,8 +357,8 @@ def _train_wave(
             if at < done:  # What was saved is the state between two calls: this one is behind it.
                 continue
             indices = _draw_indices(
-                ensemble, root, ids, part.members, part.source.version_of,
-                jnp.asarray(first), jnp.asarray(part.first_pass), size, passes,
+                root, ids, part.members, part.source.version_of, jnp.asarray(first), jnp.asarray(part.first_pass),
+                num_devices=ensemble.num_devices, batch_size=ensemble.batch_size, num_steps=size, num_passes=passes,
             )  # fmt: skip
             states, curve = _run_steps(
                 ensemble, states, part.source, indices, jnp.asarray(count), root, ids, jnp.asarray(at)
@@ -507,7 +516,7 @@ def apply_in_batches(
     Returns:
       float32 logits `[models, examples, classes]` and features `[models, examples, features]`.
     """
-    num_models = len(jax.tree.leaves(variables)[0])
+    num_models, alike = len(jax.tree.leaves(variables)[0]), _without_training(ensemble)
 
     def one_wave(rows: np.ndarray) -> ModelOutput:
         mine = variables if len(rows) == num_models else jax.tree.map(lambda leaf: leaf[rows], variables)
@@ -516,7 +525,7 @@ def apply_in_batches(
         for first, count in _chunks(len(images), batch_size):
             batch = np.asarray(images[first : first + count])
             batch = np.pad(batch, ((0, batch_size - count), (0, 0), (0, 0), (0, 0)))
-            outputs.append(jax.tree.map(lambda x, n=count: x[:, :n], _apply_all(ensemble, mine, batch)))
+            outputs.append(jax.tree.map(lambda x, n=count: x[:, :n], _apply_all(alike, mine, batch)))
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *outputs)
 
     return run_in_waves(ensemble.waves(num_models), num_models, one_wave)
@@ -544,21 +553,23 @@ def _initial_optimizers(ensemble: Ensemble, params: Any) -> optax.OptState:
     return each_device(jax.vmap(ensemble.optimizer.init), ensemble.num_devices, MODELS, MODELS)(part)
 
 
-@functools.partial(jax.jit, static_argnames=("ensemble", "num_steps", "num_passes"))
+@functools.partial(jax.jit, static_argnames=("num_devices", "batch_size", "num_steps", "num_passes"))
 def _draw_indices(
-    ensemble: Ensemble,
     seed: Array,
     ids: Array,
     members: Array,
     version_of: Array | None,
     first_step: Array,
     first_pass: Array,
+    *,
+    num_devices: int,
+    batch_size: int,
     num_steps: int,
     num_passes: int,
 ) -> Int[Array, "steps models batch"]:
-    draw = functools.partial(batch_indices, num_steps=num_steps, batch_size=ensemble.batch_size, num_passes=num_passes)
+    draw = functools.partial(batch_indices, num_steps=num_steps, batch_size=batch_size, num_passes=num_passes)
     specs = (SHARED, MODELS, MODELS, SHARED, SHARED, SHARED)
-    on_devices = each_device(draw, ensemble.num_devices, specs, _STEPS_OF_MODELS)
+    on_devices = each_device(draw, num_devices, specs, _STEPS_OF_MODELS)
     return on_devices(seed, ids, members, first_step, first_pass, version_of)
 
 

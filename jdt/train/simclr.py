@@ -20,6 +20,8 @@ from jdt.train.recipe import Recipe
 from jdt.train.source import SourceData
 from jdt.types import Array, Float, Int, PRNGKey
 
+_UNREAD = ("crop_pad", "flip", "random_resized", "label_smoothing", "class_weights")  # Of the recipe.
+
 
 @dataclasses.dataclass(frozen=True)
 class SimCLR:
@@ -64,7 +66,7 @@ class SimCLR:
         self.augmentation.check(source.name, source.image_shape[2])
         if recipe.batch_size < 2:
             raise checks.UserError("batch-size is 1, but SimCLR tells images of a batch from one another: raise it.")
-        unread = [name for name in ("crop_pad", "flip", "label_smoothing", "class_weights") if getattr(recipe, name)]
+        unread = [name for name in _UNREAD if getattr(recipe, name)]
         if unread:
             raise checks.UserError(
                 f"the recipe sets {' and '.join(unread)}, but SimCLR has its own augmentation and reads no labels: "
@@ -96,7 +98,8 @@ class SimCLR:
           key: Of one model and step.
           batch: Rows of `source`.
         """
-        # Members come in a fresh random order, so the next of the batch is any other image, and never the same.
+        # Members come in a fresh random order, so the next of the batch is any other image (or, of a source with fewer
+        # images than a batch has, now and then the same).
         of_second = jnp.roll(batch, 1) if self.shuffled_pairs else batch
         rows = jnp.concatenate([batch, of_second])
         views = augmented(key, source.images[rows], self.augmentation)

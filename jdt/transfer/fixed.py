@@ -159,7 +159,13 @@ def chosen_features(
     labels = np.asarray(train.labels)
     if rows is None:
         return features, np.broadcast_to(labels, (len(features), len(labels)))
-    return jnp.take_along_axis(jnp.asarray(features), jnp.asarray(rows)[:, :, None], axis=1), labels[rows]
+    return own_rows(features, rows[:, :, None], axis=1), labels[rows]
+
+
+def own_rows(array: Any, rows: Int[np.ndarray, "..."], axis: int) -> Any:
+    """`take_along_axis` where the array is: one on the host is of several waves, more than a device may hold."""
+    gather: Any = np.take_along_axis if isinstance(array, np.ndarray) else jnp.take_along_axis
+    return gather(array, rows, axis=axis)
 
 
 def fitted_heads(

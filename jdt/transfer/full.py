@@ -121,7 +121,7 @@ def transfer_full(
     own_seed = int(jax.random.bits(key_for(seed, "transfer", zlib.crc32(target.encode())), dtype=jnp.uint32) >> 1)
     if isinstance(settings, FullNetwork) and settings.start == "probe":
         features_of = features_of or FrozenFeatures(ensemble, variables)
-        head = probe_params(tuned, variables, features_of.of(shown), shown, settings.probe, rows)
+        head = probe_params(tuned, features_of.of(shown), shown, settings.probe, rows)
     else:
         head = initial_variables(tuned, own_seed, randomness_ids).params["head"]
     params: Mapping = {**ensemble.of_network(variables).params, "head": head}

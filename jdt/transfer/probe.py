@@ -1,5 +1,6 @@
 """A head that was fitted on frozen features, as the head of the network itself: where LP-FT starts."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 
 from jdt.checks import UserError
 from jdt.data import Dataset
-from jdt.models import Variables
+from jdt.models import Network
 from jdt.train import Ensemble
 from jdt.transfer.fixed import FixedFeature, chosen_features, fitted_heads
 from jdt.types import Array, Float, Int
@@ -18,7 +19,6 @@ _IMAGES = 8  # That the scale of a network's head is found on.
 
 def probe_params(
     tuned: Ensemble,
-    variables: Variables,
     features: Float[Array | np.ndarray, "models examples features"],
     train: Dataset,
     settings: FixedFeature,
@@ -31,7 +31,6 @@ def probe_params(
 
     Args:
       tuned: What the models share on the target, its classes among it.
-      variables: Of the source models, stacked on a leading models axis.
       features: float32 `[models, examples, features]` of the training split.
       train: Target training split.
       settings: How the heads are fitted.
@@ -40,24 +39,25 @@ def probe_params(
     Raises:
       UserError: If the network's head is no dense layer on its features, maybe scaled.
     """
-    scale, has_bias = _form_of_head(tuned, variables)
+    scale, has_bias = _form_of_head(tuned.network, tuned.image_shape)
     own, labels = chosen_features(features, train, rows)
     head = fitted_heads(tuned, own, labels, len(train.class_names), settings, intercept=has_bias)
     return {"kernel": head.weights / scale, **({"bias": head.bias / scale} if has_bias else {})}
 
 
-def _form_of_head(tuned: Ensemble, variables: Variables) -> tuple[float, bool]:
+@functools.lru_cache(maxsize=64)  # Asked for every target and setting of a study; each time it compiles the network.
+def _form_of_head(network: Network, image_shape: tuple[int, int, int]) -> tuple[float, bool]:
     """By what a network multiplies what its dense head says, and whether that has a bias.
 
-    It is found by asking: a module's own head may do anything that its author wrote.
+    It is found by asking an untrained one: a module's own head may do anything that its author wrote.
     """
-    shapes = tuned.network.shapes(tuned.image_shape).params["head"]
-    images = jax.random.normal(jax.random.key(0), (_IMAGES, *tuned.image_shape))
-    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), variables)
+    shapes = network.shapes(image_shape).params["head"]
     if isinstance(shapes, dict) and set(shapes) in ({"kernel"}, {"kernel", "bias"}):
         draw = np.random.default_rng(0)
         head = {name: jnp.asarray(draw.normal(size=leaf.shape), jnp.float32) for name, leaf in shapes.items()}
-        output = jax.jit(tuned.network.apply)(one._replace(params={**one.params, "head": head}), images)
+        fresh = jax.jit(network.init, static_argnums=1)(jax.random.key(0), image_shape)
+        images = jax.random.normal(jax.random.key(1), (_IMAGES, *image_shape))
+        output = jax.jit(network.apply)(fresh._replace(params={**fresh.params, "head": head}), images)
         said, features = (np.asarray(array, np.float64) for array in output)
         kernel, bias = np.asarray(head["kernel"], np.float64), np.asarray(head.get("bias", 0.0), np.float64)
         if kernel.shape == (features.shape[1], said.shape[1]):
@@ -66,6 +66,6 @@ def _form_of_head(tuned: Ensemble, variables: Variables) -> tuple[float, bool]:
             if scale and np.allclose(said, scale * dense, rtol=1e-2, atol=1e-3 * np.abs(said).max()):
                 return scale, "bias" in head
     raise UserError(
-        f"model {tuned.network.name} has a head that is no dense layer on its features, so it cannot start from a "
+        f"model {network.name} has a head that is no dense layer on its features, so it cannot start from a "
         "fitted one: leave out --full.start probe, or let the model return its features alone, and jdt adds a head."
     )

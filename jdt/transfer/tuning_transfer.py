@@ -4,14 +4,13 @@ import math
 import zlib
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jdt.data import Dataset, augmented_views
 from jdt.devices import host_memory
 from jdt.models import Variables
 from jdt.train import Ensemble
-from jdt.transfer.fixed import FrozenFeatures, chosen_features
+from jdt.transfer.fixed import FrozenFeatures, chosen_features, own_rows
 from jdt.transfer.tuning import Tuning
 from jdt.transfer.tuning_loop import Sharing, apply_heads, tune_heads
 from jdt.types import AnyArray, Bool, Float, Int
@@ -77,7 +76,7 @@ def transfer_tuned(
         views = features_of.of(bank)
         views = views.reshape(len(views), settings.num_views, len(train), -1)
         if rows is not None:
-            views = jnp.take_along_axis(jnp.asarray(views), jnp.asarray(rows)[:, None, :, None], axis=2)
+            views = own_rows(views, rows[:, None, :, None], axis=2)
     num_models = len(features)
     sharing = Sharing(ensemble.num_devices, ensemble.waves(num_models), ensemble.plan.layout == "vmapped")
     tuned = tune_heads(

@@ -17,6 +17,7 @@ from jdt import checks
 from jdt.data import Dataset, require_templates
 from jdt.keys import key_for
 from jdt.models import Variables
+from jdt.sharding import run_in_waves
 from jdt.train import CLIP, OWN, Ensemble, class_vectors, vector_logits
 from jdt.transfer.fixed import FrozenFeatures, chosen_features
 from jdt.types import Array, Float, Int
@@ -161,10 +162,14 @@ the same in another order: make the head of the class names in label order.
 def derangement(count: int, seed: int) -> Int[np.ndarray, " count"]:
     """A permutation that leaves nothing in its place: one cycle through all, drawn from the seed alone.
 
+    Raises:
+      UserError: If there is one thing, or none: it has no other place.
+
     >>> other = derangement(5, seed=0)
     >>> sorted(other.tolist()), bool((other == np.arange(5)).any())
     ([0, 1, 2, 3, 4], False)
     """
+    checks.require_at_least("number of classes whose names are permuted", count, 2)
     cycle = np.asarray(jax.random.permutation(key_for(seed, "derangement", count), count))
     other = np.empty(count, np.int64)
     other[cycle] = np.roll(cycle, 1)
@@ -195,10 +200,17 @@ def transfer_zero_shot(
       UserError: If the models have no text tower, two classes have the same text, or the splits call their labels
         differently.
     """
-    head = text_head(ensemble.objective, variables, train.class_names, settings.templates)
-    if settings.permuted is not None:
-        head = head.permuted(settings.permuted)
     features_of = features_of or FrozenFeatures(ensemble, variables)
     features, labels = chosen_features(features_of.of(train), train, rows)
-    right = head.logits(features, train.class_names).argmax(axis=-1) == jnp.asarray(labels)
-    return ZeroShotTransferred(head.logits(features_of.of(test), test.class_names), right.mean(axis=-1))
+    arrays = variables, features, labels, features_of.of(test)
+
+    def one_wave(models: np.ndarray) -> ZeroShotTransferred:
+        some = arrays if len(models) == len(labels) else jax.tree.map(lambda leaf: leaf[models], arrays)
+        mine, trained_on, classes, tested_on = some
+        head = text_head(ensemble.objective, mine, train.class_names, settings.templates)
+        if settings.permuted is not None:
+            head = head.permuted(settings.permuted)
+        right = head.logits(trained_on, train.class_names).argmax(axis=-1) == jnp.asarray(classes)
+        return ZeroShotTransferred(head.logits(tested_on, test.class_names), right.mean(axis=-1))
+
+    return run_in_waves(ensemble.waves(len(labels)), len(labels), one_wave)
