@@ -37,6 +37,7 @@ QUICK = Config(
     draws=3,
     twin="none",
     control=False,
+    model_args=("width=16",),
     recipe=jdt.train.Recipe(epochs=10, batch_size=64, learning_rate=0.1, crop_pad=1),
 )  # fmt: skip
 UNUSED = ("far", "equivalents", "twin", "control")
@@ -73,7 +74,12 @@ def completed(config: Config) -> Config:
         )
     room = None if config.room is None else max(config.room, config.seeds)
     at_shots = config.at_shots if config.at_shots in config.shots else min(config.shots, default=config.at_shots)
-    return dataclasses.replace(config, at_shots=at_shots, room=room)
+    # The width is that of the small network of the preset, and of no other.
+    is_other = config.model != QUICK.model and config.model_args == QUICK.model_args
+    return dataclasses.replace(
+        config, at_shots=at_shots, room=room,
+        model_args=() if is_other else config.model_args,
+    )  # fmt: skip
 
 
 def publish(config: Config, study: Study, measured: Measured, say: Callable[..., None]) -> jdt.store.Place:

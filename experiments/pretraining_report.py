@@ -64,6 +64,7 @@ def content(
         stability=pretraining_page.stability(study, measured),
         zero_shot=pretraining_page.zero_shot(config, study, measured),
         heat_shots=config.at_shots,
+        candidates=study.compared,
         figures=_figures(study, accuracies, spreads, shown),
     )
 

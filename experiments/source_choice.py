@@ -1,6 +1,7 @@
 """Which candidate source to take for a target: a ranking, what follows from it, and what being surer would cost."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,7 +84,7 @@ class Choice:
             if lead is not None and (self.is_noise or not lead.is_clear)
         )
 
-    @property
+    @functools.cached_property
     def seeds_needed(self) -> int | None:
         """Seeds, in all, that would tell the first from the second; None where no number would, or nobody knows."""
         lead = self.leads[0]
@@ -191,10 +192,11 @@ def draws_words(choice: Choice) -> str:
     found = []
     if choice.level_with_first and lead.draws is not None and choice.shots is not None and not lead.is_clear:
         found.append(f"So would {lead.draws} draws of each seed (--draws, as a run of its own).")
-    found.append(
-        f"However many seeds there are, ± {points(lead.floor)} points of the lead stay open with these "
-        f"{lead.components.examples:,} test images."
-    )
+    if lead.floor >= 0.0005:  # Less is shown as none.
+        found.append(
+            f"However many seeds there are, ± {points(lead.floor)} points of the lead stay open with these "
+            f"{lead.components.examples:,} test images."
+        )
     return " ".join(found)
 
 

@@ -224,11 +224,14 @@ def seeds_beyond_noise(noise: NullBand, sources: int, seeds: int, level: float =
     if noise.is_beyond_noise:
         return seeds
 
-    def edge(number: int) -> float:
-        return float(stats.studentized_range.ppf(level, sources, (sources - 1) * (number - 1))) / number**0.5
+    freedom = sources - 1
+    error = noise.band / float(stats.studentized_range.ppf(level, sources, freedom * (seeds - 1)))
 
-    error = noise.band / edge(seeds)
-    return _least(lambda number: error * edge(number) < noise.spread, seeds)
+    def is_beyond(number: int) -> bool:  # By the tail: a quantile takes twenty times as long.
+        ratio = noise.spread / error * (number / seeds) ** 0.5
+        return float(stats.studentized_range.sf(ratio, sources, freedom * (number - 1))) < 1 - level
+
+    return _least(is_beyond, seeds)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -299,6 +299,8 @@ class Pretraining:
       zero_shot: Whether class names are where they belong.
       rankings: Which source to take.
       heat_shots: The few shots that the heatmap has beside all images; None for the largest up to 20.
+      candidates: Sources of equal size, which curves have in colour where all are too many; the best and the worst when
+        empty.
       figures: Key figures by name, the most important first; units are free, `SHARE` and `DIFFERENCE`
         ("share", "difference of shares") are shown in per cent and percentage points.
     """
@@ -319,4 +321,5 @@ class Pretraining:
     zero_shot: tuple[PretrainingZeroShot, ...] = ()
     rankings: tuple[PretrainingRanking, ...] = ()
     heat_shots: int | None = None
+    candidates: tuple[str, ...] = ()
     figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)

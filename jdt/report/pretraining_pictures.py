@@ -14,6 +14,7 @@ from jdt.report.parts import ends
 from jdt.report.plots import LineLook
 from jdt.report.pretraining_content import (
     ALL,
+    SCRATCH,
     Pretraining,
     PretrainingAccuracy,
     PretrainingGain,
@@ -115,7 +116,10 @@ def _settings(found: Pretraining) -> list[tuple[str, str]]:
 
 def _accuracies(found: Pretraining) -> Iterator[Drawn]:
     sources = list(dict.fromkeys(one.source for one in found.accuracies))
-    looks = source_looks(ranked_sources(found.accuracies))
+    ranked = ranked_sources(found.accuracies)
+    if len(ranked) > MOST_LINES and found.candidates:
+        ranked = [name for name in ranked if name in (*found.candidates, SCRATCH)]
+    looks = source_looks(ranked)
     names = {name: name for name in sources}
     for method in dict.fromkeys(one.method for one in found.accuracies):
         keys = dict.fromkeys((one.transfer, one.target) for one in found.accuracies if one.method == method)
@@ -133,7 +137,11 @@ def _accuracies(found: Pretraining) -> Iterator[Drawn]:
         ]
         for more, some in panel_chunks(panels, MOST_PANELS):
             drawing = draw_shots(some, found.shots, looks, names)
-            caption, alt = _shot_words(some, found.shots, looks, method, [transfer for transfer, _ in keys])
+            coloured = (
+                "the candidates of equal size" if found.candidates else "the best and the worst sources by mean rank"
+            )
+            transfers = [transfer for transfer, _ in keys]
+            caption, alt = _shot_words(some, found.shots, looks, method, transfers, coloured)
             title = f"Accuracy against shots: {method_words(method)}{more}"
             yield Drawn(ACCURACY, title, picture("shots", drawing, alt, caption), "accuracy")
 
@@ -144,6 +152,7 @@ def _shot_words(
     looks: Mapping[str, LineLook],
     method: str,
     transfers: Sequence[str],
+    coloured: str,
 ) -> tuple[str, str]:
     every = [figure for panel in panels for figures in panel.lines.values() for figure in figures.values()]
     shown = {name for panel in panels for name in panel.lines}
@@ -154,10 +163,7 @@ def _shot_words(
     if ALL in shots:
         caption += " “full”: all training images, beyond the dotted line."
     if others := shown - {*looks}:
-        caption += (
-            f" Coloured are the best and the worst sources by mean rank over everything measured; the {len(others)} "
-            "between them are grey here, and in the table and the heatmap by name."
-        )
+        caption += f" Coloured are {coloured}; the {len(others)} others are grey, by name in table and heatmap."
     if len(panels) > 1:
         caption += " Panels of one target have the same scale."
     caption = f"{caption} {capital(transfer_note(transfers))}".strip()
