@@ -15,6 +15,7 @@ from experiments import (
     counterfactual,
     example_influence,
     fit_datamodels,
+    import_log,
     inspect_influence,
     noisy_pretraining,
     plan,
@@ -88,7 +89,7 @@ def test_flags_of_the_experiments_exist(page):
     others = {"preset", "help", "check", "format-check", "fix"}
     modules = (
         bias_transfer, class_influence, counterfactual, example_influence, fit_datamodels, inspect_influence,
-        noisy_pretraining, plan, pretraining_data, results, transfer_again, tune_features, verify,
+        noisy_pretraining, plan, pretraining_data, import_log, results, transfer_again, tune_features, verify,
     )  # fmt: skip
     there = set().union(*(flags(module.Config) for module in modules))
     for script in (ROOT / "tpu_setup").glob("*.sh"):  # Those of the scripts, and of the programs that they call.
