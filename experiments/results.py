@@ -237,7 +237,9 @@ def _mean_of_seeds(values: Sequence[float | None], factor: float, form: str) -> 
     mean, low, high = jdt.analyses.mean_interval(
         factor * np.array([np.nan if value is None else value for value in values], float)
     )
-    return "" if np.isnan(mean) else f"{mean:{form}} ({low:{form}} to {high:{form}})"
+    if np.isnan(mean):
+        return ""
+    return f"{mean:{form}}" if np.isnan(low) else f"{mean:{form}} ({low:{form}} to {high:{form}})"
 
 
 def _blame_words(blame: Mapping[str, Any], twin: str) -> str:

@@ -125,7 +125,7 @@ def test_sources_that_are_cut_to_equal_size_are_said_to_be(tmp_path):
         ({"fraction": 0.25}, "--fraction would do nothing in a study of pre-training data"),
         ({"validation": 0.01}, "too few to hold 1% out for validation"),
         (
-            {"sources": ("near=classes:upright *", "far=pixels", "half=near|size:0.5", "half2=near|size:0.501")},
+            {"sources": ("near=classes:upright *", "scrambled=pixels", "half=near|size:0.5", "half2=near|size:0.501")},
             "'half' and 'half2' are the same images",
         ),
         ({"rates": (0.1, 0.2, 0.1000000001)}, "--rates are .* each once"),
