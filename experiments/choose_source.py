@@ -40,6 +40,8 @@ QUICK = Config(
     model_args=("width=16",),
     recipe=jdt.train.Recipe(epochs=10, batch_size=64, learning_rate=0.1, crop_pad=1),
 )  # fmt: skip
+UNUSED = ("far", "equivalents", "twin", "control")
+"""What a study is judged by, and a choice is not."""
 PRESETS = {
     "quick": QUICK,
     "smoke": dataclasses.replace(
@@ -59,14 +61,22 @@ def main(config: Config) -> None:
 
 
 def completed(config: Config) -> Config:
-    """The flags with those that follow from others, so that nobody has to pass two of them."""
+    """The flags with those that follow from others, so that nobody has to pass two of them.
+
+    Raises:
+      UserError: If flags ask for what a choice does not show.
+    """
+    unused = [f"--{name}" for name in UNUSED if getattr(config, name) != getattr(QUICK, name)]
+    if unused:
+        raise jdt.UserError(
+            f"{', '.join(unused)} would cost time and not be shown: leave out what you passed, or run "
+            "experiments.pretraining_data."
+        )
     room = None if config.room is None else max(config.room, config.seeds)
     # The width is that of the small network of the preset, and of no other.
     is_other = config.model != QUICK.model and config.model_args == QUICK.model_args
-    return dataclasses.replace(
-        config, at_shots=config.shots[0] if config.shots else config.at_shots, room=room,
-        model_args=() if is_other else config.model_args,
-    )  # fmt: skip
+    at_shots = config.at_shots if config.at_shots in config.shots else min(config.shots, default=config.at_shots)
+    return dataclasses.replace(config, at_shots=at_shots, room=room, model_args=() if is_other else config.model_args)
 
 
 def publish(config: Config, study: Study, measured: Measured, say: Callable[..., None]) -> jdt.store.Place:

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jdt
 from experiments import planting
 from experiments.influence_setup import Config, identity, planned, recorded, source_model
+
+Flags = TypeVar("Flags", bound=Config)
 
 
 def stop_rule(config: Config) -> jdt.pipeline.UntilReliability | None:
@@ -64,6 +66,24 @@ def open_writer(
         task, choice = adopted(config, task, choice)
         writer = opened(task, choice)
     return writer, *adopted(config, task, choice)
+
+
+def once_made(config: Flags) -> Flags:
+    """The flags once the run in `--out` was made, refused or removed as they ask: it goes on from there."""
+    return dataclasses.replace(config, overwrite=False, resume=True)
+
+
+def remove_own(config: Config, is_own: Callable[[str], bool]) -> None:
+    """Remove what the study of a run that is overwritten wrote beside its models, so that none of it outlives them.
+
+    Args:
+      config: Its flags.
+      is_own: Whether a name in the folder of the run is of the study.
+    """
+    run = jdt.store.run_path(config.out)
+    for name in filter(is_own, jdt.store.names_in(run)):
+        jdt.store.refuse_links(run, name)
+        jdt.store.remove_tree(run / name)
 
 
 def train_run(

@@ -21,7 +21,7 @@ import numpy as np
 
 import jdt
 from experiments import noise_repair, noise_report, noise_selection, noise_suspects
-from experiments.influence_run import open_writer, train_run
+from experiments.influence_run import once_made, open_writer, remove_own, train_run
 from experiments.influence_setup import planned_on
 from experiments.noise_bars import judge
 from experiments.noise_measures import measure
@@ -128,13 +128,13 @@ def train(
       The study with its tuners as they were chosen, what was tried for them, and the run's writer.
     """
     if config.overwrite and jdt.store.saved_run(config.out) is not None:
-        remove_own(config)  # First: old verdicts never stand beside a new configuration.
+        remove_own(config, is_own)  # First: old verdicts never stand beside a new configuration.
     task, choice = planned_on(config, study.task)
     described = identity(config, study)
     # The run is made before settings are chosen: how follows from what is asked for, and the choice lies in its folder.
     open_writer(config, task, choice, described)
     if config.overwrite:
-        remove_own(config)
+        remove_own(config, is_own)
     config = once_made(config)
     chosen = noise_selection.chosen_tuners(config, study, hosts, say)
     if chosen is None:
@@ -156,18 +156,9 @@ def train(
     return (study, tried, writer) if done else None
 
 
-def once_made(config: Config) -> Config:
-    """The flags once the run in `--out` was made, refused or removed as they ask: it goes on from there."""
-    return dataclasses.replace(config, overwrite=False, resume=True)
-
-
-def remove_own(config: Config) -> None:
-    """Remove what the study of a run that is overwritten wrote beside its models, so that none of it outlives them."""
-    run = jdt.store.run_path(config.out)
-    for name in jdt.store.names_in(run):
-        if name in OWN or name.startswith(f"{noise_repair.REPAIRED}-"):
-            jdt.store.refuse_links(run, name)
-            jdt.store.remove_tree(run / name)
+def is_own(name: str) -> bool:
+    """Whether the study wrote it beside the models of its run."""
+    return name in OWN or name.startswith(f"{noise_repair.REPAIRED}-")
 
 
 def save_labels(config: Config, study: Study) -> None:

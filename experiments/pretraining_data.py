@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import jdt
 from experiments import pretraining_report
-from experiments.influence_run import open_writer, train_run
+from experiments.influence_run import once_made, open_writer, remove_own, train_run
 from experiments.influence_setup import planned_on
 from experiments.pretraining_measures import Measured, measure
 from experiments.pretraining_setup import METHODS, Block, Config, Study, identity, load_study, require_growth
@@ -158,7 +158,7 @@ def main(config: Config, publish: Publish = pretraining_report.publish) -> None:
 def train(config: Config, study: Study, hosts: jdt.hosts.Hosts, say: Callable[..., None]) -> jdt.store.RunWriter | None:
     """Train all methods, sources and seeds that the runs lack; None while others have some to train."""
     if config.overwrite and jdt.store.saved_run(config.out) is not None:
-        remove_own(config)  # First: old verdicts never stand beside a new configuration.
+        remove_own(config, OWN.__contains__)  # First: old verdicts never stand beside a new configuration.
     for note in study.sources.notes:
         say(f"note: {note}", markup=False)
     first: jdt.store.RunWriter | None = None
@@ -193,22 +193,9 @@ def train_block(
     if is_first:
         open_writer(own, task, choice, described)
         if config.overwrite:
-            remove_own(config)
+            remove_own(config, OWN.__contains__)
         own = once_made(own)
     return train_run(own, task, choice, hosts, say, described)
-
-
-def once_made(config: Config) -> Config:
-    """The flags once the run in `--out` was made, refused or removed as they ask: it goes on from there."""
-    return dataclasses.replace(config, overwrite=False, resume=True)
-
-
-def remove_own(config: Config) -> None:
-    """Remove what the study of a run that is overwritten wrote beside its models, so that none of it outlives them."""
-    run = jdt.store.run_path(config.out)
-    for name in set(OWN) & set(jdt.store.names_in(run)):
-        jdt.store.refuse_links(run, name)
-        jdt.store.remove_tree(run / name)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a study of pre-training data is made of: flags, sources as masks, methods as runs, few-shot draws as targets."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -52,8 +53,8 @@ class Config(influence_setup.Config):
     """How sources are learnt: supervised, simclr (no labels), clip (captions), and as a control simclr-shuffled, whose
     positive pairs are views of two images."""
     method_sources: tuple[str, ...] = ()
-    """Sources of a method, METHOD:NAME,NAME each, e.g. simclr:near,far; by default those of equal size, of the first
-    method all, of simclr-shuffled the near one."""
+    """Sources of a method, METHOD:NAME,NAME each, e.g. simclr:near,far; by default those of equal size, of
+    simclr-shuffled the near one. The first method learns all."""
     seeds: int = 5
     """Models of every source; models of one seed share initial values, order of batches and few-shot draws. With more
     of them than before the run grows, and trains the new ones alone."""
@@ -61,7 +62,8 @@ class Config(influence_setup.Config):
     """Seeds that label noise is drawn for at once, up to which a run of noisy sources can grow; by default --seeds.
     Without noise: any number of them."""
     nonce: int | None = None
-    """Draw noise, mixtures and few-shot examples from this number, e.g. of a commit, in place of --seed."""
+    """Draw sources (who is in a smaller one, noise, mixtures, procedural images) and shuffled labels from this number,
+    e.g. of a commit, in place of --seed. Few-shot draws, like all else that models differ in, are of --seed."""
     shots: tuple[int, ...] = (1, 5, 10, 20)
     """Training images of each target class, beside all there are."""
     draws: int = 3
@@ -316,7 +318,7 @@ def objective_of(config: Config, method: Method) -> jdt.train.Objective:
 
 
 def draw_seed(config: Config) -> int:
-    """What noise, mixtures and few-shot examples are drawn from: the nonce, where one was fixed."""
+    """What sources and shuffled labels are drawn from: the nonce, where one was fixed."""
     return config.seed if config.nonce is None else config.nonce
 
 
@@ -355,6 +357,12 @@ def _require_sound(config: Config) -> None:
     if changed:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise jdt.UserError(f"{flags} would do nothing in a study of pre-training data: leave out what you passed.")
+    for flag, given, default, instead in (
+        ("full.start", config.full.start, jdt.transfer.FullNetwork().start, "--rules FT or LP-FT"),
+        ("simclr.shuffled-pairs", config.simclr.shuffled_pairs, False, "--methods simclr-shuffled"),
+    ):
+        if given != default:
+            raise jdt.UserError(f"--{flag} {given} would do nothing here: leave it out, and pass {instead}.")
     if len(config.sources) < 2:
         raise jdt.UserError(
             f"--sources are {' '.join(config.sources) or 'none'}, but sources are compared: name two or more, such as "
@@ -383,11 +391,18 @@ def _require_sound(config: Config) -> None:
         values = getattr(config, name)
         if not rules & set(config.rules):
             continue
-        if len(set(values)) < 2 or not min(values) > 0:
+        # Settings are called by six digits of their values.
+        is_grid = 2 <= len(values) == len({f"{value:g}" for value in values})
+        if not (is_grid and all(math.isfinite(value) and value > 0 for value in values)):
             raise jdt.UserError(
                 f"--{name} are {' '.join(map(str, values)) or 'none'}, but are a grid to choose from: pass two or more "
-                "positive values."
+                "positive values, each once."
             )
+    if set(config.rules) == {"zero-shot"}:
+        raise jdt.UserError(
+            "--rules are zero-shot alone, which trains on no target image, so that nothing depends on shots: add LP or "
+            "another rule."
+        )
     if "zero-shot" in config.rules and "clip" not in config.methods:
         raise jdt.UserError("--rules zero-shot needs a text tower, which supervised and SimCLR models lack: add clip.")
     if config.captions is not None and "clip" not in config.methods:
@@ -415,11 +430,26 @@ def _learnt(config: Config, method: Method, sources: pretraining_sources.Sources
     if method in asked:
         names = asked[method].split(",")
         for name in names:
-            jdt.checks.require_known("source in --method-sources", name, sources.names)
+            require_source("method-sources", name, sources.names)
+        left = [name for name in sources.names if name not in names]
+        if left and method == config.methods[0]:
+            raise jdt.UserError(
+                f"--method-sources has {method} without {', '.join(left)}, but the first of --methods learns all "
+                "--sources, since bars and tables compare these: leave it out, or the source."
+            )
         return set(names)
     if method == config.methods[0]:
         return set(sources.names)
     return {near_of(config, compared)} if method == "simclr-shuffled" else set(compared)
+
+
+def require_source(flag: str, name: str, known: Sequence[str]) -> None:
+    """Refuse a source that there is not, which may be one of a preset and not of the user."""
+    if name not in known:
+        raise jdt.UserError(
+            f"unknown source in --{flag} {name!r}; known: {', '.join(known)}. Name one of these; if you did not pass "
+            f"--{flag}, a preset did: for --sources of your own, pass --preset own."
+        )
 
 
 def _pairs(flag: str, given: Sequence[str]) -> dict[str, str]:
@@ -464,6 +494,12 @@ def without_validation(target: jdt.pipeline.TargetData, share: float, seed: int)
       UserError: If a class has too few images for both.
     """
     labels = np.asarray(target.train.labels)
+    if len(classes := np.unique(labels)) < 2:
+        raise jdt.UserError(
+            f"{target.name} has training images of {len(classes)} class "
+            f"({', '.join(target.train.class_names[label] for label in classes)}), but a head tells two or more apart: "
+            "pass another --target-split, or other groups of classes."
+        )
     rows = jdt.transfer.target_fraction(labels, 1 - share, seed=seed)
     rest = np.setdiff1d(np.arange(len(labels)), rows)
     lacking = np.setdiff1d(labels, labels[rest])
@@ -499,6 +535,12 @@ def _own_classes(sources: pretraining_sources.Sources, test: jdt.data.Dataset, n
     # Zero-shot heads are not trained: as few training images as a target can have.
     few = row[np.unique(labels[row], return_index=True)[1]]
     tested = np.flatnonzero(np.isin(np.asarray(test.labels), classes))
+    if not len(tested):
+        raise jdt.UserError(
+            f"zero-shot heads are tested on the classes of the near source, but {test.name} has no image of those of "
+            f"{near!r}, such as {sources.pool.class_names[classes[0]]!r}: pass --near, a source of the classes of "
+            "--source-test-split, or leave zero-shot out of --rules."
+        )
     return jdt.pipeline.TargetData(
         OWN, relabelled(sources.pool, few, f"{near}, one of a class"),
         relabelled(test, tested, f"{test.name}, classes of {near}"), spectra=False,
@@ -625,7 +667,7 @@ def _twin(config: Config, sources: pretraining_sources.Sources, compared: Sequen
     if config.twin == "none":
         return None
     of = config.twin or compared[-1]
-    jdt.checks.require_known("twin", of, sources.names)
+    jdt.checks.require_known("source in --twin", of, [*sources.names, "none"])
     return f"{of}-again", of
 
 
@@ -637,9 +679,17 @@ def _require_known(config: Config, sources: pretraining_sources.Sources, compare
         )
     for flag, names in (("near", [config.near] if config.near else []), ("far", config.far)):
         for name in names:
-            jdt.checks.require_known(f"source in --{flag}", name, compared)
+            require_source(flag, name, compared)
     if config.reference_method is not None:
         jdt.checks.require_known("reference-method", config.reference_method, config.methods)
+    alike: dict[object, str] = {}
+    for name in sources.names:
+        other = alike.setdefault((essence(sources, name), count_of(sources, name)), name)
+        if other != name:
+            raise jdt.UserError(
+                f"sources {other!r} and {name!r} are the same images with the same labels, as many: leave one out, or "
+                f"learn {other!r} with other seeds by --twin."
+            )
     if clash := set(sources.names) & {f"{name}-again" for name in sources.names}:
         raise jdt.UserError(f"a source is called {min(clash)!r}, as a twin is: name it otherwise.")
 

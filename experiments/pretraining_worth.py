@@ -6,7 +6,7 @@ from typing import Any
 
 import jdt
 from experiments.pretraining_measures import RESAMPLES, Cell, Measured, rule_of, shots_name
-from experiments.pretraining_setup import Config, Study, count_of, family, known_family
+from experiments.pretraining_setup import Config, Study, count_of, family, known_family, require_source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ def parse_equivalents(config: Config, study: Study) -> list[tuple[str, str, floa
                 f"--equivalents has {text!r}, expected FAMILY:SOURCE, or FAMILY:SOURCE:RATIO if planted."
             )
         for one in (name, reference):
-            jdt.checks.require_known("source in --equivalents", one, study.sources.names)
+            require_source("equivalents", one, study.sources.names)
         known_family(study.sources, name)
         found.append((name, reference, planted))
     return found

@@ -10,7 +10,7 @@ import pytest
 import tensorstore
 
 import jdt
-from experiments import pretraining_data, pretraining_measures, pretraining_worth
+from experiments import pretraining_bars, pretraining_data, pretraining_measures, pretraining_worth
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
@@ -18,6 +18,8 @@ with pytest.MonkeyPatch.context() as patch:
     formulas = importlib.import_module("pretraining_formulas")
 
 RESAMPLES = 300
+FEWER = {"LEAST_SEEDS": 3, "ORDER_SHOTS": (5,)}
+"""What the near source is judged by, in a study that is soon made."""
 GOOD = {"near": 0.6, "far": 0.3, "noisy": 0.5, "big": 0.7, "half": 0.4, "mix": 0.5, "mix2": 0.55, "mix-half": 0.4}
 """How good made-up models of a source are; others are worse."""
 
@@ -82,6 +84,8 @@ def run(tmp_path_factory):
         patch.setattr(jdt.pipeline, "train_missing_blocks", made_up)
         for module in (pretraining_measures, pretraining_worth):
             patch.setattr(module, "RESAMPLES", RESAMPLES)
+        for name, value in FEWER.items():
+            patch.setattr(pretraining_bars, name, value)
         patch.setattr("jdt.train.planning.memory_limit", lambda _: None)  # Else the training is compiled.
         main, presets = pretraining_data.main, pretraining_data.PRESETS
         assert jdt.cli.main(main, presets, default="smoke", description="", argv=argv) == 0
@@ -89,9 +93,11 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    """As the study drew."""
+def small(monkeypatch):
+    """As the study drew, and was judged."""
     monkeypatch.setattr(formulas, "CLAIMED", RESAMPLES)
+    for name, value in FEWER.items():
+        monkeypatch.setattr(recompute, name, value)
 
 
 def test_every_figure_of_a_study_is_what_its_stores_say(run, capsys):

@@ -60,6 +60,7 @@ def test_a_source_is_chosen_and_more_seeds_train_the_new_models_alone(tmp_path):
         ({"shots": (50,)}, "50"),
         ({"source_size": 100_000}, "100,000 are asked for"),
         ({"shots": ()}, "--shots"),
+        ({"far": ("pixels",), "control": True}, "--far, --control would cost time and not be shown"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(changes, words):

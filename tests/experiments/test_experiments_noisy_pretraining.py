@@ -279,7 +279,7 @@ def test_labels_are_written_once_and_what_is_overwritten_leaves_nothing(studied,
     (out / "suspects-repaired-01234567").mkdir()
     (out / "suspects.json").write_text("{}")
     (out / "mine.txt").write_text("keep")
-    noisy_pretraining.remove_own(asked)
+    noisy_pretraining.remove_own(asked, noisy_pretraining.is_own)
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == sorted(
         {path.name for path in studied.out.iterdir() if not path.name.startswith(".")}
         - {"labels.zarr", "noise.json", "summary.json", "report.html"}

@@ -124,6 +124,26 @@ def test_sources_that_are_cut_to_equal_size_are_said_to_be(tmp_path):
         ({"shots": (5,)}, "--at-shots is 2, but --shots are 5: pass one of them"),
         ({"fraction": 0.25}, "--fraction would do nothing in a study of pre-training data"),
         ({"validation": 0.01}, "too few to hold 1% out for validation"),
+        (
+            {"sources": ("near=classes:upright *", "far=pixels", "half=near|size:0.5", "half2=near|size:0.501")},
+            "'half' and 'half2' are the same images",
+        ),
+        ({"rates": (0.1, 0.2, 0.1000000001)}, "--rates are .* each once"),
+        ({"rates": (0.1, float("inf"))}, "--rates are 0.1 inf, but are a grid"),
+        ({"methods": ("supervised", "clip"), "rules": ("zero-shot",)}, "--rules are zero-shot alone"),
+        ({"method_sources": ("supervised:near",)}, "supervised without scrambled, but the first"),
+        ({"equivalents": ("mix:half:4",)}, "unknown source in --equivalents 'mix'.* --preset own"),
+        ({"full": jdt.transfer.FullNetwork(start="probe")}, "--full.start probe would do nothing"),
+        (
+            {
+                "methods": ("supervised", "clip"),
+                "rules": ("LP-FT", "zero-shot"),
+                "near": "pixels",
+                "far": (),
+                "sources": ("near=classes:upright *", "pixels=pixels"),
+            },
+            "has no image of those of 'pixels'",
+        ),
         ({"target_test_split": "test[:300]"}, "[Oo]verlap|same image|identical|share"),
     ],
 )
