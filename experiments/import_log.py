@@ -4,6 +4,11 @@ Question  Given accuracies of runs by source, method, target and shots: how far 
           shots, do sources rank alike, and how many images of one source equal another?
 Source    arXiv 2302.13602 and its published results file (947 rows), whose column names are the defaults.
 Run       python -m experiments.import_log --csv Hyperparameters_results.csv --out runs/log
+File      A line for each run, comma or tab between columns: where a run's source, target and method stand (us, ds, loss),
+          and accuracies in per cent in columns named by shots (1, 5, 10, 20, 100, 200, full); blank or -1 is missing.
+          Further columns (us_epochs, ds_lr, ...) are settings, of which the best is taken.
+              loss,us,ds,ds_lr,5,full
+              CLIP_LP-FT,LAION2.7m,CIFAR100,0.001,47.0,83.7
 Limits    A log has no predictions of single images and, here, one seed: nothing has an interval. The best of a grid is
           chosen on the test set, as its authors chose it, so that every accuracy is optimistic.
 """
@@ -42,10 +47,13 @@ class Config:
     out: pathlib.Path = pathlib.Path("runs/log")
     """Folder for tables, log.json and the page."""
     source: str = "us"
-    """Column of the source's name; likewise below."""
+    """Column with the names of sources."""
     target: str = "ds"
+    """Column with the names of targets."""
     method: str = "loss"
+    """Column with the names of methods, METHOD or METHOD_TRANSFER."""
     architecture: str = "arch"
+    """Column with the names of architectures, where there is one."""
     shares: bool = False
     """Accuracies run to 1 rather than to 100."""
     equal: tuple[str, ...] = ()

@@ -317,7 +317,7 @@ def labels(study: Study, measured: Measured, worth: Sequence[Worth]) -> Verdict:
     pairs = [(noisy, clean_of(study.sources, noisy)) for noisy in study.compared]
     pairs = [(noisy, clean) for noisy, clean in pairs if clean is not None]
     if not pairs:
-        return Verdict(name, None, "no source of equal size with noise:")
+        return Verdict(name, None, "no source of equal size with noise, such as noisy=near|noise:0.4")
     method, rule, passed, said, told = study.blocks[0].method, rule_of(study), True, [], {}
     for target in study.targets:
         for noisy, clean in pairs:

@@ -385,7 +385,8 @@ def _require_sound(config: Config) -> None:
         raise jdt.UserError(f"--shots are {' '.join(map(str, config.shots)) or 'none'}: pass one or more, each once.")
     if config.at_shots not in config.shots:
         raise jdt.UserError(
-            f"--at-shots is {config.at_shots}, but --shots are {' '.join(map(str, config.shots))}: pass one of them."
+            f"--at-shots, where sizes and methods are compared, is {config.at_shots}, but --shots are "
+            f"{' '.join(map(str, config.shots))}: pass --at-shots {config.shots[0]}."
         )
     for name, rules in (("penalties", {"LP"}), ("rates", {"FT", "LP-FT"})):
         values = getattr(config, name)

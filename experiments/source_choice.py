@@ -9,6 +9,8 @@ import numpy as np
 import jdt
 from experiments.pretraining_measures import RESAMPLES, Cell, shots_name
 
+LEAST_SEEDS = 3
+"""Of which resamples say how often a source is the best."""
 LEVEL = 0.95
 """Of all intervals, and of the band that equal sources stay in."""
 
@@ -147,10 +149,9 @@ def recommendation(choice: Choice) -> str:
     second = choice.candidates[1].name
     level = choice.level_with_first
     if not level:
-        return (
-            f"{take}, {points(lead.difference)} points (± {points(lead.margin)}) ahead of {second}, and the best in "
-            f"{choice.ranking.best[0]:.0%} of resamples"
-        )
+        best = best_of(choice, 0)
+        share = "" if np.isnan(best) else f", and the best in {best:.0%} of resamples"
+        return f"{take}, {points(lead.difference)} points (± {points(lead.margin)}) ahead of {second}{share}"
     noise = choice.ranking.noise
     if choice.is_noise:
         apart = (
@@ -205,6 +206,11 @@ def points(value: float) -> str:
     return f"{100 * abs(value):.1f}"
 
 
+def best_of(choice: Choice, place: int) -> float:
+    """Probability of being the best; NaN below three seeds, whose resamples hardly ever change the order."""
+    return float(choice.ranking.best[place]) if choice.cost.seeds >= LEAST_SEEDS else float("nan")
+
+
 def shown(choice: Choice) -> jdt.report.PretrainingRanking:
     """The choice as tables have it."""
     level, ranking = choice.level_with_first, choice.ranking
@@ -223,7 +229,7 @@ def shown(choice: Choice) -> jdt.report.PretrainingRanking:
         rows.append(
             jdt.report.PretrainingRanked(
                 one.source, jdt.report.Figure(found.value, *ends, choice.cost.seeds, jdt.report.SHARE, text),
-                float(ranking.best[place]), "" if alike else one.method, "" if alike else one.rule, behind,
+                best_of(choice, place), "" if alike else one.method, "" if alike else one.rule, behind,
                 "not told apart from the first" if place in level else "",
             )
         )  # fmt: skip
@@ -242,7 +248,7 @@ def to_plain(choice: Choice) -> dict[str, object]:
         rows.append({
             "source": one.source, "method": one.method, "rule": one.rule, "name": one.name,
             "accuracy": _known(accuracy.value), "low": _known(accuracy.low), "high": _known(accuracy.high),
-            "best": _known(ranking.best[place]),
+            "best": _known(best_of(choice, place)),
             "behind": None if lead is None else lead.difference,
             "margin": None if lead is None else _known(lead.margin),
             "is_told_apart": None if lead is None else place not in choice.level_with_first,
