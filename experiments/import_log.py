@@ -4,7 +4,7 @@ Question  Given accuracies of runs by source, method, target and shots: how far 
           shots, do sources rank alike, and how many images of one source equal another?
 Source    arXiv 2302.13602 and its published results file (947 rows), whose column names are the defaults.
 Run       python -m experiments.import_log --csv Hyperparameters_results.csv --out runs/log
-File      A line for each run, comma or tab between columns: where a run's source, target and method stand (us, ds, loss),
+File      A line for each run, comma or tab between columns: where its source, target and method stand (us, ds, loss),
           and accuracies in per cent in columns named by shots (1, 5, 10, 20, 100, 200, full); blank or -1 is missing.
           Further columns (us_epochs, ds_lr, ...) are settings, of which the best is taken.
               loss,us,ds,ds_lr,5,full

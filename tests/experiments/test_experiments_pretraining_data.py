@@ -121,7 +121,7 @@ def test_sources_that_are_cut_to_equal_size_are_said_to_be(tmp_path):
         ({"far": ("fra",)}, "source in --far"),
         ({"equivalents": ("near:scrambled",)}, "the family of near, which has one size"),
         ({"method_sources": ("supervised:nera",)}, "source in --method-sources"),
-        ({"shots": (5,)}, "--at-shots is 2, but --shots are 5: pass one of them"),
+        ({"shots": (5,)}, "compared, is 2, but --shots are 5: pass --at-shots 5"),
         ({"fraction": 0.25}, "--fraction would do nothing in a study of pre-training data"),
         ({"validation": 0.01}, "too few to hold 1% out for validation"),
         (
