@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -129,6 +129,30 @@ def plate(drawn: Picture, stem: str, title: str = "") -> blocks.Plate:
     image = blocks.Image(drawn.alt, "png", base64.b64encode(drawn.png).decode("ascii"), drawn.width, drawn.height)
     links = tuple(f"figures/{stem}_{drawn.name}.{kind}" for kind in ("png", "svg"))
     return blocks.Plate(drawn.name, image, drawn.caption, title, links)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A figure in its part of a section, with the table that holds its numbers (without the section's name)."""
+
+    part: str
+    title: str
+    picture: Picture
+    table: str
+
+
+def plates_of(name: str, drawings: Iterable[Drawn]) -> tuple[dict[str, list[blocks.Block]], dict[str, Picture]]:
+    """Figures of a section by its parts, and the pictures to be saved by their file names; call it inside `drawing`."""
+    plates: dict[str, list[blocks.Block]] = {}
+    pictures: dict[str, Picture] = {}
+    # Numbered, so that titles which differ only in unsafe characters stay apart.
+    for i, drawn in enumerate(drawings, start=1):
+        stem = f"{name}_{i}_{safe_stem(drawn.title)}"
+        pictures[f"{stem}_{drawn.picture.name}"] = drawn.picture
+        made = plate(drawn.picture, stem, drawn.title)
+        made = dataclasses.replace(made, links=(*made.links, f"tables/{name}_{drawn.table}.csv"))
+        plates.setdefault(drawn.part, []).append(made)
+    return plates, pictures
 
 
 def _heatmap_words(findings: TargetFindings, scale: Scale) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """Noisy pre-training on the page: verdicts, accuracy against noise, spectra, what tuning repairs, suspects."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +9,7 @@ from jdt import checks
 from jdt.report import plots
 from jdt.report.blocks import Block, Section, Strip, StripGroup, Strips, Text
 from jdt.report.content import Figure
-from jdt.report.figures import Picture, plate, safe_stem
+from jdt.report.figures import plates_of
 from jdt.report.noise_content import Noise, NoiseScatter
 from jdt.report.noise_pictures import (
     ABLATION,
@@ -70,16 +69,8 @@ def add_noise(
       UserError: If parts do not fit together, or where the run cannot be written.
     """
     _check(found)
-    plates: dict[str, list[Block]] = {}
-    pictures: dict[str, Picture] = {}
     with plots.drawing():
-        # Numbered, so that titles which differ only in unsafe characters stay apart.
-        for i, drawn in enumerate(noise_pictures(found), start=1):
-            stem = f"{name}_{i}_{safe_stem(drawn.title)}"
-            pictures[f"{stem}_{drawn.picture.name}"] = drawn.picture
-            made = plate(drawn.picture, stem, drawn.title)
-            made = dataclasses.replace(made, links=(*made.links, f"tables/{name}_{drawn.table}.csv"))
-            plates.setdefault(drawn.part, []).append(made)
+        plates, pictures = plates_of(name, noise_pictures(found))
     title = clean(found.title)
     section = Section(name, ORDER, title, tuple(_blocks(found, name, plates)), page_title=title,
                       summary=tuple(bar_summary(found.bars)), warnings=tuple(warnings))  # fmt: skip

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Drawing
 
 from jdt.report.bars import Bar, BarLook, Groups, draw_groups
 from jdt.report.content import SHARE, Figure
-from jdt.report.figures import Picture, picture
+from jdt.report.figures import Drawn, Picture, picture
 from jdt.report.noise_content import ID, OOD, Noise, NoiseAblation, NoiseScatter, NoiseSuspects
 from jdt.report.noise_plots import (
     RHO,
@@ -42,16 +42,6 @@ ACCURACY, EFFECT, SPECTRA, SCATTERS, ABLATION, FRACTIONS, ROBUSTNESS, ROC, RETRA
 """Parts of the section that have figures."""
 _NOISE = "wrong labels in the source (%)"
 _SOME = 6  # Panels that alternative texts describe.
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """A figure in its part of the section, with the table that holds its numbers (without the section's name)."""
-
-    part: str
-    title: str
-    picture: Picture
-    table: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Pre-training data on the page: which source, method and how many images, as a function of the target's shots."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,7 +7,7 @@ from jdt import checks
 from jdt.report import plots
 from jdt.report.blocks import Block, Section, Text
 from jdt.report.content import Figure
-from jdt.report.figures import Picture, plate, safe_stem
+from jdt.report.figures import plates_of
 from jdt.report.page import add_section
 from jdt.report.parts import figure_table, figure_tiles
 from jdt.report.pretraining_content import ALL, Pretraining, PretrainingSize, Shots
@@ -70,16 +69,8 @@ def add_pretraining(
       UserError: If parts do not fit together, or where the run cannot be written.
     """
     _check(found)
-    plates: dict[str, list[Block]] = {}
-    pictures: dict[str, Picture] = {}
     with plots.drawing():
-        # Numbered, so that titles which differ only in unsafe characters stay apart.
-        for i, drawn in enumerate(pretraining_pictures(found), start=1):
-            stem = f"{name}_{i}_{safe_stem(drawn.title)}"
-            pictures[f"{stem}_{drawn.picture.name}"] = drawn.picture
-            made = plate(drawn.picture, stem, drawn.title)
-            made = dataclasses.replace(made, links=(*made.links, f"tables/{name}_{drawn.table}.csv"))
-            plates.setdefault(drawn.part, []).append(made)
+        plates, pictures = plates_of(name, pretraining_pictures(found))
     title = clean(found.title)
     section = Section(name, ORDER, title, tuple(_blocks(found, name, plates)), page_title=title,
                       summary=tuple(study_summary(found)), warnings=tuple(warnings))  # fmt: skip

@@ -1,6 +1,5 @@
 """The figures of pre-training data with what they show in words, under the parts of the section they belong to."""
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from jdt.report.content import Figure
 from jdt.report.dots import DotPanel, draw_dots
-from jdt.report.figures import Picture, picture
+from jdt.report.figures import Drawn, picture
 from jdt.report.panels import graded_looks, panel_chunks
 from jdt.report.parts import ends
 from jdt.report.plots import LineLook
@@ -57,16 +56,6 @@ ACCURACY, HEAT, SPREAD, SIZE, LABELS, GAP, OPTIMISM, GAIN, ZERO_SHOT = (
 MOST_FEW = 20
 """Shots up to which they are few."""
 _SOME = 6  # Entries that alternative texts describe.
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """A figure in its part of the section, with the table that holds its numbers (without the section's name)."""
-
-    part: str
-    title: str
-    picture: Picture
-    table: str
 
 
 def pretraining_pictures(found: Pretraining) -> Iterator[Drawn]:
