@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 
 import jdt
 from experiments import pretraining_data, pretraining_report, source_choice
+from experiments.pretraining_families import count_of
 from experiments.pretraining_measures import Measured
-from experiments.pretraining_setup import Config, Study, count_of
+from experiments.pretraining_setup import Config, Study
 from experiments.source_choice import Choice, Cost
 
 SECTION = "choice"

@@ -13,18 +13,9 @@ from scipy import stats
 import jdt
 from experiments.noise_bars import points
 from experiments.noise_measures import by_class
+from experiments.pretraining_families import clean_of, count_of, family
 from experiments.pretraining_measures import Measured, mean_of, rule_of, shots_name, trained
-from experiments.pretraining_setup import (
-    OWN,
-    SCRATCH,
-    VALIDATION,
-    Config,
-    Study,
-    clean_of,
-    count_of,
-    family,
-    near_of,
-)
+from experiments.pretraining_setup import OWN, SCRATCH, VALIDATION, Config, Study, near_of
 from experiments.pretraining_worth import Worth
 from experiments.verdicts import Verdict
 

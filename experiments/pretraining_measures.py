@@ -199,6 +199,7 @@ def shots_name(shots: int | None) -> str:
     return "all images" if shots is None else f"{shots} shot{'s' if shots > 1 else ''}"
 
 
+@functools.lru_cache(maxsize=4096)  # The page, the bars and the key figures ask for the same cells.
 def mean_of(cell: Cell, *arms: str) -> jdt.analyses.Resampled:
     """Accuracy of some sources, as measured and resampled; resamples of all cells of a study belong together."""
     return jdt.analyses.resample(cell.of(*arms), resamples=RESAMPLES)

@@ -6,8 +6,9 @@ import numpy as np
 
 import jdt
 from experiments.pretraining_bars import difference
+from experiments.pretraining_families import count_of, family, text_of
 from experiments.pretraining_measures import Cell, Measured, mean_of, rule_of, shots_name, trained
-from experiments.pretraining_setup import OWN, SCRATCH, Config, Study, count_of, family, near_of, text_of
+from experiments.pretraining_setup import OWN, SCRATCH, Config, Study, near_of
 from experiments.pretraining_worth import Worth
 from experiments.verdicts import Verdict
 

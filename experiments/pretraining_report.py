@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import rich.table
 
 import jdt
 from experiments import pretraining_page
 from experiments.pretraining_bars import judge
+from experiments.pretraining_families import clean_of, count_of
 from experiments.pretraining_measures import Cell, Measured, plain, rule_of, shots_name
-from experiments.pretraining_setup import Config, Study, clean_of, count_of, near_of
+from experiments.pretraining_setup import Config, Study, near_of
 from experiments.pretraining_worth import Worth, equivalences
 from experiments.verdicts import Verdict
 
@@ -25,13 +25,16 @@ def publish(config: Config, study: Study, measured: Measured, say: Callable[...,
     run = jdt.store.run_path(config.out)
     worth = equivalences(config, study, measured)
     verdicts = judge(config, study, measured, worth)
-    for one in tables(study, measured):
-        say(one)
+    found = content(config, study, measured, verdicts, worth)
+    groups: dict[tuple[str, str, str], list[jdt.report.PretrainingAccuracy]] = {}
+    for one in found.accuracies:
+        groups.setdefault((one.target, one.method, one.transfer), []).append(one)
+    for group in groups.values():
+        say(jdt.report.shots_table(group, study.shots))
     for one in worth:
         say(one.words, markup=False)
     for one in verdicts:
         say(str(one), markup=False)
-    found = content(config, study, measured, verdicts, worth)
     shown = {name: [dataclasses.asdict(one) for one in getattr(found, name)] for name in SHOWN}
     jdt.store.write_json(run / FILE, {**_plain(config, study, measured, verdicts, worth), "page": shown})
     figures = {name: dataclasses.asdict(one) for name, one in found.figures.items()}
@@ -92,24 +95,6 @@ def _figures(
         if (one.method, one.transfer) == (method, rule) and one.source in study.compared:
             found[f"accuracy of {one.source} on {one.target}, {shots_name(None)}"] = one.accuracy[None]
     return {name: one for name, one in found.items() if np.isfinite(one.value)}
-
-
-def tables(study: Study, measured: Measured) -> list[rich.table.Table]:
-    """Accuracy of every source by shots, a table for every target, method and rule."""
-    groups: dict[tuple[str, str, str], dict[int | None, Cell]] = {}
-    for cell in measured.cells:
-        groups.setdefault((cell.target, cell.method, cell.rule), {})[cell.shots] = cell
-    found = []
-    for (target, method, rule), cells in groups.items():
-        one = rich.table.Table(title=f"{target}, {method}, {rule}: accuracy by shots; means over seeds and draws")
-        one.add_column("source")
-        for shots in study.shots:
-            one.add_column("all" if shots is None else str(shots), justify="right")
-        for arm in next(iter(cells.values())).arms:
-            values = [cells[k].accuracy(arm).mean() if k in cells else np.nan for k in study.shots]
-            one.add_row(arm, *("" if np.isnan(value) else f"{value:.1%}" for value in values))
-        found.append(one)
-    return found
 
 
 def _question(config: Config, study: Study) -> str:

@@ -5,8 +5,9 @@ import math
 from typing import Any
 
 import jdt
+from experiments.pretraining_families import count_of, family, known_family
 from experiments.pretraining_measures import RESAMPLES, Cell, Measured, rule_of, shots_name
-from experiments.pretraining_setup import Config, Study, count_of, family, known_family, require_source
+from experiments.pretraining_setup import Config, Study, require_source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
