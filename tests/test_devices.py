@@ -54,6 +54,7 @@ def test_preparing_after_jax_has_started_changes_nothing():
 def test_compiled_programs_are_kept_between_starts(tmp_path):
     code = (
         "from jdt import devices; devices.prepare(); import jax, jax.numpy as jnp\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"  # However fast this machine compiles.
         "f = jax.jit(lambda x: jax.lax.fori_loop(0, 9, lambda i, y: jnp.linalg.qr(y @ x)[0] + jnp.sin(y), x))\n"
         "f(jnp.ones((50, 50))).block_until_ready()"
     )
