@@ -208,7 +208,7 @@ def _cut_target(target: TargetData, images: float) -> TargetData:
 
 def _cut_recipe(recipe: Recipe, ensemble: Ensemble, steps: float) -> Recipe:
     """A recipe for about so many steps in whole calls of the program, or the same where it takes no more."""
-    call = min(ensemble.plan.steps_per_call, ensemble.num_steps)
+    call = ensemble.steps_per_call
     least, shares = _LEAST_CALLS, [count / ensemble.num_steps for count in _steps_by_size(ensemble).values()]
     if len(shares) > 1:  # Of every size two calls, from one of which to the next all is its pace.
         least = max(least, math.ceil(2 / min(shares)))

@@ -109,9 +109,31 @@ class Ensemble:
         return self._recipe.sizes(self.mean_subset_size, self.image_shape[0])
 
     @property
-    def optimizer(self) -> optax.GradientTransformation:
-        """The recipe's optimiser at this run's number of steps."""
-        return self._recipe.optimizer(self.mean_subset_size)
+    def steps_per_call(self) -> int:
+        """Steps that one call of the program has room for.
+
+        The plan's, and for a shorter training the next power of two, so that trainings of many lengths share a program.
+        """
+        return min(self.plan.steps_per_call, 1 << (self.num_steps - 1).bit_length())
+
+    @property
+    def rates(self) -> Float[np.ndarray, " steps"]:
+        """Learning rate of every step, float32."""
+        length = max(1024, 1 << (self.num_steps - 1).bit_length())  # Few lengths, so that few are compiled.
+        every = jax.vmap(self._recipe.schedule(self.mean_subset_size))(jnp.arange(length))
+        return np.asarray(every, np.float32)[: self.num_steps]
+
+    @property
+    def program(self) -> "Ensemble":
+        """The same for all ensembles that one compiled training program serves.
+
+        What a program is told at every call is left out: learning rates, and so everything that schedules them.
+        """
+        of_schedule = ("epochs", "batch_size", "learning_rate", "warmup_epochs", "decay", "decay_epochs", "drop_last",
+                       "warmup_steps", "warmup_cap", "resolution", "random_resized", "crop_scale")  # fmt: skip
+        same = {name: getattr(_PLAIN, name) for name in of_schedule}
+        recipe = dataclasses.replace(self.recipe, **same)
+        return dataclasses.replace(self, recipe=recipe, mean_subset_size=1.0, smallest_subset=1)
 
     @property
     def _recipe(self) -> Recipe:
@@ -207,6 +229,9 @@ class Trained(NamedTuple):
     finite: Bool[np.ndarray, " models"]
 
 
+_PLAIN = Recipe()
+
+
 def initial_variables(ensemble: Ensemble, seed: int | Array, randomness_ids: Int[np.ndarray, " models"]) -> Variables:
     """Draw the untrained variables of every model, stacked on a leading models axis."""
     ids, alike = np.asarray(randomness_ids), _without_training(ensemble)
@@ -217,7 +242,7 @@ def initial_variables(ensemble: Ensemble, seed: int | Array, randomness_ids: Int
 
 def _without_training(ensemble: Ensemble) -> Ensemble:
     """The same for all ensembles that differ in training alone, so that one program serves all settings of a grid."""
-    recipe = Recipe(mean=ensemble.recipe.mean, std=ensemble.recipe.std)
+    recipe = dataclasses.replace(_PLAIN, mean=ensemble.recipe.mean, std=ensemble.recipe.std)
     return dataclasses.replace(
         ensemble, recipe=recipe, mean_subset_size=1.0, smallest_subset=1, precision="float32", trainable="all",
         statistics="adapt",
@@ -349,7 +374,7 @@ def _train_wave(
             progress(done, ensemble.num_steps)
         if done == ensemble.num_steps:
             return _Wave(states, curve.T, _all_finite(states))
-    size = min(ensemble.plan.steps_per_call, ensemble.num_steps)
+    size, rates, program = ensemble.steps_per_call, ensemble.rates, ensemble.program
     for part in _parts(ensemble, source, members, seed, done):
         passes = passes_touched(size, ensemble.batch_size, part.smallest_subset)
         for first, count in _chunks(part.num_steps, size):
@@ -360,8 +385,9 @@ def _train_wave(
                 root, ids, part.members, part.source.version_of, jnp.asarray(first), jnp.asarray(part.first_pass),
                 num_devices=ensemble.num_devices, batch_size=ensemble.batch_size, num_steps=size, num_passes=passes,
             )  # fmt: skip
+            now = np.pad(rates[at : at + count], (0, size - count))
             states, curve = _run_steps(
-                ensemble, states, part.source, indices, jnp.asarray(count), root, ids, jnp.asarray(at)
+                program, states, part.source, indices, now, jnp.asarray(count), root, ids, jnp.asarray(at)
             )
             losses.append(curve[:count])
             if len(losses) > 1:  # One call behind: the device never waits for the host.
@@ -387,10 +413,10 @@ def _fresh_states(
     ensemble: Ensemble, seed: Array, randomness_ids: Int[Array, " models"], start: Variables | None
 ) -> TrainState:
     if start is None:
-        return TrainState(*_initial_states(ensemble, seed, randomness_ids))
+        return TrainState(*_initial_states(ensemble.program, seed, randomness_ids))
     # A copy, since training donates its states.
     copied: Variables = jax.tree.map(jnp.copy, place(start, ensemble.num_devices, MODELS))
-    return TrainState(copied, _initial_optimizers(ensemble, copied.params))
+    return TrainState(copied, _initial_optimizers(ensemble.program, copied.params))
 
 
 def _shapes_of(
@@ -542,7 +568,7 @@ def _initial_states(
 ) -> tuple[Variables, optax.OptState]:
     def on_device(seed: Array, ids: Array) -> tuple[Variables, optax.OptState]:
         variables = jax.vmap(lambda i: ensemble.init(seed, i))(ids)
-        return variables, jax.vmap(ensemble.optimizer.init)(ensemble.trained(variables.params))
+        return variables, jax.vmap(_optimizer(ensemble, 0.0).init)(ensemble.trained(variables.params))
 
     return each_device(on_device, ensemble.num_devices, (SHARED, MODELS), MODELS)(seed, randomness_ids)
 
@@ -550,7 +576,12 @@ def _initial_states(
 @functools.partial(jax.jit, static_argnames="ensemble")
 def _initial_optimizers(ensemble: Ensemble, params: Any) -> optax.OptState:
     part = ensemble.trained(params)
-    return each_device(jax.vmap(ensemble.optimizer.init), ensemble.num_devices, MODELS, MODELS)(part)
+    return each_device(jax.vmap(_optimizer(ensemble, 0.0).init), ensemble.num_devices, MODELS, MODELS)(part)
+
+
+def _optimizer(ensemble: Ensemble, rate: float | Array) -> optax.GradientTransformation:
+    """The recipe's optimiser at the learning rate of one step."""
+    return ensemble.recipe.optimizer(lambda _: rate)
 
 
 @functools.partial(jax.jit, static_argnames=("num_devices", "batch_size", "num_steps", "num_passes"))
@@ -579,16 +610,20 @@ def _run_steps(
     states: TrainState,
     source: SourceData,
     indices: Int[Array, "steps models batch"],
+    rates: Float[Array | np.ndarray, " steps"],
     count: Int[Array, ""],
     seed: Array,
     randomness_ids: Int[Array, " models"],
     first_step: Array,
 ) -> tuple[TrainState, Float[Array, "steps models"]]:
-    """Run the first `count` of these steps: the count is traced, so that a shorter last call compiles nothing."""
-    specs = (MODELS, SHARED, _STEPS_OF_MODELS, SHARED, SHARED, MODELS, SHARED)
+    """Run the first `count` of these steps, each at its learning rate.
+
+    Both are traced: a shorter last call compiles nothing, nor does another point of a grid of learning rates.
+    """
+    specs = (MODELS, SHARED, _STEPS_OF_MODELS, SHARED, SHARED, SHARED, MODELS, SHARED)
     on_device = functools.partial(_steps_on_device, ensemble)
     run = each_device(on_device, ensemble.num_devices, specs, (MODELS, _STEPS_OF_MODELS))
-    return run(states, source, indices, count, seed, randomness_ids, first_step)
+    return run(states, source, indices, rates, count, seed, randomness_ids, first_step)
 
 
 def _steps_on_device(
@@ -596,6 +631,7 @@ def _steps_on_device(
     stacked: TrainState,
     source: SourceData,
     indices: Int[Array, "steps models batch"],
+    rates: Float[Array, " steps"],
     count: Int[Array, ""],
     seed: Array,
     randomness_ids: Int[Array, " models"],
@@ -603,7 +639,7 @@ def _steps_on_device(
 ) -> tuple[TrainState, Float[Array, "steps models"]]:
     def step(i: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
         states, losses = carry
-        one = functools.partial(_train_step, ensemble, source, seed, first_step + i)
+        one = functools.partial(_train_step, ensemble, source, seed, first_step + i, rates[i])
         if ensemble.plan.layout == "vmapped":
             states, loss = jax.vmap(one)(states, indices[i], randomness_ids)
         else:
@@ -624,6 +660,7 @@ def _train_step(
     source: SourceData,
     seed: Array,
     number: Array,
+    rate: Float[Array, ""],
     state: TrainState,
     batch: Int[Array, " batch"],
     randomness_id: Array,
@@ -643,7 +680,7 @@ def _train_step(
         return objective.loss(forward, params.get(OWN), inputs, recipe)
 
     (loss, changed), gradient = jax.value_and_grad(loss_of, has_aux=True)(part)
-    updates, optimizer = ensemble.optimizer.update(gradient, state.optimizer, part)
+    updates, optimizer = _optimizer(ensemble, rate).update(gradient, state.optimizer, part)
     params = ensemble.with_trained(variables.params, optax.apply_updates(part, updates))
     return TrainState(Variables(params, {**variables.state, **changed}), optimizer), loss
 

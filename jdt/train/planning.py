@@ -202,28 +202,25 @@ def _lowered(ensemble: Ensemble, num_examples: int) -> Any:
         sharding = NamedSharding(mesh, spec)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
-    models, size = _wave_size(ensemble), _steps_a_call(ensemble)
+    models, size = _wave_size(ensemble), ensemble.steps_per_call
     ids = jax.ShapeDtypeStruct((models,), jnp.int32)
-    zero = jnp.asarray(0)
-    states = jax.eval_shape(lambda i: TrainState(*engine._initial_states(ensemble, zero, i)), ids)
+    zero, program = jnp.asarray(0), ensemble.program
+    states = jax.eval_shape(lambda i: TrainState(*engine._initial_states(program, zero, i)), ids)
     images: Any = jax.ShapeDtypeStruct((num_examples, *ensemble.training_shape), jnp.uint8)
     labels: Any = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
     length = ensemble.objective.token_length
     tokens: Any = jax.ShapeDtypeStruct((num_examples, length), jnp.int32) if length else None
     source = SourceData(images, labels, tokens=tokens)
     indices = jax.ShapeDtypeStruct((size, models, ensemble.batch_size), jnp.int32)
+    rates: Any = jax.ShapeDtypeStruct((size,), jnp.float32)
     return engine._run_steps.lower(
-        ensemble, shaped(states, MODELS), shaped(source, SHARED), shaped(indices, PartitionSpec(None, "models")),
-        zero, zero, shaped(ids, MODELS), zero,
+        program, shaped(states, MODELS), shaped(source, SHARED), shaped(indices, PartitionSpec(None, "models")),
+        rates, zero, zero, shaped(ids, MODELS), zero,
     )  # fmt: skip
 
 
 def _wave_size(ensemble: Ensemble) -> int:
     return ensemble.num_devices * ensemble.plan.width
-
-
-def _steps_a_call(ensemble: Ensemble) -> int:
-    return min(ensemble.plan.steps_per_call, ensemble.num_steps)
 
 
 def _fitting(ensemble: Ensemble, plan: Plan, num_examples: int, limit: int | None) -> Plan:
@@ -297,11 +294,11 @@ class _Sample:
         labels: Any = np.zeros(num_examples, np.int32)
         source = SourceData(images, labels, tokens=tokens)  # pyright: ignore[reportArgumentType]
         self._source = place(source, ensemble.num_devices, SHARED)
-        models, size = _wave_size(ensemble), _steps_a_call(ensemble)
+        models, size = _wave_size(ensemble), ensemble.steps_per_call
         self._ids = place(np.arange(models, dtype=np.int32), ensemble.num_devices, MODELS)
         rows = draw.integers(0, num_examples, (size, models, ensemble.batch_size)).astype(np.int32)
         self._indices = place(rows, ensemble.num_devices, PartitionSpec(None, "models"))
-        self._states = TrainState(*engine._initial_states(ensemble, jnp.asarray(0), self._ids))
+        self._states = TrainState(*engine._initial_states(ensemble.program, jnp.asarray(0), self._ids))
         self._step_seconds = 0.0
 
     def seconds_per_step(self, steps: int) -> float:
@@ -310,8 +307,9 @@ class _Sample:
         start = time.perf_counter()
         for first in range(0, steps, size):
             count = jnp.asarray(min(size, steps - first))
+            rates = np.full(size, self._ensemble.recipe.learning_rate, np.float32)
             self._states, _ = engine._run_steps(
-                self._ensemble, self._states, self._source, self._indices, count, zero, self._ids, zero
+                self._ensemble.program, self._states, self._source, self._indices, rates, count, zero, self._ids, zero
             )
         jax.block_until_ready(self._states)
         self._step_seconds = (time.perf_counter() - start) / steps
@@ -330,7 +328,7 @@ def _key(ensemble: Ensemble, plans: Sequence[Plan], num_examples: int, limit: in
             "device": [device.platform, device.device_kind, ensemble.num_devices, limit],
             "versions": [jax.__version__, importlib.metadata.version("jaxlib")],
             "network": repr(ensemble.network),
-            "recipe": config.to_plain(ensemble.recipe),
+            "recipe": config.to_plain(ensemble.program.recipe),
             "shapes": [*ensemble.image_shape, ensemble.batch_size, num_examples],
             "precision": ensemble.precision,
             **({} if ensemble.objective == SUPERVISED else {"objective": described(ensemble.objective)}),

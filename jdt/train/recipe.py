@@ -201,13 +201,15 @@ class Recipe:
         before = optax.linear_schedule(first, self.learning_rate, length) if length else optax.constant_schedule(first)
         return optax.join_schedules([before, after], [rise])
 
-    def optimizer(self, mean_subset_size: float) -> optax.GradientTransformation:
+    def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         """What turns a model's gradient into its step, by `algorithm`.
 
         With SGD the decay term joins the gradient before the momentum (the papers' form). A limit on the gradient's
         norm comes before everything else.
+
+        Args:
+          schedule: Learning rate by step.
         """
-        schedule = self.schedule(mean_subset_size)
         if self.algorithm == "adamw":
             of_algorithm = [
                 optax.adamw(schedule, *self.betas, self.epsilon, weight_decay=self.weight_decay, mask=_kernels)

@@ -136,6 +136,22 @@ def test_a_second_block_compiles_nothing(source, plan, num_devices):
     assert [program._cache_size() for program in programs] == sizes
 
 
+@pytest.mark.parametrize(("plan", "algorithm"), [("winograd", "sgd"), ("vmapped", "adamw")])
+def test_learning_rates_and_lengths_share_a_program(source, plan, algorithm):
+    short = dataclasses.replace(RECIPE, algorithm=algorithm, epochs=5, warmup_epochs=0, decay="step", decay_epochs=2)
+    first = run(source, plan, recipe=short)
+    programs = engine._run_steps, engine._initial_states, engine._draw_indices
+    sizes = [program._cache_size() for program in programs]
+    other = dataclasses.replace(short, epochs=5.3, warmup_epochs=2, decay="cosine", learning_rate=0.2, drop_last=True)
+    second = run(source, plan, recipe=other)
+    assert [program._cache_size() for program in programs] == sizes
+    assert (first.loss != second.loss).all()
+    made = ensemble(plan, other)
+    assert made.num_steps != ensemble(plan, short).num_steps
+    schedule = other.schedule(made.mean_subset_size)
+    np.testing.assert_allclose(made.rates, [float(schedule(step)) for step in range(made.num_steps)], rtol=1e-5)
+
+
 @pytest.mark.multidevice
 @pytest.mark.parametrize(("plan", "counts"), [("winograd", (2, 8)), ("vmapped", (4,))])
 def test_any_number_of_devices_gives_the_same_models(source, plan, counts):
@@ -289,7 +305,7 @@ def test_the_linear_schedule_is_the_published_triangle():
 
 def test_weight_decay_and_momentum_are_those_of_the_papers():
     recipe = train.Recipe(epochs=1, batch_size=1, learning_rate=0.1, warmup_epochs=0, weight_decay=0.01)
-    optimizer = recipe.optimizer(mean_subset_size=10)
+    optimizer = recipe.optimizer(recipe.schedule(mean_subset_size=10))
     p, v = 2.0, 0.0
     state, params = optimizer.init(jnp.asarray(p)), jnp.asarray(p)
     for step, gradient in enumerate([1.0, -0.5, 0.25]):

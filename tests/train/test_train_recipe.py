@@ -30,7 +30,7 @@ def test_adamw_clips_decays_kernels_and_follows_its_schedule():
     # Large gradients and small ones, so that the limit binds in some steps alone.
     gradients = [{name: (3.0, 0.1)[step % 2] * draw.normal(size=s) for name, s in shapes.items()} for step in range(12)]
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), want)
-    optimizer = ADAMW.optimizer(1.0)
+    optimizer = ADAMW.optimizer(ADAMW.schedule(1.0))
     state = optimizer.init(params)
 
     @jax.jit
@@ -73,8 +73,9 @@ def test_recipes_of_before_keep_their_identity_and_their_optimizer():
     assert not {"algorithm", "betas", "epsilon", "clip_norm", "warmup_steps", "warmup_cap"} & plain.keys()
     assert config.from_plain(train.Recipe(), config.to_plain(ADAMW)) == ADAMW
     params = {"kernel": jnp.ones((2, 2))}
-    plainly = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(train.Recipe().schedule(9.0), 0.9)).init(params)
-    assert jax.tree.structure(train.Recipe().optimizer(9.0).init(params)) == jax.tree.structure(plainly)
+    schedule = train.Recipe().schedule(9.0)
+    plainly = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, 0.9)).init(params)
+    assert jax.tree.structure(train.Recipe().optimizer(schedule).init(params)) == jax.tree.structure(plainly)
 
 
 @pytest.mark.parametrize(
