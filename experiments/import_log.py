@@ -10,7 +10,8 @@ File      A line for each run, comma or tab between columns: where its source, t
               loss,us,ds,ds_lr,5,full
               CLIP_LP-FT,LAION2.7m,CIFAR100,0.001,47.0,83.7
 Limits    A log has no predictions of single images and, here, one seed: nothing has an interval. The best of a grid is
-          chosen on the test set, as its authors chose it, so that every accuracy is optimistic.
+          chosen on the test set, as its authors chose it, so that every accuracy is optimistic. How many images it was
+          measured on is told where the accuracies themselves show it.
 """
 
 import csv
@@ -34,6 +35,10 @@ FEW = 20
 NOTE = (
     "One run for each setting and no predictions of single images: no figure has an interval, and small differences may"
     " be noise."
+)
+DRAWN = (
+    "Test images grow with the shots, as accuracies tell, which are multiples of 1 / images: {}. Accuracies at"
+    " different shots are of other test images there, and those at few shots of very few."
 )
 SELECTED = "Every accuracy is the best of its grid on the test set, as the log's authors select: all are optimistic."
 
@@ -90,9 +95,24 @@ def main(config: Config) -> None:
         gains=tuple(gains(cells, config.scratch)),
         stability=tuple(stability(cells, equal, shots)),
     )
-    save(config, cells, content)
-    page = jdt.report.add_pretraining(config.out, content, name="log", warnings=(SELECTED, NOTE))
+    tested = jdt.analyses.images_tested(log)
+    drawn = jdt.analyses.drawn_tests(tested)
+    notes = (SELECTED, NOTE, *([DRAWN.format(listed(drawn, tested))] if drawn else []))
+    save(config, cells, content, tested, notes)
+    page = jdt.report.add_pretraining(config.out, content, name="log", warnings=notes)
     print(f"{len(cells)} cells, {len(content.spreads)} spreads, {len(content.sizes)} size curves: {page}")
+    if drawn:
+        print(notes[-1])
+
+
+def listed(drawn: Mapping[str, int], tested: Sequence[jdt.analyses.ImagesTested]) -> str:
+    """Targets with their test images at every number of shots, in words."""
+
+    def of(target: str) -> str:
+        known = sorted((one.shots, one.images) for one in tested if one.target == target and one.shots)
+        return ", ".join(f"{images:,} at {k} {'shot' if k == 1 else 'shots'}" for k, images in known)
+
+    return "; ".join(f"{target} ({of(target)})" for target in drawn)
 
 
 def chosen(asked: Sequence[str], default: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
@@ -270,7 +290,13 @@ def stability(cells: Sequence[jdt.analyses.BestOfGrid], equal: Sequence[str], sh
                     yield jdt.report.PretrainingStability(f"{where}, {k} shots", f"{where}, all images", found, both)
 
 
-def save(config: Config, cells: Sequence[jdt.analyses.BestOfGrid], content: jdt.report.Pretraining) -> None:
+def save(
+    config: Config,
+    cells: Sequence[jdt.analyses.BestOfGrid],
+    content: jdt.report.Pretraining,
+    tested: Sequence[jdt.analyses.ImagesTested],
+    notes: Sequence[str],
+) -> None:
     """Write the cells as CSV and JSON; equal input writes equal files."""
     rows = [dataclasses.asdict(cell) for cell in cells]
     text = io.StringIO()
@@ -280,7 +306,8 @@ def save(config: Config, cells: Sequence[jdt.analyses.BestOfGrid], content: jdt.
     found = {
         "selected_on": "test",
         "intervals": None,
-        "notes": [SELECTED, NOTE],
+        "notes": list(notes),
+        "images_tested": [dataclasses.asdict(one) for one in tested],
         "cells": rows,
         "spreads": [
             {

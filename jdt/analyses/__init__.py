@@ -14,9 +14,12 @@ pattern on test images does to predictions, and whether groups are treated alike
 
 from jdt.analyses.accuracy_log import AccuracyLog as AccuracyLog
 from jdt.analyses.accuracy_log import BestOfGrid as BestOfGrid
+from jdt.analyses.accuracy_log import ImagesTested as ImagesTested
 from jdt.analyses.accuracy_log import LogColumns as LogColumns
 from jdt.analyses.accuracy_log import best_of_grid as best_of_grid
 from jdt.analyses.accuracy_log import cell_table as cell_table
+from jdt.analyses.accuracy_log import drawn_tests as drawn_tests
+from jdt.analyses.accuracy_log import images_tested as images_tested
 from jdt.analyses.accuracy_log import read_accuracy_log as read_accuracy_log
 from jdt.analyses.bias import accuracy_drop as accuracy_drop
 from jdt.analyses.bias import accuracy_parts as accuracy_parts

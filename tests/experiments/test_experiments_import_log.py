@@ -97,12 +97,44 @@ def test_gives_the_published_figures_and_says_what_they_are(written, tmp_path):
     page = (out / "report.html").read_text()
     assert "best of its grid on the test set" in page
     assert "no figure has an interval" in page
+    assert found["images_tested"][:2] == [
+        {"target": "REAL", "shots": 1, "images": 345, "fitting": 12, "accuracies": 12},
+        {"target": "REAL", "shots": 5, "images": 1725, "fitting": 15, "accuracies": 15},
+    ]
+    assert "REAL (345 at 1 shot, 1,725 at 5 shots" in page
     first = (out / "cells.csv").read_bytes()
     import_log.main(import_log.Config(written, out, curve=(*curve, "LAION2B=2e9")))
     again = json.loads((out / "log.json").read_text())
     within = next(one for one in again["equivalence"] if one["shots"] == "all")
     assert 11.7 < float(within["ratio"].replace(",", "")) < 1600
     assert (out / "cells.csv").read_bytes() == first
+
+
+def measured(images, decimals, count=40, seed=0):
+    """A log of accuracies, with so many decimals of a per cent, on so many test images at each number of shots."""
+    rng, words = np.random.default_rng(seed), ("",) * count
+    parts = [(k, np.round(rng.integers(1, n, count) / n, decimals + 2)) for k, n in images.items()]
+    shots = tuple(k for k, _ in parts for _ in range(count))
+    accuracy = np.concatenate([values for _, values in parts])
+    repeated = words * len(parts)
+    return analyses.AccuracyLog(*[repeated] * 4, ("t",) * len(shots), shots, repeated, accuracy, np.arange(len(shots)))
+
+
+@pytest.mark.parametrize("decimals", [2, 3, 5])
+def test_accuracies_tell_how_many_images_they_were_measured_on(decimals):
+    images = {1: 30, 5: 150, 20: 600, None: 1987}
+    found = analyses.images_tested(measured(images, decimals))
+    assert {one.shots: one.images for one in found} == images
+    assert analyses.drawn_tests(found) == {"t": 30}
+    whole = analyses.images_tested(measured(dict.fromkeys(images, 1987), decimals))
+    assert {one.images for one in whole} == {1987}
+    assert not analyses.drawn_tests(whole)
+
+
+@pytest.mark.parametrize(("decimals", "count"), [(2, 40), (3, 40), (3, 3), (0, 40)])
+def test_of_accuracies_that_are_no_shares_of_few_images_nothing_is_said(decimals, count):
+    for seed in range(10):  # Of ten million images: any number of so many decimals.
+        assert not analyses.images_tested(measured({1: 10**7, None: 10**7}, decimals, count, seed))
 
 
 def test_other_names_shares_and_commas(tmp_path):
