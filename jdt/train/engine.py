@@ -119,9 +119,7 @@ class Ensemble:
     @property
     def rates(self) -> Float[np.ndarray, " steps"]:
         """Learning rate of every step, float32."""
-        length = max(1024, 1 << (self.num_steps - 1).bit_length())  # Few lengths, so that few are compiled.
-        every = jax.vmap(self._recipe.schedule(self.mean_subset_size))(jnp.arange(length))
-        return np.asarray(every, np.float32)[: self.num_steps]
+        return _rates(self._recipe, self.mean_subset_size)
 
     @property
     def program(self) -> "Ensemble":
@@ -230,6 +228,13 @@ class Trained(NamedTuple):
 
 
 _PLAIN = Recipe()
+
+
+@functools.lru_cache(maxsize=16)
+def _rates(recipe: Recipe, mean_subset_size: float) -> Float[np.ndarray, " steps"]:
+    """Compiled: step by step they are rounded otherwise, and models would not be those of earlier runs to the bit."""
+    steps = jnp.arange(recipe.num_steps(mean_subset_size))
+    return np.asarray(jax.jit(jax.vmap(recipe.schedule(mean_subset_size)))(steps), np.float32)
 
 
 def initial_variables(ensemble: Ensemble, seed: int | Array, randomness_ids: Int[np.ndarray, " models"]) -> Variables:
