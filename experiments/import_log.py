@@ -32,6 +32,8 @@ CURVE = ("LAION1m=1e6", "LAION2.7m=2.7e6", "LAION5m=5e6", "LAION7.5m=7.5e6", "LA
 REFERENCES = ("IN1K=1.28e6",)
 FEW = 20
 """Shots up to which the fade looks for the largest spread, as in the paper."""
+FILE = "log.json"
+"""In the folder of an imported log: everything that was found."""
 NOTE = (
     "One run for each setting and no predictions of single images: no figure has an interval, and small differences may"
     " be noise."
@@ -98,7 +100,7 @@ def main(config: Config) -> None:
     tested = jdt.analyses.images_tested(log)
     drawn = jdt.analyses.drawn_tests(tested)
     notes = (SELECTED, NOTE, *([DRAWN.format(listed(drawn, tested))] if drawn else []))
-    save(config, cells, content, tested, notes)
+    save(config, cells, content, equal, tested, notes)
     page = jdt.report.add_pretraining(config.out, content, name="log", warnings=notes)
     print(f"{len(cells)} cells, {len(content.spreads)} spreads, {len(content.sizes)} size curves: {page}")
     if drawn:
@@ -294,6 +296,7 @@ def save(
     config: Config,
     cells: Sequence[jdt.analyses.BestOfGrid],
     content: jdt.report.Pretraining,
+    equal: Sequence[str],
     tested: Sequence[jdt.analyses.ImagesTested],
     notes: Sequence[str],
 ) -> None:
@@ -304,6 +307,8 @@ def save(
     writer.writeheader()
     writer.writerows([{**row, "shots": "all" if row["shots"] is None else row["shots"]} for row in rows])
     found = {
+        "log": config.csv.name,
+        "equal": list(equal),
         "selected_on": "test",
         "intervals": None,
         "notes": list(notes),
@@ -332,7 +337,7 @@ def save(
     }
     plain = json.dumps(found, indent=2, allow_nan=False)
     config.out.mkdir(parents=True, exist_ok=True)
-    for name, written in (("cells.csv", text.getvalue()), ("log.json", plain)):
+    for name, written in (("cells.csv", text.getvalue()), (FILE, plain)):
         staged = config.out / f".{name}"
         staged.write_text(written, encoding="utf-8")
         staged.replace(config.out / name)

@@ -20,6 +20,7 @@ import numpy as np
 
 import jdt
 from experiments.bias_report import FILE as BIAS_FILE
+from experiments.import_log import FILE as LOG_FILE
 from experiments.noise_report import FILE as NOISE_FILE
 from experiments.planting import PLANTED_FILE
 from experiments.pretraining_report import FILE as PRETRAINING_FILE
@@ -34,7 +35,7 @@ class Config:
     """Every knob of the experiment."""
 
     runs: tuple[jdt.cli.RunPath, ...]
-    """Finished runs, in the order of the page; what was retrained for them is found inside them."""
+    """Finished runs and imported logs, in the order of the page; what was retrained for a run is found inside it."""
     out: pathlib.Path = pathlib.Path("docs/results.md")
     """The page."""
     related: tuple[pathlib.Path, ...] = ()
@@ -58,9 +59,11 @@ def main(config: Config) -> None:
         "made is in the [glossary](glossary.md).",
     ]
     for place in config.runs:
-        run = jdt.open_run(place)
         with jdt.cli.console.status(f"reading {place}"):
-            parts += list(describe(run, related))
+            if LOG_FILE in jdt.store.names_in(jdt.store.run_path(place)):
+                parts += list(_log(jdt.store.run_path(place)))
+            else:
+                parts += list(describe(jdt.open_run(place), related))
     config.out.parent.mkdir(parents=True, exist_ok=True)
     jdt.store.write_bytes(config.out, ("\n\n".join(parts) + "\n").encode())
     jdt.cli.console.print(f"results: {config.out}", markup=False, soft_wrap=True)
@@ -231,6 +234,39 @@ def _pretraining(run: jdt.store.Run) -> Iterator[str]:
                 "" if one["planted"] is None else f"{one['planted']:g}",
             ))  # fmt: skip
         yield table(("family", "reference", "target", "shots", "images (interval)", "for one", "planted"), lines)
+
+
+def _log(folder: jdt.store.Place) -> Iterator[str]:
+    """What an imported log of results says: spreads, what images are worth, and what it was measured on."""
+    found: Mapping[str, Any] = json.loads((folder / LOG_FILE).read_text())
+    accuracies = sum(cell["attempts"] for cell in found["cells"])
+    yield f"## Somebody else's results: {found['log']}"
+    yield f"```\npython -m experiments.import_log --csv {found['log']}\n```"
+    yield f"{accuracies:,} accuracies, the best of each grid in {len(found['cells'])} cells. {' '.join(found['notes'])}"
+    shots = sorted({k for one in found["spreads"] for k in one["spread"]}, key=lambda k: float(k.replace("all", "inf")))
+    rows = []
+    for one in found["spreads"]:
+        fade = "" if one["fade"] is None else f"{one['fade']:.0%}"
+        cells = [f"{100 * one['spread'][k]:.1f}" if k in one["spread"] else "" for k in shots]
+        rows.append((one["method"], one["transfer"], one["target"], *cells, fade))
+    yield (
+        f"Best minus worst source in points, of {', '.join(found['equal'])} where they are there; what is left of the "
+        "largest at few shots with all images:"
+    )
+    yield table(("method", "transfer", "target", *shots, "left"), rows)
+    if found["equivalence"]:
+        yield "How many images of a curve equal a reference, with all target images:"
+        keys = ("target", "method", "transfer", "source", "reference", "images", "ratio")
+        lines = [tuple(str(one[key]) for key in keys) for one in found["equivalence"] if one["shots"] == "all"]
+        yield table(("target", "method", "transfer", "curve", "reference", "images", "for one"), lines)
+    if found["images_tested"]:
+        yield "Test images that accuracies can be shares of, at least:"
+        rows = [
+            (one["target"], "all" if one["shots"] is None else f"{one['shots']}", f"{one['images']:,}",
+             f"{one['fitting']} of {one['accuracies']}")
+            for one in found["images_tested"]
+        ]  # fmt: skip
+        yield table(("target", "shots", "test images", "accuracies that fit"), rows)
 
 
 def _mean_of_seeds(values: Sequence[float | None], factor: float, form: str) -> str:

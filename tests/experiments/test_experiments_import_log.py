@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import import_log
+from experiments import import_log, results
 from jdt import analyses, checks
 
 HEADER = "\t" + "\t".join(
@@ -102,6 +102,11 @@ def test_gives_the_published_figures_and_says_what_they_are(written, tmp_path):
         {"target": "REAL", "shots": 5, "images": 1725, "fitting": 15, "accuracies": 15},
     ]
     assert "REAL (345 at 1 shot, 1,725 at 5 shots" in page
+    results.main(results.Config(runs=(out,), out=tmp_path / "results.md"))
+    told = (tmp_path / "results.md").read_text()
+    assert "| CLIP | FT | REAL | 3.8 | 8.6 | 10.1 | 9.4 | 1.2 | 11% |" in told
+    assert "| REAL | CLIP | FT | LAION1m to LAION15m | IN1K, Supervised | > 15,000,000 | > 11.7 |" in told
+    assert "| REAL | 1 | 345 | 12 of 12 |" in told
     first = (out / "cells.csv").read_bytes()
     import_log.main(import_log.Config(written, out, curve=(*curve, "LAION2B=2e9")))
     again = json.loads((out / "log.json").read_text())
