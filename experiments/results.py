@@ -260,7 +260,7 @@ def _log(folder: jdt.store.Place) -> Iterator[str]:
         lines = [tuple(str(one[key]) for key in keys) for one in found["equivalence"] if one["shots"] == "all"]
         yield table(("target", "method", "transfer", "curve", "reference", "images", "for one"), lines)
     if found["images_tested"]:
-        yield "Test images that accuracies can be shares of, at least:"
+        yield "Test images that accuracies can be shares of, at least (times the runs that they are means of):"
         rows = [
             (one["target"], "all" if one["shots"] is None else f"{one['shots']}", f"{one['images']:,}",
              f"{one['fitting']} of {one['accuracies']}")
