@@ -91,6 +91,7 @@ def main(config: Config) -> None:
         title=f"Pre-training data in {config.csv.name}",
         text=f"{len(log.accuracy)} accuracies of {len(names)} sources on {len({*log.target})} targets.",
         shots=tuple(shots),
+        candidates=equal,
         accuracies=accuracies(cells),
         spreads=tuple(spreads(cells, equal, shots)),
         sizes=tuple(sizes(cells, curve, references, shots)),
