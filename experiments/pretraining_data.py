@@ -169,6 +169,8 @@ def train(config: Config, study: Study, hosts: jdt.hosts.Hosts, say: Callable[..
             f"{len(study.variants)} variants of {len(study.targets)} targets, {', '.join(block.task.modes)}.",
             markup=False,
         )
+        if block.task.kept is not None:
+            say(f"source models are those of {block.task.kept.path}: none is trained.", markup=False, soft_wrap=True)
         writer, done = train_block(config, study, block, hosts, say)
         first = first or writer
         is_done &= done

@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +18,12 @@ METHODS: tuple[Method, ...] = get_args(Method)
 Rule = Literal["LP", "FT", "LP-FT", "prototype", "zero-shot"]
 SCRATCH = "scratch"
 """Source models that saw no source image."""
+OF_SOURCES = (
+    "source", "source_split", "source_test_split", "image_size", "image_channels", "views", "label", "model",
+    "model_args", "features", "method", "objective", "recipe", "precision", "design", "arms", "twin", "room", "sources",
+    "start_from",
+)  # fmt: skip
+"""What decides the source models of a run, of all that its configuration holds."""
 SHUFFLED = "shuffled"
 """Variant of a target whose training labels were shuffled: the negative control."""
 VALIDATION = "validation"
@@ -115,6 +121,9 @@ class Config(influence_setup.Config):
     twin: str | None = None
     """Source that is learnt once more with other seeds, for the spread that seeds alone make; by default the last of
     equal size, or none."""
+    models_from: jdt.cli.RunPath | None = None
+    """Study that was made with --save-models: its source models are transferred and none is trained. Sources, methods,
+    seeds and recipes are then those; targets, shots, draws, rules and grids are free, but zero-shot needs training."""
     control: bool = True
     """Also every target with shuffled training labels, on which nothing can be learnt."""
 
@@ -270,11 +279,64 @@ def load_study(config: Config) -> Study:
             modes=tuple(modes),
             tuners=modes,
             pool_size=jdt.pipeline.pool_size(sources.pool, config.memory_budget, recipe_of(config, method)),
+            kept=None if config.models_from is None else _kept(config, method),
         )
         run = jdt.store.run_path(config.out)
         out = config.out if method == config.methods[0] else run / method
         blocks.append(Block(method, arms, task, jdt.config.fingerprint(np.packbits(by_seed).tolist()), out))
-    return Study(base, sources, tuple(blocks), tuple(variants), settings, compared, twin)
+    study = Study(base, sources, tuple(blocks), tuple(variants), settings, compared, twin)
+    for block in study.blocks:
+        if block.task.kept is not None:
+            _require_same_sources(block.task.kept, identity(config, study, block), block.task)
+    return study
+
+
+def _kept(config: Config, method: Method) -> jdt.store.Run:
+    """The run of a method in the study whose source models are taken."""
+    assert config.models_from is not None
+    if jdt.store.run_path(config.models_from) == jdt.store.run_path(config.out):
+        raise jdt.UserError(f"--models-from is {config.models_from}, as --out is: pass another --out.")
+    run = jdt.open_run(config.models_from)
+    if run.config.get("method") != method:  # The first method of a study is in its own folder, others are in it.
+        if jdt.store.saved_run(run.path / method) is None:
+            raise jdt.UserError(
+                f"--models-from {config.models_from} has no models of method {method}: leave it out of --methods, or "
+                "train anew."
+            )
+        run = jdt.open_run(run.path / method)
+    if not (run.records() and all(jdt.store.parts_of(record) for record in run.records())):
+        raise jdt.UserError(
+            f"{run.path} keeps no source models: make it with --save-models, in another --out, or leave --models-from "
+            "out."
+        )
+    return run
+
+
+def _require_same_sources(run: jdt.store.Run, described: Mapping[str, Any], task: jdt.pipeline.Task) -> None:
+    """Refuse the source models of a run that are not those that flags ask for, naming what differs.
+
+    Raises:
+      UserError: If another source, method, recipe or anything else decides them, or there are fewer.
+    """
+    for name in OF_SOURCES:
+        theirs, ours = run.config.get(name), described.get(name)
+        if theirs != ours:
+            raise jdt.UserError(
+                f"the source models of {run.path} were made with {name} {theirs}, and {ours} is asked for: pass the "
+                "same, or leave --models-from out."
+            )
+    marks, own = run.config["fingerprints"], described["fingerprints"]
+    for name in (task.source.name, "units", "subsets"):
+        if marks.get(name) != own[name]:
+            raise jdt.UserError(
+                f"the source models of {run.path} saw other images ({name} differs): the data, --source-size, --nonce "
+                "or --seed are not the same."
+            )
+    if run.num_models < task.num_models:
+        raise jdt.UserError(
+            f"{run.path} has {run.num_models} models, and {task.num_models} are asked for: pass fewer --seeds, or "
+            "train more of them there."
+        )
 
 
 def _subsets(

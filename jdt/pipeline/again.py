@@ -18,7 +18,7 @@ from jdt.hosts import ALONE, Hosts, next_block
 from jdt.masks import Design
 from jdt.models import Network, Variables, check_width, load_variables, variables_digest
 from jdt.pipeline.blocks import transferred
-from jdt.pipeline.source_models import block_variables, described_source_model
+from jdt.pipeline.source_models import described_source_model, kept_models
 from jdt.pipeline.task import Mode, ModeSettings, TargetData, stored_fits, stored_targets
 from jdt.train import PLANS, Ensemble, Recipe
 from jdt.transfer import FixedFeature, FullNetwork, ViewBanks
@@ -268,17 +268,13 @@ def _transfer_block(
     added: AddedTarget, record: Mapping[str, Any], models: range
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Columns and record of models of one block."""
-    block, own = record["block"], dataclasses.replace(added.run, _records=(record,))
-    first, ids = models.start - record["models"][0], np.asarray(models)
-    columns = {name: own.column(name)[first:] for name in ("mask", "source/loss", "source/accuracy")}
-    variables = block_variables(added.run, record, models, added.ensemble.network, added.ensemble.image_shape)
-    diverged = record.get("diverged")
-    finite = np.array([not (isinstance(diverged, list) and model in diverged) for model in models])
-    arrays, more = transferred(added, block, ids, variables, finite, columns)
+    block, ids = record["block"], np.asarray(models)
+    kept = kept_models(added.run, models, added.ensemble.network, added.ensemble.image_shape)
+    arrays, more = transferred(added, block, ids, kept.variables, kept.finite, kept.columns)
     return arrays, {
         "plan": added.ensemble.plan.name,
         "precision": added.ensemble.precision,
         "randomness_ids": added.design.randomness_id(ids).tolist(),
-        "diverged": ids[~finite].tolist(),
+        "diverged": ids[~kept.finite].tolist(),
         **more,
     }

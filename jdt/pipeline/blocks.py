@@ -22,6 +22,7 @@ from jdt.masks import OUTSIDE, sample
 from jdt.models import Variables
 from jdt.outputs import example_outputs
 from jdt.pipeline.saving import SavedModels, require_savable
+from jdt.pipeline.source_models import kept_models, source_columns
 from jdt.pipeline.task import TargetData, Task, Transfers, settings_of
 from jdt.sharding import SHARED, place
 from jdt.train import (
@@ -75,7 +76,8 @@ def train_missing_blocks(
     """Train, transfer and store the blocks that the store lacks, one after the other.
 
     What is missing is asked again before each block, so that any number of processes may work on one run, come and go.
-    Of a block that was partial before the run grew, only the new models are trained.
+    Of a block that was partial before the run grew, only the new models are trained. Where another run keeps these very
+    models (`Task.kept`), they are read, and none is trained.
 
     Args:
       task: What to run.
@@ -93,11 +95,11 @@ def train_missing_blocks(
       Ids of models that were marked because their training became NaN or infinite.
 
     Raises:
-      UserError: If source models are to be kept and cannot be.
+      UserError: If source models are to be kept and cannot be, or are to be taken from a run that does not have them.
     """
     if save_models:
         require_savable(writer.path, task.network, task.source.image_shape)
-    source = place(source_data(task.source), task.num_devices, SHARED) if task.pool is None else task.pool
+    source = None if task.kept is not None else task.pool or place(source_data(task.source), task.num_devices, SHARED)
     spans = task.schema().blocks()
     marked: list[int] = []
     spectra_of = writer.schema.layout.spectrum_targets
@@ -112,7 +114,10 @@ def train_missing_blocks(
         model_ids = np.asarray(spans[block])[len(earlier.models) :]
         tell = None if progress is None else _telling(progress, done + len(earlier.models), len(model_ids))
         checkpoints = keep.of_block(block, model_ids)
-        trained, record = _train_block(task, source, model_ids, checkpoints, tell)
+        if source is None:
+            trained, record = _kept_block(task, model_ids)
+        else:
+            trained, record = _train_block(task, source, model_ids, checkpoints, tell)
         saved = _saved(task, writer, block, model_ids, trained) if save_models else None
         try:
             arrays, more = _outputs_of_block(task, block, model_ids, spectra_of, trained)
@@ -211,12 +216,39 @@ def _train_block(
         num = int(starts.sum())
         parts.append(Trained(started(starts), np.full(num, np.nan, np.float32), np.ones(num, bool)))
     trained = parts[0] if len(parts) == 1 else _in_order(parts, np.argsort(starts, kind="stable"))
-    return trained, {
+    return trained, _record_of(task, model_ids, trained)
+
+
+def _record_of(task: Task, model_ids: Int[np.ndarray, " models"], trained: Trained) -> dict[str, Any]:
+    return {
         "plan": task.plan.name,
         "precision": task.precision,
-        "randomness_ids": randomness_ids.tolist(),
+        "randomness_ids": task.design.randomness_id(model_ids).tolist(),
         "diverged": model_ids[~trained.finite].tolist(),
     }
+
+
+def _kept_block(task: Task, model_ids: Int[np.ndarray, " models"]) -> tuple[Trained, dict[str, Any]]:
+    """Read the models of a block from the run that keeps them; also what its record says of them.
+
+    Raises:
+      UserError: If that run does not have them, or they saw other images or have other randomness than the task says.
+    """
+    assert task.kept is not None
+    models = range(int(model_ids[0]), int(model_ids[-1]) + 1)
+    kept = kept_models(task.kept, models, task.network, task.source.image_shape)
+    asked = {
+        "source images": (kept.columns["mask"], sample(task.design, model_ids, len(task.units))),
+        "randomness": (kept.randomness_ids, task.design.randomness_id(model_ids)),
+    }
+    for what, (theirs, ours) in asked.items():
+        if theirs.shape != ours.shape or not (theirs == ours).all():
+            raise checks.UserError(
+                f"models {models.start} to {models.stop - 1} of {task.kept.path} have other {what} than are asked for "
+                "here: train anew."
+            )
+    trained = Trained(kept.variables, kept.columns["source/loss"], kept.finite)
+    return trained, {**_record_of(task, model_ids, trained), "kept_in": task.kept.path.name}
 
 
 def _in_order(parts: Sequence[Trained], model_of_row: Int[np.ndarray, " models"]) -> Trained:
@@ -230,10 +262,14 @@ def _outputs_of_block(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All columns of a block, and what else its record says."""
     masks = sample(task.design, model_ids, len(task.units))
+    if task.kept is None:
+        accuracy = _source_accuracy(task, task.ensemble, trained, masks)
+    else:
+        accuracy = source_columns(task.kept, range(int(model_ids[0]), int(model_ids[-1]) + 1))["source/accuracy"]
     columns = {
         "mask": masks,
         "source/loss": _rows(trained.loss, trained.finite),
-        "source/accuracy": _rows(_source_accuracy(task, task.ensemble, trained, masks), trained.finite),
+        "source/accuracy": _rows(accuracy, trained.finite),
     }
     return transferred(task, block, model_ids, trained.variables, trained.finite, columns, spectra_of)
 

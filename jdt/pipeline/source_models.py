@@ -13,7 +13,7 @@ from jdt import checks, store
 from jdt.data.augment import normalise
 from jdt.models import ZOO, ModelOutput, Network, Variables, make
 from jdt.pipeline.saving import require_same_leaves, unflattened
-from jdt.types import UInt8
+from jdt.types import Bool, Int, UInt8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -201,6 +201,67 @@ def block_variables(
     if not stacks:
         raise checks.UserError(f"{run.path} keeps no source models: {_HOW_TO_SAVE}.")
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *stacks)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KeptModels:
+    """Consecutive source models that a run keeps, and what its store says of them.
+
+    Attributes:
+      variables: Stacked on a leading models axis, in NumPy.
+      finite: bool `[models]`: False marks a model that diverged.
+      columns: Masks, losses and accuracies in training, as the store has them, by column.
+      randomness_ids: int `[models]`.
+    """
+
+    variables: Variables
+    finite: Bool[np.ndarray, " models"]
+    columns: Mapping[str, np.ndarray]
+    randomness_ids: Int[np.ndarray, " models"]
+
+
+def kept_models(run: store.Run, models: range, network: Network, image_shape: tuple[int, int, int]) -> KeptModels:
+    """Source models of a run with what the store says of them, whatever blocks they are in.
+
+    Args:
+      run: The run.
+      models: Ids, consecutive ones.
+      network: What the models are instances of.
+      image_shape: (height, width, channels).
+
+    Raises:
+      UserError: If the run lacks one of them or does not keep it, it is damaged, or it is of another network.
+    """
+    columns = source_columns(run, models)
+    stacks, finite, randomness = [], [], []
+    for record in _records_of(run, models):
+        first, stop = record["models"]
+        wanted = range(max(models.start, first), min(models.stop, stop))
+        stacks.append(block_variables(run, record, wanted, network, image_shape))
+        diverged = record.get("diverged")
+        finite += [not (isinstance(diverged, list) and model in diverged) for model in wanted]
+        randomness += record["randomness_ids"][wanted.start - first : wanted.stop - first]
+    variables = jax.tree.map(lambda *leaves: np.concatenate(leaves), *stacks)
+    return KeptModels(variables, np.array(finite), columns, np.asarray(randomness))
+
+
+def source_columns(run: store.Run, models: range) -> dict[str, np.ndarray]:
+    """Masks, losses and accuracies in training of consecutive models of a run, by column.
+
+    Raises:
+      UserError: If the run lacks one of them, or is damaged.
+    """
+    part = dataclasses.replace(run, _records=tuple(_records_of(run, models)))
+    if missing := sorted(set(models) - set(part.complete.tolist())):
+        raise checks.UserError(
+            f"model {missing[0]} of {run.path} is not complete: the command that made the run trains what is missing."
+        )
+    rows = np.isin(part.complete, np.asarray(models))
+    return {name: part.column(name)[rows] for name in ("mask", "source/loss", "source/accuracy")}
+
+
+def _records_of(run: store.Run, models: range) -> list[Mapping[str, Any]]:
+    return [r for r in run.records() if r["models"][0] < models.stop and models.start < r["models"][1]]
 
 
 def _read(run: store.Run, block: int, part: store.SavedPart, models: range, like: Variables) -> Variables:

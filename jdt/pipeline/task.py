@@ -319,6 +319,7 @@ class Task:
         and any further way of fixed features or whole networks, such as `LP@0.1` and `LP@10`. Of tuned heads the
         store keeps singular values of the features that they read, for targets that ask for them.
       objective: What the source models are trained for.
+      kept: A run that keeps these very source models: they are taken from it, and none is trained.
     """
 
     source: Dataset
@@ -343,6 +344,7 @@ class Task:
     planted: tuple[Planted, ...] = ()
     tuners: Mapping[str, ModeSettings] = dataclasses.field(default_factory=dict)
     objective: Objective = SUPERVISED
+    kept: store.Run | None = None
 
     def __post_init__(self) -> None:
         for mode in self.modes:
@@ -392,6 +394,11 @@ class Task:
         for target, mode in itertools.product(self.targets, self.modes):
             if isinstance(self.settings(target, mode), ZeroShot):
                 require_text_tower(self.objective, mode)
+                if self.kept is not None:
+                    raise checks.UserError(
+                        f"mode {mode!r} is zero-shot, which needs the text tower that models are kept without in "
+                        f"{self.kept.path}: leave the mode out, or train the models anew."
+                    )
         for target, mode in itertools.product(self.targets, self.modes):
             tuned = self.tuning(target, mode)  # Says where a network or a recipe does not fit the target.
             if tuned is not None:

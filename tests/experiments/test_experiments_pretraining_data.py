@@ -55,7 +55,7 @@ def cheap():
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
     """A whole study."""
-    asked = config(tmp_path_factory.mktemp("pretraining") / "run")
+    asked = config(tmp_path_factory.mktemp("pretraining") / "run", save_models=True)
     pretraining_data.main(asked)
     return asked
 
@@ -90,6 +90,32 @@ def test_what_a_kill_left_undone_is_trained_to_the_same_bytes_and_nothing_else(s
     capsys.readouterr()
     pretraining_data.main(dataclasses.replace(studied, out=out))
     assert capsys.readouterr().out.count("nothing to train") == 1
+
+
+def test_source_models_of_another_study_are_transferred_and_none_is_trained(studied, tmp_path, monkeypatch):
+    monkeypatch.setattr(jdt.pipeline.blocks, "train", None)
+    changes = {"shots": (3,), "at_shots": 3, "draws": 2, "rules": ("prototype", "LP"), "block_size": 4}
+    asked = config(tmp_path / "run", models_from=studied.out, **changes)
+    pretraining_data.main(asked)
+    before, after = jdt.open_run(studied.out), jdt.open_run(asked.out)
+    for name in ("mask", "source/loss", "source/accuracy", "targets/jdt_digits/prototype/margin"):
+        np.testing.assert_array_equal(before.column(name), after.column(name))
+    assert "jdt_digits@3shot.1" in after.targets
+    assert {record["kept_in"] for record in after.records()} == {"run"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": dataclasses.replace(SHORT, learning_rate=0.2)}, "were made with recipe .*0.1.*0.2.* is asked for"),
+        ({"source_size": 100}, "saw other images .*--source-size, --nonce or --seed"),
+        ({"seeds": 3}, "has 6 models, and 9 are asked for: pass fewer --seeds"),
+        ({"methods": ("supervised", "simclr")}, "has no models of method simclr: leave it out"),
+    ],
+)
+def test_source_models_that_are_others_are_refused(studied, tmp_path, changes, message):
+    with pytest.raises(jdt.UserError, match=message):
+        pretraining_setup.load_study(config(tmp_path / "run", models_from=studied.out, **changes))
 
 
 def test_sources_that_are_cut_to_equal_size_are_said_to_be(tmp_path):
