@@ -135,5 +135,5 @@ def test_several_devices_say_the_same(task, models):
 
 
 def test_models_that_are_kept_without_a_text_tower_have_no_zero_shot_mode(task, run):
-    with pytest.raises(UserError, match="'zero-shot' is zero-shot, which needs the text tower .* kept without"):
+    with pytest.raises(UserError, match=r"'zero-shot' is zero-shot, which needs the text tower .* kept without"):
         dataclasses.replace(task, kept=run)
