@@ -225,7 +225,8 @@ def _baseline_models(run: store.Run) -> int:
 def _refuse(run: store.Run, error: Exception) -> NoReturn:
     raise checks.UserError(
         f"{run.path} does not say in full how it was made ({str(error) or type(error).__name__}): a target can be "
-        "added to runs of experiments.class_influence."
+        "added to runs of experiments.class_influence; a study of pre-training data gives its models to another one "
+        "(experiments.pretraining_data --models-from)."
     ) from error
 
 
