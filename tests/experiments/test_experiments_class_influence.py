@@ -40,6 +40,12 @@ def refusal(capfd, *arguments):
     return lines[0]
 
 
+@pytest.fixture
+def no_page(monkeypatch):
+    """Nobody reads the page, and its plots take a while."""
+    monkeypatch.setattr(jdt.report, "write_report", lambda path, _: path)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A smoke run as a user makes it: a process of its own."""
@@ -69,7 +75,7 @@ def test_the_smoke_run_ends_in_a_table_a_page_and_arrays(finished):
     assert run.provenance["versions"]["jax"]
 
 
-def test_the_same_command_again_trains_nothing(finished, capfd):
+def test_the_same_command_again_trains_nothing(finished, capfd, no_page):
     out, _ = finished
     before = {path: path.read_bytes() for path in (out / "blocks").iterdir()}
     assert command(*SMOKE, "--out", out) == 0
@@ -109,12 +115,15 @@ def test_full_transfer_from_a_streamed_pool_ends_in_the_same_places(capfd, tmp_p
     assert "full-network transfer" in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_run_stops_at_a_low_reliability_and_a_later_one_goes_on(capfd, tmp_path):
+def test_a_run_stops_at_a_low_reliability_and_a_later_one_goes_on(capfd, tmp_path, no_page):
     kinds, halves = ("upright", "upside-down", "scrambled"), (range(5), range(5, 10))
     groups = {f"{kind} {half[0]}": [f"{kind} {d}" for d in half] for kind, half in itertools.product(kinds, halves)}
     (tmp_path / "groups.json").write_text(json.dumps(groups))
     out = tmp_path / "run"
-    bounded = (*QUICK, *LINEAR, "--out", out, "--num-models", "12", "--units", f"groups:{tmp_path / 'groups.json'}")
+    bounded = (
+        *QUICK, *LINEAR, "--out", out, "--num-models", "12", "--block-size", "4",
+        "--units", f"groups:{tmp_path / 'groups.json'}",
+    )  # fmt: skip
 
     assert command(*bounded, "--until-reliability", "0.02") == 0
     printed = " ".join(capfd.readouterr().out.split())
@@ -161,7 +170,7 @@ def test_another_schema_version_is_refused(finished, capfd, tmp_path):
     assert re.search("schema version 99", refusal(capfd, *SMOKE, "--out", copied))
 
 
-def test_a_truncated_chunk_is_named_and_its_block_trained_again(finished, capfd):
+def test_a_truncated_chunk_is_named_and_its_block_trained_again(finished, capfd, no_page):
     out, _ = finished
     expected = jdt.open_run(out).outputs("jdt_digits", "fixed", "margin")
     chunk = next(
@@ -231,7 +240,7 @@ def test_images_that_do_not_fit_the_target_are_refused(capfd, tmp_path):
     assert "--image-size" in refusal(capfd, *TINY, "--out", tmp_path / "run", "--source", source)
 
 
-def test_a_folder_of_images_is_a_source_and_small_subsets_shrink_the_batch(capfd, tmp_path):
+def test_a_folder_of_images_is_a_source_and_small_subsets_shrink_the_batch(capfd, tmp_path, no_page):
     source = folder_of_images(tmp_path / "images", ["a", "b", "c", "d"])
     assert command(*TINY, *LINEAR, "--out", tmp_path / "run", "--source", source) == 0
     assert "the batch shrinks from 64 to 12 images" in " ".join(capfd.readouterr().out.split())

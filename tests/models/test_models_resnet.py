@@ -6,6 +6,7 @@ import pytest
 
 from jdt import models
 from jdt.checks import UserError
+from jdt.models import resnet
 from jdt.models.resnet import BasicBlock, Bottleneck
 
 
@@ -94,7 +95,10 @@ def test_resnet50_strides_on_its_3x3_convolutions():
 @pytest.mark.parametrize(
     ("spec", "shape"), [("resnet9", (12, 11, 3)), ("resnet18", (9, 8, 1)), ("resnet50", (4, 5, 1))]
 )
-def test_they_keep_the_contract(spec, shape):
+def test_they_keep_the_contract(spec, shape, monkeypatch):
+    stages = resnet._stages
+    # The first block of every stage: further ones are of shapes that have come by, and take long to compile.
+    monkeypatch.setattr(resnet, "_stages", lambda x, block, _, train: stages(x, block, (1, 1, 1, 1), train))
     models.check_contract(models.make(spec, 10), shape, 10)
 
 

@@ -36,9 +36,22 @@ class Scanned(nn.Module):
         return nn.Dense(self.num_classes, name="head")(features), features
 
 
+class Convolved(nn.Module):
+    """One layer for the plans to differ in."""
+
+    num_classes: int
+    width: int = 4
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        x = nn.Conv(self.width, (3, 3), use_bias=False, name="conv")(images)
+        features = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)).mean((1, 2))
+        return nn.Dense(self.num_classes, name="head")(features), features
+
+
 def ensemble(module=None, **kwargs):
     recipe = train.Recipe(epochs=1, batch_size=8, learning_rate=0.05)
-    network = models.Network(module or models.SmallCNN(4, width=4))
+    network = models.Network(module or Convolved(4))
     return train.Ensemble(network, recipe, train.PLANS["native"], SHAPE, 64.0, 32, **kwargs)
 
 
@@ -97,7 +110,7 @@ def test_a_broken_memory_of_plans_is_replaced(tmp_path, content, monkeypatch, ca
 def test_other_shapes_are_timed_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "_time_candidates", lambda *_: (train.Timing("matmul", 1, 0.1, 1.0),))
     assert choose("auto", cache_dir=tmp_path).reason == "timed"
-    assert choose("auto", ensemble(models.SmallCNN(4, width=8)), cache_dir=tmp_path).reason == "timed"
+    assert choose("auto", ensemble(Convolved(4, width=8)), cache_dir=tmp_path).reason == "timed"
     assert choose("auto", ensemble(precision="bfloat16"), cache_dir=tmp_path).reason == "timed"
     assert choose("auto", ensemble(num_devices=2), cache_dir=tmp_path).reason == "timed"
 
