@@ -16,7 +16,7 @@ from jdt.estimators.design import check_rows, require_models
 from jdt.hosts import ALONE, Hosts
 from jdt.linalg import matmul
 from jdt.linalg.factored import Factored, Gram, factor, times
-from jdt.linalg.lasso import MEANING, Blocks, Solved, follow_path, plan_blocks
+from jdt.linalg.lasso import MEANING, Blocks, Goal, Solved, follow_path, plan_blocks
 from jdt.linalg.moments import Moments, pack, sum_moments, sum_over_hosts
 from jdt.sharding import MODELS, SHARED, each_device
 from jdt.types import Array, Bool, Float, Int, Masks, Outputs
@@ -312,8 +312,8 @@ class Solver:
         self, problem: Problem, penalties: Float[np.ndarray, "penalties targets"], held_out: Problem, dtype: Any
     ) -> Float[np.ndarray, "penalties targets"]:
         """Mean squared error on held-out rows, standardised by `problem`, in the square of the targets' unit."""
-        each = (held_out.correlations, held_out.square[None])
-        found = self._run(problem, penalties, _ERRORS, (held_out.gram,), each, dtype)
+        each = (held_out.correlations, held_out.square[None], np.zeros((1, penalties.shape[1]), np.int32))
+        found, _ = self._run(problem, penalties, _JUDGED, (np.array(True), held_out.gram), each, dtype)
         return np.maximum(found, 0.0) * problem.target_scale**2
 
     def at(
@@ -324,7 +324,9 @@ class Solver:
         dtype: Any,
     ) -> Solved:
         """Weights for masks of zeros and ones, gap and status at one penalty of each target, given by its number."""
-        return self._run(problem, penalties, _CHOSEN, (), (_in_units(problem), chosen[None]), dtype)
+        each = (problem.correlations, problem.square[None], chosen[None].astype(np.int32))
+        _, found = self._run(problem, penalties, _JUDGED, (np.array(False), problem.gram), each, dtype)
+        return found._replace(weights=found.weights * _in_units(problem).astype(dtype))
 
     def _run(
         self, problem: Problem, penalties: np.ndarray, keeper: "_Keeper", shared: tuple[Any, ...],
@@ -362,14 +364,16 @@ class Solver:
             lambda x: x.astype(dtype) if x.dtype == np.float64 else x,
             (gram, blocks, shared, tuple(map(tiled, (problem.correlations, in_scale, *each)))),
         )
+        goal = Goal.of(self.gap, self.max_sweeps, dtype)
         with concurrent.futures.ThreadPoolExecutor(num_devices) as threads:
-            return jax.tree.map(joined, _compiled(keeper, num_devices, self)(*arrays))
+            found = _compiled(keeper, num_devices, self.l1_ratio)(goal, *arrays)
+            return jax.tree.map(joined, found)
 
 
 class _Given(NamedTuple):
     """What a keeper needs besides the solutions: the same for all targets, and a tile's own."""
 
-    shared: tuple[Array, ...]
+    shared: tuple[Any, ...]
     each: tuple[Array, ...]
 
 
@@ -392,20 +396,22 @@ def _keep_all(kept: tuple[Solved, Array], k: Array, solved: Solved, given: _Give
     return stacked, kept[1].at[k].set(bias)
 
 
-def _keep_errors(kept: Array, k: Array, solved: Solved, given: _Given) -> Array:
-    (gram,), (correlations, square), w = *given, solved.weights
-    return kept.at[k].set(square[0] + ((times(gram, w) - 2 * correlations) * w).sum(axis=0))
+def _keep_judged(kept: tuple[Array, Solved], k: Array, solved: Solved, given: _Given) -> tuple[Array, Solved]:
+    """Errors while penalties are judged, afterwards solutions at the chosen ones: one program, as it compiles long."""
+    (judging, gram), (correlations, square, chosen) = given
 
+    def error(errors: Array, best: Solved) -> tuple[Array, Solved]:
+        w = solved.weights
+        return errors.at[k].set(square[0] + ((times(gram, w) - 2 * correlations) * w).sum(axis=0)), best
 
-def _keep_chosen(kept: Solved, k: Array, solved: Solved, given: _Given) -> Solved:
-    in_units, chosen = given.each
-    solved = solved._replace(weights=solved.weights * in_units)
-    return jax.tree.map(lambda old, new: jnp.where(chosen[0] == k, new, old), kept, solved)
+    def choose(errors: Array, best: Solved) -> tuple[Array, Solved]:
+        return errors, jax.tree.map(lambda old, new: jnp.where(chosen[0] == k, new, old), best, solved)
+
+    return lax.cond(judging, error, choose, *kept)
 
 
 _ALL = _Keeper(_start_all, _keep_all)
-_ERRORS = _Keeper(lambda penalties, _: jnp.zeros_like(penalties), _keep_errors)
-_CHOSEN = _Keeper(lambda _, one: one, _keep_chosen)
+_JUDGED = _Keeper(lambda penalties, one: (jnp.zeros_like(penalties), one), _keep_judged)
 
 
 def _in_units(problem: Problem) -> Float[np.ndarray, "units targets"]:
@@ -414,8 +420,8 @@ def _in_units(problem: Problem) -> Float[np.ndarray, "units targets"]:
 
 
 @functools.lru_cache
-def _compiled(keeper: _Keeper, num_devices: int, solver: Solver) -> Any:
-    def on_device(gram: Gram, blocks: Blocks, shared: tuple[Array, ...], tiles: tuple[Array, ...]) -> Any:
+def _compiled(keeper: _Keeper, num_devices: int, l1_ratio: float) -> Any:
+    def on_device(goal: Goal, gram: Gram, blocks: Blocks, shared: tuple[Any, ...], tiles: tuple[Array, ...]) -> Any:
         def tile(arrays: tuple[Array, ...]) -> Any:
             correlations, penalties, *each = arrays
             nothing = Solved(
@@ -425,9 +431,9 @@ def _compiled(keeper: _Keeper, num_devices: int, solver: Solver) -> Any:
                 gram, blocks, correlations, penalties,
                 lambda kept, k, solved: keeper.keep(kept, k, solved, _Given(shared, tuple(each))),
                 keeper.start(penalties, nothing),
-                l1_ratio=solver.l1_ratio, gap=solver.gap, max_sweeps=solver.max_sweeps,
+                goal=goal, l1_ratio=l1_ratio,
             )  # fmt: skip
 
         return lax.map(tile, tiles)
 
-    return jax.jit(each_device(on_device, num_devices, (SHARED, SHARED, SHARED, MODELS), MODELS))
+    return jax.jit(each_device(on_device, num_devices, (SHARED, SHARED, SHARED, SHARED, MODELS), MODELS))

@@ -12,7 +12,7 @@ from jdt.estimators.design import check_rows, constant_units, is_relative, mean_
 from jdt.estimators.influences import Influences, build_influences
 from jdt.estimators.variance import independent_targets, variance_components
 from jdt.linalg import Spectrum, matmul, thin_spectrum
-from jdt.types import Array, Float, Int, Masks, Outputs
+from jdt.types import Array, Bool, Float, Int, Masks, Outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Ridge:
             values = outputs - mean_over_models(outputs)
         found = _solve(
             jnp.asarray(rows), jnp.asarray(values), jnp.asarray(self.penalties, outputs.dtype),
-            has_intercept=not paired, relative=is_relative(masks),
+            jnp.asarray(is_relative(masks)), has_intercept=not paired,
         )  # fmt: skip
         influence, error, sampling = (np.asarray(x) for x in (found.weights, found.error, found.sampling))
         constant = constant_units(masks)[:, None]
@@ -143,14 +143,14 @@ def left_out_residuals(projected: Projected, penalty: Float[Array, ""]) -> Float
     return residual / (share + matmul(spectrum.left**2, left))[:, None]
 
 
-@jax.jit(static_argnames=("has_intercept", "relative"))
+@jax.jit(static_argnames=("has_intercept",))
 def _solve(
     rows: Float[Array, "rows units"],
     values: Float[Array, "rows targets"],
     penalties: Float[Array, " penalties"],
+    relative: Bool[Array, ""],
     *,
     has_intercept: bool,
-    relative: bool,
 ) -> _Solution:
     spectrum = thin_spectrum(rows)
     scale = spectrum.values.sum() / jnp.maximum((spectrum.values > 0).sum(), 1)
@@ -171,7 +171,7 @@ def _solve(
     reach = matmul(weight, eigen / (eigen + penalty) ** 2)
     bias = matmul(weight, (penalty / (eigen + penalty)) ** 2)
     varied = (rows != 0).any(axis=0)
-    mean = jnp.where(varied, 1.0 / jnp.maximum(varied.sum(), 1), 0.0) if relative else 0.0
+    mean = jnp.where(varied & relative, 1.0 / jnp.maximum(varied.sum(), 1), 0.0)
     unseen = 1.0 - weight.sum(axis=1) - mean
     unseen = jnp.where(unseen < 1e-4, 0.0, unseen)[:, None]
     error = components.noise * reach + components.effect * (bias + unseen)

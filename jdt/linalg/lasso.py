@@ -89,6 +89,30 @@ class Blocks(NamedTuple):
     null_step: Any
 
 
+class Goal(NamedTuple):
+    """When a target is done at a penalty: told to the program, so that runs that ask for more or less share one.
+
+    Attributes:
+      gap: Proven for each target and penalty, over the null objective.
+      aim: What sweeps aim at, see `AIM`.
+      proof: What a proof must reach, see `PROVEN`.
+      weight: What makes a KKT residual count as a gap, see `KKT_RESIDUAL`.
+      max_sweeps: Limit for one penalty.
+    """
+
+    gap: Any  # Scalars of numpy or JAX, of the problem's dtype.
+    aim: Any
+    proof: Any
+    weight: Any
+    max_sweeps: Any
+
+    @classmethod
+    def of(cls, gap: float, max_sweeps: int, dtype: Any) -> "Goal":
+        """The goal of a problem in one precision."""
+        wanted = (gap, AIM[np.dtype(dtype).name] * gap, PROVEN * gap, gap / KKT_RESIDUAL)
+        return cls(*(np.asarray(value, dtype) for value in wanted), np.asarray(min(max_sweeps, 2**31 - 1), np.int32))
+
+
 def plan_blocks(
     gram: Float[np.ndarray, "units units"] | Factored,
     *,
@@ -155,9 +179,8 @@ def follow_path(
     keep: Keep,
     kept: Any,
     *,
+    goal: Goal,
     l1_ratio: float,
-    gap: float,
-    max_sweeps: int,
     inner: int = 2,
 ) -> Any:
     """Solve at every penalty in turn and hand each solution to `keep`.
@@ -169,9 +192,8 @@ def follow_path(
       penalties: Falling along the first axis.
       keep: Called as `kept = keep(kept, k, solved)` for each penalty k.
       kept: What it starts from.
+      goal: When a target is done at a penalty.
       l1_ratio: l1 = penalty * l1_ratio, l2 = penalty * (1 - l1_ratio). Static.
-      gap: Proven for each target and penalty, over the null objective.
-      max_sweeps: Limit for one penalty.
       inner: Proximal steps inside a block a sweep.
 
     Returns:
@@ -179,13 +201,13 @@ def follow_path(
     """
     varies = jnp.abs(correlations).max(axis=0) > 0
     rows = [] if isinstance(gram, Factored) or len(blocks.steps) == 1 else _cut(gram, len(blocks.steps))
-    descent = _Descent(gram, rows, blocks, correlations, penalties, l1_ratio, gap, max_sweeps, inner)
+    descent = _Descent(gram, rows, blocks, correlations, penalties, goal, l1_ratio, inner)
 
     def at_penalty(carry: tuple[_Walk, Any], k: Int[Array, ""]) -> tuple[tuple[_Walk, Any], None]:
         walk, kept = descent.pass_penalty(carry[0], k), carry[1]
         found = walk.last
         proven = _gap(found.w, found.g, correlations, *descent.limits(k))
-        status = jnp.where(proven <= gap, CONVERGED, jnp.where(found.sweeps >= max_sweeps, LIMIT, STALLED))
+        status = jnp.where(proven <= goal.gap, CONVERGED, jnp.where(found.sweeps >= goal.max_sweeps, LIMIT, STALLED))
         status = jnp.where(varies, status, CONSTANT).astype(jnp.int32)
         return (walk, keep(kept, k, Solved(found.w, jnp.where(varies, proven, 0.0), status))), None
 
@@ -236,9 +258,8 @@ class _Descent(NamedTuple):
     blocks: Blocks
     c: Float[Array, "units targets"]
     penalties: Float[Array, "penalties targets"]
+    goal: Goal
     l1_ratio: float
-    gap: float
-    max_sweeps: int
     inner: int
 
     @property
@@ -253,7 +274,7 @@ class _Descent(NamedTuple):
         """At the first penalty, from weights of zero, which may well be the solution."""
         w, count = jnp.zeros_like(self.c), jnp.zeros(self.c.shape[1], jnp.int32)
         far = self.distance(w, self.c, *self.limits(jnp.zeros((), jnp.int32)))
-        at = self.judge(_Point(w, self.c, far, far, count, count, count > 0), AIM[self.c.dtype.name])
+        at = self.judge(_Point(w, self.c, far, far, count, count, count > 0), self.goal.aim)
         return _Walk(count, at, at)
 
     def pass_penalty(self, walk: _Walk, k: Int[Array, ""]) -> _Walk:
@@ -268,7 +289,7 @@ class _Descent(NamedTuple):
             # Rounding that added up in g is taken out of what the next penalty began with, too.
             now = s.now._replace(g=s.now.g + (1.0 + self.ahead(k)) * (g - s.last.g))
             found = self.distance(s.last.w, g, *self.limits(k))
-            last = self.judge(s.last._replace(g=g, distance=found), PROVEN)
+            last = self.judge(s.last._replace(g=g, distance=found), self.goal.proof)
             return _Walk(jnp.where(last.done, s.stage, k), _where(last.done, now, last), last)
 
         return lax.while_loop(lambda s: (s.stage == k).any(), attempt, walk)
@@ -299,7 +320,7 @@ class _Descent(NamedTuple):
         found = self.distance(w, g, l1, l2)
         better = found < 0.9 * at.best
         best, since = jnp.where(better, found, at.best), jnp.where(better, 0, at.since + swept)
-        new = self.judge(_Point(w, g, found, best, since, at.sweeps + swept, at.done), AIM[self.c.dtype.name])
+        new = self.judge(_Point(w, g, found, best, since, at.sweeps + swept, at.done), self.goal.aim)
         return s._replace(now=_where(moving, new, at))
 
     def sweep(self, w: Array, g: Array, l1: Array, l2: Array | None, tries: Array) -> tuple[Array, Array]:
@@ -320,15 +341,15 @@ class _Descent(NamedTuple):
             g = g - matmul(self.gram[:, first:last], w[first:last])
         return g
 
-    def judge(self, at: _Point, near: float) -> _Point:
-        """Whether sweeps are over: within `near` of what was asked, or without success."""
-        limit = jnp.where(at.distance <= self.gap, LAST_PUSH, self.patience)
-        over = (at.sweeps >= self.max_sweeps) | (at.since >= limit)
-        return at._replace(done=(at.distance <= near * self.gap) | over)
+    def judge(self, at: _Point, near: Array) -> _Point:
+        """Whether sweeps are over: as near as that, or without success."""
+        limit = jnp.where(at.distance <= self.goal.gap, LAST_PUSH, self.patience)
+        over = (at.sweeps >= self.goal.max_sweeps) | (at.since >= limit)
+        return at._replace(done=(at.distance <= near) | over)
 
     def distance(self, w: Array, g: Array, l1: Array, l2: Array | None) -> Float[Array, " targets"]:
         """The gap, or where the KKT residual is further from its limit, as far as that."""
-        return jnp.maximum(_gap(w, g, self.c, l1, l2), _residual(w, g, l1, l2) * (self.gap / KKT_RESIDUAL))
+        return jnp.maximum(_gap(w, g, self.c, l1, l2), _residual(w, g, l1, l2) * self.goal.weight)
 
     def limits(self, stage: Int[Array, "*targets"]) -> tuple[Array, Array | None]:
         """Both penalties, l1 and l2 or None, at one stage, or of each target at its own."""
