@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 OPTIMISED = {
-    "test_train_engine", "test_train_conv", "test_estimators_lasso", "test_estimators_lasso_path",
+    "test_train_engine", "test_train_conv_rounding", "test_estimators_lasso", "test_estimators_lasso_path",
     "test_evaluate_reliability", "test_evaluate_lds",
 }  # fmt: skip
 """Files about optimised programs' numbers, or that compute for long: they compile as users do; all others fast."""
