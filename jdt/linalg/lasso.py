@@ -109,8 +109,9 @@ class Goal(NamedTuple):
     @classmethod
     def of(cls, gap: float, max_sweeps: int, dtype: Any) -> "Goal":
         """The goal of a problem in one precision."""
-        wanted = (gap, AIM[np.dtype(dtype).name] * gap, PROVEN * gap, gap / KKT_RESIDUAL)
-        return cls(*(np.asarray(value, dtype) for value in wanted), np.asarray(min(max_sweeps, 2**31 - 1), np.int32))
+        values = (gap, AIM[np.dtype(dtype).name] * gap, PROVEN * gap, gap / KKT_RESIDUAL)
+        wanted, aim, proof, weight = (np.asarray(value, dtype) for value in values)
+        return cls(wanted, aim, proof, weight, np.asarray(min(max_sweeps, 2**31 - 1), np.int32))
 
 
 def plan_blocks(
