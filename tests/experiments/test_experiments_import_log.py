@@ -115,6 +115,12 @@ def test_gives_the_published_figures_and_says_what_they_are(written, tmp_path):
     assert (out / "cells.csv").read_bytes() == first
 
 
+def test_logs_that_were_imported_before_are_to_be_imported_again(tmp_path):
+    (tmp_path / "log.json").write_text('{"cells": [], "notes": []}')
+    with pytest.raises(checks.UserError, match=r"lacks equal, .*: run experiments.import_log once more"):
+        results.main(results.Config(runs=(tmp_path,), out=tmp_path / "results.md"))
+
+
 def measured(images, decimals, count=40, seed=0):
     """A log of accuracies, with so many decimals of a per cent, on so many test images at each number of shots."""
     rng, words = np.random.default_rng(seed), ("",) * count
