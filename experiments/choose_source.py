@@ -114,13 +114,17 @@ def choices_of(config: Config, study: Study, measured: Measured) -> tuple[Choice
 
 
 def cost_of(config: Config, study: Study) -> Cost:
-    """What one more seed of all sources and methods takes, by the seconds that blocks of models took."""
+    """What one more seed of all sources and methods takes, by the seconds that blocks of models took.
+
+    Where source models are those of another study, its seconds are added: more of them are to be trained there first.
+    """
     models, seconds = 0, 0.0
     for block in study.blocks:
-        records = jdt.open_run(block.out).records()
-        trained = sum(record["models"][1] - record["models"][0] for record in records)
         models += len(block.arms)
-        seconds += len(block.arms) * sum(record["seconds"] for record in records) / trained
+        for run in (jdt.open_run(block.out), *([] if block.task.kept is None else [block.task.kept])):
+            records = run.records()
+            made = sum(record["models"][1] - record["models"][0] for record in records)
+            seconds += len(block.arms) * sum(record["seconds"] for record in records) / made
     return Cost(config.seeds, models, seconds)
 
 

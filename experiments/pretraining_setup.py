@@ -21,7 +21,7 @@ SCRATCH = "scratch"
 OF_SOURCES = (
     "source", "source_split", "source_test_split", "image_size", "image_channels", "views", "label", "model",
     "model_args", "features", "method", "objective", "recipe", "precision", "design", "arms", "twin", "room", "sources",
-    "start_from",
+    "start_from", "pool_size",
 )  # fmt: skip
 """What decides the source models of a run, of all that its configuration holds."""
 SHUFFLED = "shuffled"
@@ -294,8 +294,12 @@ def load_study(config: Config) -> Study:
 def _kept(config: Config, method: Method) -> jdt.store.Run:
     """The run of a method in the study whose source models are taken."""
     assert config.models_from is not None
-    if jdt.store.run_path(config.models_from) == jdt.store.run_path(config.out):
-        raise jdt.UserError(f"--models-from is {config.models_from}, as --out is: pass another --out.")
+    given, out = (_resolved(place) for place in (config.models_from, config.out))
+    if given == out or given in out.parents or out in given.parents:  # Else --overwrite might remove what it reads.
+        raise jdt.UserError(
+            f"--models-from {config.models_from} and --out {config.out} are the same folder, or one is inside the "
+            "other: pass another --out."
+        )
     run = jdt.open_run(config.models_from)
     if run.config.get("method") != method:  # The first method of a study is in its own folder, others are in it.
         if jdt.store.saved_run(run.path / method) is None:
@@ -312,6 +316,12 @@ def _kept(config: Config, method: Method) -> jdt.store.Run:
     return run
 
 
+def _resolved(path: jdt.cli.RunPath) -> jdt.store.Place:
+    """The place of a run, however it is spelt."""
+    place = jdt.store.run_path(path)
+    return place.resolve() if jdt.store.is_local(place) else place
+
+
 def _require_same_sources(run: jdt.store.Run, described: Mapping[str, Any], task: jdt.pipeline.Task) -> None:
     """Refuse the source models of a run that are not those that flags ask for, naming what differs.
 
@@ -321,9 +331,10 @@ def _require_same_sources(run: jdt.store.Run, described: Mapping[str, Any], task
     for name in OF_SOURCES:
         theirs, ours = run.config.get(name), described.get(name)
         if theirs != ours:
+            same = "the same (of --memory-budget)" if name == "pool_size" else "the same"
             raise jdt.UserError(
-                f"the source models of {run.path} were made with {name} {theirs}, and {ours} is asked for: pass the "
-                "same, or leave --models-from out."
+                f"the source models of {run.path} were made with {name} {theirs}, and {ours} is asked for: pass "
+                f"{same}, or leave --models-from out."
             )
     marks, own = run.config["fingerprints"], described["fingerprints"]
     for name in (task.source.name, "units", "subsets"):

@@ -60,9 +60,10 @@ def main(config: Config) -> None:
     ]
     for place in config.runs:
         with jdt.cli.console.status(f"reading {place}"):
-            if LOG_FILE in jdt.store.names_in(jdt.store.run_path(place)):
+            names = jdt.store.names_in(jdt.store.run_path(place))
+            if LOG_FILE in names:
                 parts += list(_log(jdt.store.run_path(place)))
-            else:
+            if LOG_FILE not in names or "run.json" in names:
                 parts += list(describe(jdt.open_run(place), related))
     config.out.parent.mkdir(parents=True, exist_ok=True)
     jdt.store.write_bytes(config.out, ("\n\n".join(parts) + "\n").encode())
@@ -239,6 +240,10 @@ def _pretraining(run: jdt.store.Run) -> Iterator[str]:
 def _log(folder: jdt.store.Place) -> Iterator[str]:
     """What an imported log of results says: spreads, what images are worth, and what it was measured on."""
     found: Mapping[str, Any] = json.loads((folder / LOG_FILE).read_text())
+    if missing := {"log", "equal", "images_tested"} - found.keys():
+        raise jdt.UserError(
+            f"{folder / LOG_FILE} lacks {min(missing)}, as jdt wrote it before: run experiments.import_log once more."
+        )
     accuracies = sum(cell["attempts"] for cell in found["cells"])
     yield f"## Somebody else's results: {found['log']}"
     yield f"```\npython -m experiments.import_log --csv {found['log']}\n```"

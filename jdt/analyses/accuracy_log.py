@@ -22,6 +22,7 @@ Shots = int | None
 _MISSING = ("", "-1", "-1.0", "nan", "na", "n/a", "none")
 _MOST_IMAGES = 20_000  # That a test set is looked for with.
 _ON_GRID, _BY_CHANCE = 0.95, 0.01
+_MANY = 7  # Accuracies that are all even shares of twice the images by a chance of less than 0.01.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,9 +213,9 @@ def images_tested(log: AccuracyLog) -> tuple[ImagesTested, ...]:
     """How many images accuracies were measured on: an accuracy on n images is a multiple of 1 / n.
 
     For each (target, shots) the fewest images that 95 % of the different accuracies are multiples of, as they are
-    rounded; those that are written with as many decimals as most are looked at. Nothing is said where chance explains
-    as much in more than 1 of 100 logs, all numbers of images up to 20,000 tried. Means over several runs count as so
-    many times the images.
+    rounded; those that are written with at least as many decimals as most are looked at. Nothing is said where chance
+    explains as much in more than 1 of 100 (target, shots), all numbers of images up to 20,000 tried. Means over several
+    runs count as so many times the images, and a few accuracies may all be shares of fewer.
 
     In the published log of arXiv 2302.13602 it finds test sets that shrink with the shots (its specification,
     section 5.3).
@@ -241,7 +242,8 @@ def drawn_tests(found: Sequence[ImagesTested]) -> dict[str, int]:
     """Targets whose test images were drawn like training images, with their number for each shot, of `images_tested`.
 
     That is where two or more numbers of shots were tested on as many images for each shot, which with all training
-    images nothing was. Accuracies at different shots are of other images then, and at few shots of very few.
+    images nothing was. Accuracies at different shots are of other images then, and at few shots of very few. Fewer than
+    seven accuracies are not asked: of twice the images all of them may be even shares.
 
     >>> drawn_tests([ImagesTested("cameras", k, 15 * k, 9, 9) for k in (1, 5)] + [ImagesTested("pets", 1, 3668, 9, 9)])
     {'cameras': 15}
@@ -249,7 +251,8 @@ def drawn_tests(found: Sequence[ImagesTested]) -> dict[str, int]:
     drawn = {}
     for target in dict.fromkeys(one.target for one in found):
         images = {one.shots: one.images for one in found if one.target == target}
-        rates = [images[k] // k for k in images if k and images[k] % k == 0]
+        many = {one.shots for one in found if one.target == target and one.fitting >= _MANY}
+        rates = [images[k] // k for k in images if k and k in many and images[k] % k == 0]
         often = [rate for rate in rates if rates.count(rate) > 1 and rate != images.get(None)]
         if often:
             drawn[target] = often[0]
@@ -262,11 +265,15 @@ def _fewest_images(values: Float[np.ndarray, " accuracies"]) -> tuple[int, int, 
         return None
     decimals = np.array([next((d for d in range(2, 9) if abs(v - round(v, d)) < 1e-10), 9) for v in values.tolist()])
     digits = int(np.bincount(decimals).argmax())
-    values, steps = values[decimals == digits], 10**digits
+    if np.abs(values - values.round(1)).max() < 1e-10:  # Tenths, which nothing is told from.
+        digits = 1
+    # Finer ones are of the same images: without them, of n images the even shares alone may look like those of n / 2.
+    values, own = values[decimals >= digits], 10.0 ** decimals[decimals >= digits]
+    steps = 10**digits
     images = np.arange(1, min(_MOST_IMAGES, steps) + 1)
     for some in np.array_split(images, max(1, len(images) * len(values) // 10**6)):
         shares = np.round(values * some[:, None]) / some[:, None]
-        fitting = (np.abs(shares - values) * steps <= 0.5 + 1e-5).sum(axis=1)
+        fitting = (np.abs(shares - values) * own <= 0.5 + 1e-5).sum(axis=1)
         # A written value j / steps fits n images where j n is within n / 2 of a multiple of steps: of all j so many do.
         common = np.gcd(some, steps)
         by_chance = np.minimum(1.0, (2 * (some // (2 * common)) + 1) * common / steps)

@@ -240,7 +240,13 @@ def kept_models(run: store.Run, models: range, network: Network, image_shape: tu
         stacks.append(block_variables(run, record, wanted, network, image_shape))
         diverged = record.get("diverged")
         finite += [not (isinstance(diverged, list) and model in diverged) for model in wanted]
-        randomness += record["randomness_ids"][wanted.start - first : wanted.stop - first]
+        ids = record.get("randomness_ids")
+        if not (isinstance(ids, list) and len(ids) == stop - first and all(type(one) is int for one in ids)):
+            raise checks.UserError(
+                f"{run.path} is damaged: the record of block {record['block']} lacks the randomness of its models: "
+                "make the run again."
+            )
+        randomness += ids[wanted.start - first : wanted.stop - first]
     variables = jax.tree.map(lambda *leaves: np.concatenate(leaves), *stacks)
     return KeptModels(variables, np.array(finite), columns, np.asarray(randomness))
 

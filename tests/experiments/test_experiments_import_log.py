@@ -115,6 +115,12 @@ def test_gives_the_published_figures_and_says_what_they_are(written, tmp_path):
     assert (out / "cells.csv").read_bytes() == first
 
 
+def test_logs_that_were_imported_before_are_to_be_imported_again(tmp_path):
+    (tmp_path / "log.json").write_text('{"cells": [], "notes": []}')
+    with pytest.raises(checks.UserError, match=r"lacks equal, .*: run experiments.import_log once more"):
+        results.main(results.Config(runs=(tmp_path,), out=tmp_path / "results.md"))
+
+
 def measured(images, decimals, count=40, seed=0):
     """A log of accuracies, with so many decimals of a per cent, on so many test images at each number of shots."""
     rng, words = np.random.default_rng(seed), ("",) * count
@@ -140,6 +146,36 @@ def test_accuracies_tell_how_many_images_they_were_measured_on(decimals):
 def test_of_accuracies_that_are_no_shares_of_few_images_nothing_is_said(decimals, count):
     for seed in range(10):  # Of ten million images: any number of so many decimals.
         assert not analyses.images_tested(measured({1: 10**7, None: 10**7}, decimals, count, seed))
+
+
+def of_shares(counts, images, decimals=7):
+    """A log of so many images right, out of so many, by shots."""
+    shots = tuple(k for k in counts for _ in counts[k])
+    accuracy = np.array([round(n / images, decimals) for k in counts for n in counts[k]])
+    words = ("",) * len(shots)
+    return analyses.AccuracyLog(*[words] * 4, ("t",) * len(shots), shots, words, accuracy, np.arange(len(shots)))
+
+
+def test_even_shares_are_not_taken_for_shares_of_half_the_images():
+    counts = [*range(2, 26, 2), *range(1, 22, 2)]  # Of 40 images, even ones have two decimals and odd ones three.
+    found = analyses.images_tested(of_shares({1: counts}, 40))
+    assert [(one.images, one.accuracies) for one in found] == [(40, 23)]
+
+
+def test_accuracies_that_are_rounded_to_tenths_say_nothing():
+    assert not analyses.images_tested(of_shares({1: range(1, 10)}, 10))
+
+
+def test_few_accuracies_do_not_tell_that_test_images_were_drawn():
+    found = analyses.images_tested(of_shares({1: [1000, 2000], 5: [200, 1400]}, 3000))
+    assert [(one.shots, one.images) for one in found] == [(1, 3), (5, 15)]
+    assert not analyses.drawn_tests(found)  # They were the same 3,000 at all shots.
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.5])
+def test_accuracies_that_are_all_alike_say_nothing(value):
+    log = of_shares({1: [value] * 9, None: [value] * 9}, 1)
+    assert not analyses.images_tested(log)
 
 
 def test_other_names_shares_and_commas(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jdt
-from experiments import pretraining_data, pretraining_measures, pretraining_setup, pretraining_worth
+from experiments import choose_source, pretraining_data, pretraining_measures, pretraining_setup, pretraining_worth
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
@@ -116,6 +116,47 @@ def test_source_models_of_another_study_are_transferred_and_none_is_trained(stud
 def test_source_models_that_are_others_are_refused(studied, tmp_path, changes, message):
     with pytest.raises(jdt.UserError, match=message):
         pretraining_setup.load_study(config(tmp_path / "run", models_from=studied.out, **changes))
+
+
+@pytest.mark.parametrize("way", ["../run", "simclr", ".."])
+def test_source_models_are_not_taken_from_where_the_study_is_written(studied, way):
+    out = studied.out / way
+    with pytest.raises(jdt.UserError, match="same folder, or one is inside the other: pass another --out"):
+        pretraining_setup.load_study(config(out, models_from=studied.out, overwrite=True))
+
+
+def test_source_models_of_another_pool_are_others(studied, tmp_path):
+    asked = config(tmp_path / "run", models_from=studied.out)
+    study = pretraining_setup.load_study(asked)
+    block = study.blocks[0]
+    described = {**pretraining_setup.identity(asked, study, block), "pool_size": 150}
+    with pytest.raises(jdt.UserError, match=r"pool_size None, and 150 is asked for: pass the same .of --memory-budget"):
+        pretraining_setup._require_same_sources(jdt.open_run(studied.out), described, block.task)
+
+
+def test_a_record_without_randomness_is_damaged(studied):
+    run = jdt.open_run(studied.out)
+    records = tuple({k: v for k, v in record.items() if k != "randomness_ids"} for record in run.records())
+    task = pretraining_setup.load_study(studied).blocks[0].task
+    with pytest.raises(
+        jdt.UserError, match=r"damaged: the record of block 0 lacks the randomness .*make the run again"
+    ):
+        jdt.pipeline.source_models.kept_models(
+            dataclasses.replace(run, _records=records), range(2), task.network, task.source.image_shape
+        )
+
+
+def test_a_seed_more_of_kept_models_costs_their_training_too(studied, tmp_path):
+    asked = config(tmp_path / "run", models_from=studied.out)
+    study = pretraining_setup.load_study(asked)
+    block = dataclasses.replace(study.blocks[0], out=studied.out)  # As if transfer alone had taken as long.
+    taken = dataclasses.replace(study, blocks=(block,))
+    alone = dataclasses.replace(
+        taken, blocks=(dataclasses.replace(block, task=dataclasses.replace(block.task, kept=None)),)
+    )
+    cost, before = (choose_source.cost_of(asked, one) for one in (taken, alone))
+    assert cost.models == before.models
+    assert cost.seconds == pytest.approx(2 * before.seconds)
 
 
 def test_sources_that_are_cut_to_equal_size_are_said_to_be(tmp_path):

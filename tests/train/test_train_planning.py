@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import warnings
@@ -113,6 +114,17 @@ def test_other_shapes_are_timed_anew(tmp_path, monkeypatch):
     assert choose("auto", ensemble(Convolved(4, width=8)), cache_dir=tmp_path).reason == "timed"
     assert choose("auto", ensemble(precision="bfloat16"), cache_dir=tmp_path).reason == "timed"
     assert choose("auto", ensemble(num_devices=2), cache_dir=tmp_path).reason == "timed"
+    for changes in ({"resolution": ((0, 16),)}, {"resolution": ((0, 24),)}, {"epochs": 0.1}):
+        other = dataclasses.replace(ensemble(), recipe=dataclasses.replace(ensemble().recipe, **changes))
+        assert choose("auto", other, cache_dir=tmp_path).reason == "timed", changes
+
+
+def test_learning_rates_and_schedules_are_not_timed_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "_time_candidates", lambda *_: (train.Timing("matmul", 1, 0.1, 1.0),))
+    choose("auto", cache_dir=tmp_path)
+    recipe = dataclasses.replace(ensemble().recipe, learning_rate=0.3, decay="cosine", epochs=0.9)
+    other = dataclasses.replace(ensemble(), recipe=recipe)
+    assert choose("auto", other, cache_dir=tmp_path).reason == "remembered"
 
 
 def test_a_plan_can_be_forced():
