@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdt import checks, store
+from jdt import checks, config, store
 from jdt.analyses import singular_values
 from jdt.data import Dataset
 from jdt.hosts import ALONE, Hosts, next_block
@@ -248,7 +248,7 @@ def _kept_block(task: Task, model_ids: Int[np.ndarray, " models"]) -> tuple[Trai
                 "here: train anew."
             )
     trained = Trained(kept.variables, kept.columns["source/loss"], kept.finite)
-    return trained, {**_record_of(task, model_ids, trained), "kept_in": task.kept.path.name}
+    return trained, {**_record_of(task, model_ids, trained), "kept_in": config.fingerprint(task.kept.config)}
 
 
 def _in_order(parts: Sequence[Trained], model_of_row: Int[np.ndarray, " models"]) -> Trained:

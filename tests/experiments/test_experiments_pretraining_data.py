@@ -101,7 +101,7 @@ def test_source_models_of_another_study_are_transferred_and_none_is_trained(stud
     for name in ("mask", "source/loss", "source/accuracy", "targets/jdt_digits/prototype/margin"):
         np.testing.assert_array_equal(before.column(name), after.column(name))
     assert "jdt_digits@3shot.1" in after.targets
-    assert {record["kept_in"] for record in after.records()} == {"run"}
+    assert {record["kept_in"] for record in after.records()} == {jdt.config.fingerprint(before.config)}
 
 
 @pytest.mark.parametrize(
