@@ -17,6 +17,7 @@ Limits    A log has no predictions of single images and, here, one seed: nothing
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import pathlib
@@ -95,6 +96,7 @@ def main(config: Config) -> None:
         accuracies=accuracies(cells),
         spreads=tuple(spreads(cells, equal, shots)),
         sizes=tuple(sizes(cells, curve, references, shots)),
+        gaps=tuple(gaps(cells)),
         gains=tuple(gains(cells, config.scratch)),
         stability=tuple(stability(cells, equal, shots)),
     )
@@ -257,6 +259,20 @@ def reference(
     )
 
 
+def gaps(cells: Sequence[jdt.analyses.BestOfGrid]):
+    """Accuracy of one method minus that of another, at the same source, target, transfer and shots."""
+    at = {(cell.method, cell.source, cell.target, cell.transfer, cell.shots): cell.accuracy for cell in cells}
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    for other, method in itertools.combinations(methods, 2):
+        for cell in cells:
+            theirs = at.get((other, cell.source, cell.target, cell.transfer, cell.shots))
+            if cell.method == method and theirs is not None:
+                yield jdt.report.PretrainingGap(
+                    method, other, cell.source, cell.target, cell.transfer, cell.shots,
+                    difference(cell.accuracy - theirs),
+                )  # fmt: skip
+
+
 def gains(cells: Sequence[jdt.analyses.BestOfGrid], scratch: str):
     """Gain over training from scratch, where the log has that, with whatever transfer it has."""
     without = {(cell.target, cell.shots): cell.accuracy for cell in cells if cell.source == scratch}
@@ -334,6 +350,14 @@ def save(
             }
             for one in content.sizes
             for by in one.references
+        ],
+        "gaps": [
+            {
+                **{name: getattr(one, name) for name in ("method", "other", "source", "target", "transfer")},
+                "shots": _words(one.shots),
+                "gap": one.gap.value,
+            }
+            for one in content.gaps
         ],
     }
     plain = json.dumps(found, indent=2, allow_nan=False)

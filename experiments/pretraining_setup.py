@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -12,18 +12,13 @@ import jdt
 from experiments import influence_setup, pretraining_source_specs, pretraining_sources
 from experiments.influence_setup import make_task
 from experiments.pretraining_families import candidates, count_of, essence, row_of
+from experiments.pretraining_reuse import kept_run, require_same_sources
 
 Method = Literal["supervised", "simclr", "clip", "simclr-shuffled"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Rule = Literal["LP", "FT", "LP-FT", "prototype", "zero-shot"]
 SCRATCH = "scratch"
 """Source models that saw no source image."""
-OF_SOURCES = (
-    "source", "source_split", "source_test_split", "image_size", "image_channels", "views", "label", "model",
-    "model_args", "features", "method", "objective", "recipe", "precision", "design", "arms", "twin", "room", "sources",
-    "start_from", "pool_size",
-)  # fmt: skip
-"""What decides the source models of a run, of all that its configuration holds."""
 SHUFFLED = "shuffled"
 """Variant of a target whose training labels were shuffled: the negative control."""
 VALIDATION = "validation"
@@ -279,7 +274,7 @@ def load_study(config: Config) -> Study:
             modes=tuple(modes),
             tuners=modes,
             pool_size=jdt.pipeline.pool_size(sources.pool, config.memory_budget, recipe_of(config, method)),
-            kept=None if config.models_from is None else _kept(config, method),
+            kept=None if config.models_from is None else kept_run(config.models_from, config.out, method),
         )
         run = jdt.store.run_path(config.out)
         out = config.out if method == config.methods[0] else run / method
@@ -287,67 +282,8 @@ def load_study(config: Config) -> Study:
     study = Study(base, sources, tuple(blocks), tuple(variants), settings, compared, twin)
     for block in study.blocks:
         if block.task.kept is not None:
-            _require_same_sources(block.task.kept, identity(config, study, block), block.task)
+            require_same_sources(block.task.kept, identity(config, study, block), block.task)
     return study
-
-
-def _kept(config: Config, method: Method) -> jdt.store.Run:
-    """The run of a method in the study whose source models are taken."""
-    assert config.models_from is not None
-    given, out = (_resolved(place) for place in (config.models_from, config.out))
-    if given == out or given in out.parents or out in given.parents:  # Else --overwrite might remove what it reads.
-        raise jdt.UserError(
-            f"--models-from {config.models_from} and --out {config.out} are the same folder, or one is inside the "
-            "other: pass another --out."
-        )
-    run = jdt.open_run(config.models_from)
-    if run.config.get("method") != method:  # The first method of a study is in its own folder, others are in it.
-        if jdt.store.saved_run(run.path / method) is None:
-            raise jdt.UserError(
-                f"--models-from {config.models_from} has no models of method {method}: leave it out of --methods, or "
-                "train anew."
-            )
-        run = jdt.open_run(run.path / method)
-    if not (run.records() and all(jdt.store.parts_of(record) for record in run.records())):
-        raise jdt.UserError(
-            f"{run.path} keeps no source models: make it with --save-models, in another --out, or leave --models-from "
-            "out."
-        )
-    return run
-
-
-def _resolved(path: jdt.cli.RunPath) -> jdt.store.Place:
-    """The place of a run, however it is spelt."""
-    place = jdt.store.run_path(path)
-    return place.resolve() if jdt.store.is_local(place) else place
-
-
-def _require_same_sources(run: jdt.store.Run, described: Mapping[str, Any], task: jdt.pipeline.Task) -> None:
-    """Refuse the source models of a run that are not those that flags ask for, naming what differs.
-
-    Raises:
-      UserError: If another source, method, recipe or anything else decides them, or there are fewer.
-    """
-    for name in OF_SOURCES:
-        theirs, ours = run.config.get(name), described.get(name)
-        if theirs != ours:
-            same = "the same (of --memory-budget)" if name == "pool_size" else "the same"
-            raise jdt.UserError(
-                f"the source models of {run.path} were made with {name} {theirs}, and {ours} is asked for: pass "
-                f"{same}, or leave --models-from out."
-            )
-    marks, own = run.config["fingerprints"], described["fingerprints"]
-    for name in (task.source.name, "units", "subsets"):
-        if marks.get(name) != own[name]:
-            raise jdt.UserError(
-                f"the source models of {run.path} saw other images ({name} differs): the data, --source-size, --nonce "
-                "or --seed are not the same."
-            )
-    if run.num_models < task.num_models:
-        raise jdt.UserError(
-            f"{run.path} has {run.num_models} models, and {task.num_models} are asked for: pass fewer --seeds, or "
-            "train more of them there."
-        )
 
 
 def _subsets(

@@ -102,6 +102,9 @@ def test_gives_the_published_figures_and_says_what_they_are(written, tmp_path):
         {"target": "REAL", "shots": 5, "images": 1725, "fitting": 15, "accuracies": 15},
     ]
     assert "REAL (345 at 1 shot, 1,725 at 5 shots" in page
+    gap = {(one["method"], one["other"], one["transfer"], one["shots"]): one["gap"] for one in found["gaps"]}
+    assert gap["SimCLR", "CLIP", "LP-FT", "1"] == pytest.approx(0.3942 - 0.13623)
+    assert {transfer for _, _, transfer, _ in gap} == {"LP-FT"}  # Never FT with LP-FT.
     results.main(results.Config(runs=(out,), out=tmp_path / "results.md"))
     told = (tmp_path / "results.md").read_text()
     assert "| CLIP | FT | REAL | 3.8 | 8.6 | 10.1 | 9.4 | 1.2 | 11% |" in told
