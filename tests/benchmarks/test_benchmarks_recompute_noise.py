@@ -4,7 +4,6 @@ import zlib
 from pathlib import Path
 
 import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 
@@ -102,10 +101,8 @@ def run(tmp_path_factory):
         patch.setattr(noise_suspects, "find", made_up_search)
         patch.setattr(noise_bars, "RELABELLINGS", 200)
         patch.setattr("jdt.train.planning.memory_limit", lambda _: None)  # Else the training is compiled.
-        jax.config.update("jax_disable_most_optimizations", True)
         main, presets = noisy_pretraining.main, noisy_pretraining.PRESETS
         assert jdt.cli.main(main, presets, default="smoke", description="", argv=argv) == 0
-        jax.config.update("jax_disable_most_optimizations", False)
     return out
 
 

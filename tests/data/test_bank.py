@@ -8,14 +8,6 @@ from jdt.checks import UserError
 from jdt.data import bank
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """Programs are many and small here: compiling them well takes longer than running them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def dataset(count=40, side=9):
     images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3)).astype(np.uint8)
     return data.from_arrays("some", images, np.arange(count) % 2, ["a", "b"])

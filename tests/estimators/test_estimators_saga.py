@@ -129,7 +129,7 @@ def test_planted_effects_are_found_and_noise_is_not():
     assert found.standard_error is found.z is found.degrees_of_freedom is None
     np.testing.assert_allclose(found.influence, beta, atol=0.1)
     noise = FAST.fit(masks, np.random.default_rng(1).normal(size=(150, 6)).astype(np.float32))
-    assert np.abs(noise.influence).max() < 0.65  # Four standard errors of a difference of means, 2 / sqrt(150).
+    assert np.abs(noise.influence).max() < 0.57  # 3.5 standard errors of a difference of means, 2 / sqrt(150).
     np.testing.assert_allclose(found.predict(masks), outputs, atol=1.0)
 
 

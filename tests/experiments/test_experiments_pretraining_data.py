@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -47,16 +46,14 @@ def config(out, **changes):
 
 @pytest.fixture(scope="module", autouse=True)
 def cheap():
-    """Few resamples, no pictures, and programs that compile soon."""
+    """Few resamples, and no pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
         for module in (pretraining_measures, pretraining_worth):
             patch.setattr(module, "RESAMPLES", RESAMPLES)
         patch.setattr(formulas, "CLAIMED", RESAMPLES)
         patch.setattr(jdt.report, "add_pretraining", lambda run, *_, **__: run / "report.html")
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,6 @@ VIEWS = FEATURES + 0.2 * DRAW.normal(size=(4, 96, 6))
 SHORT = Tuning("nmtune", "code", epochs=3, batch_size=32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """Programs are many and small here: compiling them well takes longer than running them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def tuned():
     return jdt.nmtune(FEATURES, LABELS, VIEWS, settings=SHORT, seed=5)

@@ -14,14 +14,6 @@ def double_precision():
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """Programs are many and small here: compiling them well takes longer than running them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def draw(rows, columns, seed=0, mean=0.5):
     return jnp.asarray(np.random.default_rng(seed).normal(mean, 1.0, (rows, columns)))
 

@@ -20,14 +20,6 @@ MODELS, EXAMPLES, WIDTH, CLASSES, VIEWS = 3, 96, 6, 3, 4
 LINEAR, MLP, PAPER, CODE = Tuning("linear"), Tuning("mlp"), Tuning("nmtune"), Tuning("nmtune", "code")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """Programs are many and small here: compiling them well takes longer than running them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def problem(seed=0, separation=1.5, examples=EXAMPLES):
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, CLASSES, examples)
